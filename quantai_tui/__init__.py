@@ -1,0 +1,3 @@
+"""QuantAI TUI: a terminal mission control for training on a live market."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,29 @@
+"""Between engine and dashboards: messages, their version, and a link over a Unix socket."""
+
+from .base import EngineLink, LinkState
+from .messages import (
+    PROTOCOL_VERSION,
+    Ack,
+    Command,
+    CommandName,
+    SaveResult,
+    SettingField,
+    SettingProblem,
+    SettingsForm,
+)
+from .socket import EngineUnavailable, SocketLink
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Ack",
+    "Command",
+    "CommandName",
+    "EngineLink",
+    "EngineUnavailable",
+    "LinkState",
+    "SaveResult",
+    "SettingField",
+    "SettingProblem",
+    "SettingsForm",
+    "SocketLink",
+]

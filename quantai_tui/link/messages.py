@@ -1,0 +1,114 @@
+"""The protocol between engine and dashboards: every message that may cross the socket, and its version.
+
+Frames are a 4-byte big-endian length and a msgpack body. A client says `Hello`; the engine answers `Welcome`, or `Refused` when
+the versions differ. After `Watch` the engine sends a `Sample` every period, always the newest, and never queues more than one per
+client. Each `Command` is answered by exactly one `Ack` with its id.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from ..telemetry import EngineSnapshot
+
+PROTOCOL_VERSION = 1
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+
+
+class CommandName(StrEnum):
+    """What a dashboard may ask of an engine. Arguments are keyword arguments of plain types."""
+
+    RECONNECT = "reconnect"  # skip the backoff, or drop the present connection and dial again
+    DISCONNECT = "disconnect"
+    CONNECT = "connect"
+    TRAIN_START = "train_start"  # start or resume
+    TRAIN_PAUSE = "train_pause"
+    SCALER_RESET = "scaler_reset"
+    SETTINGS_DESCRIBE = "settings_describe"  # -> Ack.data: SettingsForm as builtins
+    SETTINGS_VALIDATE = "settings_validate"  # values={NAME: text} -> Ack.data: list of SettingProblem
+    SETTINGS_SAVE = "settings_save"  # values={NAME: text}, revision=... -> Ack.data: SaveResult
+    STOP = "stop"  # stop the engine itself
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    version: int
+    client: str
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
+    version: int
+    name: str
+    pid: int
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    reason: str
+
+
+class Watch(msgspec.Struct, frozen=True, tag="watch"):
+    period_s: float
+
+
+class Sample(msgspec.Struct, frozen=True, tag="sample"):
+    snapshot: EngineSnapshot
+
+
+class Command(msgspec.Struct, frozen=True, tag="command"):
+    id: int
+    name: CommandName
+    args: dict[str, Any] = {}
+
+
+class Ack(msgspec.Struct, frozen=True, tag="ack"):
+    """The answer to one command: done or not, and one line that says what happened or why not."""
+
+    id: int
+    ok: bool
+    message: str = ""
+    data: Any = None
+
+
+ClientMessage = Hello | Watch | Command
+EngineMessage = Welcome | Refused | Sample | Ack
+
+
+class SettingField(msgspec.Struct, frozen=True):
+    """One setting as the editor shows it. `value` and `default` are text as it would stand in a file."""
+
+    name: str
+    title: str
+    description: str
+    group: str
+    unit: str
+    rule: str  # the allowed range in words
+    kind: str  # "bool", "int", "float", "text", "list", "choice"
+    choices: tuple[str, ...]
+    applies: str  # "live", "reconnect" or "restart"
+    value: str
+    default: str
+    source: str  # where the present value comes from, in words
+    locked: str = ""  # not empty: a stronger source fixes it, and this says which
+
+
+class SettingsForm(msgspec.Struct, frozen=True):
+    path: str  # the file that saving writes
+    revision: str  # fingerprint of that file as the engine read it; saving quotes it
+    fields: tuple[SettingField, ...]
+
+
+class SettingProblem(msgspec.Struct, frozen=True):
+    name: str
+    message: str
+
+
+class SaveResult(msgspec.Struct, frozen=True):
+    """What came of a save. On a conflict nothing is written and both texts are shown."""
+
+    saved: bool
+    problems: tuple[SettingProblem, ...] = ()
+    applied: dict[str, str] = {}  # NAME -> what was done: "live now", "stream reconnects", "at the next start"
+    conflict_text: str = ""  # the file as it is on disk now
+    proposed_text: str = ""  # the file as it would have been written

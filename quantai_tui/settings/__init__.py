@@ -1,0 +1,72 @@
+"""What may be configured, where each value came from, and how a file of settings is saved.
+
+Names are resolved on first use: pydantic costs 200 ms to import, and the dashboard's first frame must not wait for it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .catalogue import SettingInfo, as_text, describe, describe_all, names
+    from .files import ConfigConflict, ConfigFile
+    from .model import Settings
+    from .sources import (
+        Layers,
+        Loaded,
+        Origin,
+        Problem,
+        SettingsProblems,
+        default_config_path,
+        load,
+        nearest_name,
+        validate,
+        validate_file,
+    )
+
+_HOMES = {
+    "catalogue": ("SettingInfo", "as_text", "describe", "describe_all", "names"),
+    "files": ("ConfigConflict", "ConfigFile"),
+    "model": ("Settings",),
+    "sources": (
+        "Layers",
+        "Loaded",
+        "Origin",
+        "Problem",
+        "SettingsProblems",
+        "default_config_path",
+        "load",
+        "nearest_name",
+        "validate",
+        "validate_file",
+    ),
+}
+
+__all__ = [
+    "ConfigConflict",
+    "ConfigFile",
+    "Layers",
+    "Loaded",
+    "Origin",
+    "Problem",
+    "SettingInfo",
+    "Settings",
+    "SettingsProblems",
+    "as_text",
+    "default_config_path",
+    "describe",
+    "describe_all",
+    "load",
+    "names",
+    "nearest_name",
+    "validate",
+    "validate_file",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for module, exported in _HOMES.items():
+        if name in exported:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,100 @@
+"""Each setting in words: unit, range, kind and choices, read off the model so that nothing is said twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic.fields import FieldInfo
+
+from .model import CROSS_RULES, Settings
+
+_PATTERN_RULES = {
+    "BACKFILL_START": "now, earliest or an id",
+    "EXCHANGE_WS_URL": "an address that begins with wss://",
+    "EXCHANGE_REST_URL": "an address that begins with https://",
+    "PROXY_URL": "http://host:port, or empty",
+    "THEME": "lower-case letters, digits and dashes",
+    "SYMBOLS": "letters and digits, comma-separated, each once",
+    "TRAIN_DEVICE": "auto, cpu, cuda or cuda:N",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """What there is to know of a setting besides its value."""
+
+    name: str
+    title: str
+    description: str
+    group: str
+    unit: str
+    rule: str
+    kind: str  # "bool", "int", "float", "text", "list" or "choice"
+    choices: tuple[str, ...]
+    applies: str
+    default: str
+
+
+def as_text(value: object) -> str:
+    """A value as it would stand in a file or a variable."""
+    if isinstance(value, (tuple, list)):
+        return ",".join(str(part) for part in value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return f"{value:.1f}"
+    return str(value)
+
+
+def _kind(annotation: Any) -> tuple[str, tuple[str, ...]]:
+    if get_origin(annotation) is Literal:
+        return "choice", tuple(str(arg) for arg in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        return "list", ()
+    return {bool: "bool", int: "int", float: "float"}.get(annotation, "text"), ()
+
+
+def _rule(name: str, field: FieldInfo, kind: str, choices: tuple[str, ...]) -> str:
+    parts: list[str] = []
+    if choices:
+        parts.append("one of " + ", ".join(choices))
+    elif kind == "bool":
+        parts.append("True or False")
+    elif name in _PATTERN_RULES:
+        parts.append(_PATTERN_RULES[name])
+    signs = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
+    for limit in field.metadata:
+        if isinstance(limit, (Gt, Ge, Lt, Le)) and not isinstance(limit, MinLen):
+            bound = next(getattr(limit, attr) for attr in ("gt", "ge", "lt", "le") if hasattr(limit, attr))
+            parts.append(f"{signs[type(limit)]} {bound:g}" if isinstance(bound, float) else f"{signs[type(limit)]} {bound}")
+    parts.extend(rule.text for rule in CROSS_RULES if rule.key == name)
+    return ", ".join(parts)
+
+
+def describe(name: str) -> SettingInfo:
+    """The description of one setting; KeyError for a name that is none."""
+    field = Settings.model_fields[name]
+    kind, choices = _kind(field.annotation)
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    return SettingInfo(
+        name=name,
+        title=field.title or name,
+        description=field.description or "",
+        group=str(extra["group"]),
+        unit=str(extra["unit"]),
+        rule=_rule(name, field, kind, choices),
+        kind=kind,
+        choices=choices,
+        applies=str(extra["applies"]),
+        default=as_text(field.default),
+    )
+
+
+def describe_all() -> tuple[SettingInfo, ...]:
+    """Every setting, in the order of the model."""
+    return tuple(describe(name) for name in Settings.model_fields)
+
+
+def names() -> tuple[str, ...]:
+    return tuple(Settings.model_fields)

@@ -1,0 +1,311 @@
+"""What may be configured: every setting with its type, default, unit, range, and what applying a change takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+Applies = Literal["live", "reconnect", "restart"]
+
+_SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def _setting(
+    default: Any, group: str, title: str, description: str, *, unit: str = "", applies: Applies = "restart", **limits: Any
+) -> Any:
+    extra = {"group": group, "unit": unit, "applies": applies}
+    return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
+
+
+@dataclass(frozen=True, slots=True)
+class CrossRule:
+    """A rule between two settings: `key` must be `relation` the `other`."""
+
+    key: str
+    relation: str
+    other: str
+    holds: Callable[[Settings], bool]
+
+    @property
+    def text(self) -> str:
+        return f"{self.relation} {self.other}"
+
+
+class Settings(BaseSettings):
+    """All settings, under the same flat upper-case names everywhere.
+
+    Made bare it reads the environment and `.env` as it always did. `settings.load` adds `config.toml` and the command line, and
+    tells where each value came from.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        extra="ignore",  # the environment and .env are shared with other programs; sources.py checks the names that are ours
+        case_sensitive=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        frozen=True,
+    )
+
+    # Market
+    SYMBOLS: Annotated[tuple[str, ...], NoDecode] = _setting(
+        ("ETHUSDT",),
+        "Market",
+        "Symbols",
+        "What to listen to, as Binance spells it; comma-separated.",
+        applies="restart",
+        min_length=1,
+        max_length=100,
+    )
+    BACKFILL_START: str = _setting(
+        "now",
+        "Market",
+        "Backfill start",
+        "Where the record of a symbol begins when nothing is stored yet: now, earliest, or an aggregate trade id.",
+        pattern=r"now|earliest|\d+",
+    )
+    BACKFILL_MAX_AGE_H: float = _setting(
+        24.0,
+        "Market",
+        "Backfill at most",
+        "How old an outage may be and still be repaired; what is older is named unrecoverable by choice.",
+        unit="h",
+        applies="reconnect",
+        gt=0,
+    )
+    STORE_RETENTION_DAYS: float = _setting(
+        30.0, "Market", "Keep trades for", "Trades older than this are deleted; 0 keeps all. Bars stay.", unit="days", ge=0
+    )
+    EXCHANGE_WS_URL: str = _setting(
+        "wss://stream.binance.com:9443",
+        "Market",
+        "Stream address",
+        "Base address of the market-data stream; TLS only.",
+        pattern=r"wss://[^/\s]+(/\S*)?",
+    )
+    EXCHANGE_REST_URL: str = _setting(
+        "https://api.binance.com",
+        "Market",
+        "REST address",
+        "Base address for history and repair; TLS only.",
+        pattern=r"https://[^/\s]+(/\S*)?",
+    )
+    EXCHANGE_CA_FILE: str = _setting(
+        "", "Market", "Extra CA file", "A PEM file of certificate authorities to trust besides the system's; empty for none."
+    )
+    PROXY_URL: str = _setting(
+        "",
+        "Market",
+        "Proxy",
+        "HTTP proxy for stream and REST, http://host:port; empty for none.",
+        applies="restart",
+        pattern=r"(https?://[^/\s]+/?)?",
+    )
+    DATA_DIR: str = _setting(
+        "", "Market", "Data folder", "Where stores, checkpoints and logs live; empty for the system's usual place."
+    )
+
+    # Stream
+    WS_RECONNECT_INITIAL_DELAY: float = _setting(
+        1.0, "Stream", "First reconnect delay", "Wait before the first retry.", unit="s", applies="reconnect", gt=0
+    )
+    WS_RECONNECT_MAX_DELAY: float = _setting(
+        60.0, "Stream", "Longest reconnect delay", "The backoff stops growing here.", unit="s", applies="reconnect", gt=0
+    )
+    WS_RECONNECT_BACKOFF_FACTOR: float = _setting(
+        2.0, "Stream", "Backoff factor", "Each delay is the one before times this.", applies="reconnect", gt=1
+    )
+    WS_RECONNECT_MAX_RETRIES: int = _setting(
+        10,
+        "Stream",
+        "Retries",
+        "Failed attempts in a row before the stream cools down, or fails; 0 means unlimited.",
+        applies="reconnect",
+        ge=0,
+    )
+    WS_RECONNECT_JITTER: float = _setting(
+        0.1,
+        "Stream",
+        "Jitter",
+        "Random share of each delay, so that many clients do not return at once.",
+        applies="reconnect",
+        ge=0,
+        le=0.5,
+    )
+    WS_RECONNECT_COOLDOWN: float = _setting(
+        300.0,
+        "Stream",
+        "Cool-down",
+        "Time between single probes once the retries are used up; 0 stops for good.",
+        unit="s",
+        applies="reconnect",
+        ge=0,
+    )
+    WS_PING_INTERVAL: float = _setting(
+        30.0, "Stream", "Ping every", "Time between our own heartbeats.", unit="s", applies="reconnect", gt=0
+    )
+    WS_PONG_TIMEOUT: float = _setting(
+        10.0, "Stream", "Pong within", "No pong for so long and the link is taken for dead.", unit="s", applies="reconnect", gt=0
+    )
+    WS_SSL_TIMEOUT: float = _setting(
+        30.0, "Stream", "TLS handshake within", "Limit of the TLS handshake.", unit="s", applies="reconnect", gt=0
+    )
+    WS_MESSAGE_TIMEOUT: float = _setting(
+        1200.0, "Stream", "Silence limit", "No data for so long: reconnect.", unit="s", applies="reconnect", gt=0
+    )
+    WS_MESSAGE_WARNING_TIMEOUT: float = _setting(
+        600.0, "Stream", "Silence warning", "No data for so long: alert.", unit="s", applies="reconnect", gt=0
+    )
+
+    # Scaler
+    GRAD_SCALER_GROWTH_FACTOR: float = _setting(
+        1.2, "Scaler", "Growth factor", "The scale grows by this after each whole growth interval.", gt=1
+    )
+    GRAD_SCALER_GROWTH_INTERVAL: int = _setting(
+        2000, "Scaler", "Growth interval", "Steps without overflow before the scale grows.", unit="steps", ge=1
+    )
+    GRAD_SCALER_MAX_SCALE: float = _setting(100000.0, "Scaler", "Highest scale", "The scale never exceeds it.", gt=0)
+    GRAD_SCALER_MIN_SCALE: float = _setting(
+        1.0,
+        "Scaler",
+        "Lowest scale",
+        "The scale never falls below it; without a floor 1/scale overflows fp32 and ruins the weights.",
+        gt=0,
+    )
+    GRAD_SCALER_AUTO_RESET: bool = _setting(
+        True, "Scaler", "Automatic resets", "False switches every automatic reset off (the roll-back switch)."
+    )
+    GRAD_SCALER_RESET_THRESHOLD_EPOCHS: int = _setting(
+        3, "Scaler", "Abnormal epochs", "So many abnormal epochs in a row reset the scale.", unit="epochs", ge=1
+    )
+    GRAD_SCALER_MAX_CONSECUTIVE_OVERFLOW: int = _setting(
+        5, "Scaler", "Overflows in a row", "So many overflows in a row reset the scale.", unit="steps", ge=1
+    )
+
+    # Training
+    TRAIN_SYMBOL: str = _setting("", "Training", "Symbol", "The symbol to learn; empty for the first of SYMBOLS.")
+    TRAIN_DEVICE: str = _setting("auto", "Training", "Device", "auto, cpu, cuda or cuda:N.")
+    TRAIN_PRECISION: Literal["auto", "fp16", "bf16", "fp32"] = _setting(
+        "auto", "Training", "Precision", "auto is fp16 with the gradient scaler; bf16 and fp32 need no scaler."
+    )
+    TRAIN_MODEL: Literal["tiny", "small", "medium", "large"] = _setting(
+        "tiny", "Training", "Model size", "Transformer of about 10 k, under 1 M, 1 to 10 M, or over 10 M parameters."
+    )
+    BAR_INTERVAL: Literal["1s", "1m", "5m", "15m", "1h"] = _setting(
+        "1m", "Training", "Bar interval", "Length of the bars that the model reads."
+    )
+    WARMUP_BARS: int = _setting(
+        1500, "Training", "Warm-up bars", "Bars of history fetched at the start.", unit="bars", ge=0, le=20000
+    )
+    TRAIN_WINDOW: int = _setting(32, "Training", "Window", "Bars that the model sees at a time.", unit="bars", ge=4, le=512)
+    TRAIN_HORIZON: int = _setting(5, "Training", "Horizon", "Bars ahead whose direction it predicts.", unit="bars", ge=1, le=240)
+    TRAIN_BATCH_SIZE: int = _setting(64, "Training", "Batch size", "Windows in one step.", unit="windows", ge=2, le=4096)
+    TRAIN_LEARNING_RATE: float = _setting(0.001, "Training", "Learning rate", "Peak rate of AdamW, after warm-up.", gt=0, le=1)
+    TRAIN_STEPS_PER_S: float = _setting(
+        0.0, "Training", "Steps per second at most", "Spares a shared machine; 0 for no limit.", unit="1/s", ge=0
+    )
+    TRAIN_SEED: int = _setting(7, "Training", "Seed", "Start of the model's random numbers.", ge=0, le=2**31 - 1)
+    TRAIN_AUTOSTART: bool = _setting(True, "Training", "Start by itself", "Start training with the engine.")
+    DEMO_OVERFLOW_EVERY: float = _setting(
+        45.0,
+        "Training",
+        "Demo: overflow every",
+        "In the demo an overflow burst is planted so often, and said on the screen; 0 for never.",
+        unit="s",
+        ge=0,
+    )
+
+    # Program
+    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting(
+        "INFO", "Program", "Log level", "The least severe message that is logged.", applies="live"
+    )
+    THEME: str = _setting(
+        "", "Program", "Theme", "Name of the dashboard's theme; empty for the default.", applies="live", pattern=r"[a-z0-9-]*"
+    )
+
+    @field_validator("SYMBOLS", mode="before")
+    @classmethod
+    def _split_symbols(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("SYMBOLS")
+    @classmethod
+    def _check_symbols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(name.upper() for name in value)
+        for name in names:
+            if not _SYMBOL.fullmatch(name):
+                raise PydanticCustomError("symbol", "symbols are letters and digits as in ETHUSDT, comma-separated")
+        if len(set(names)) != len(names):
+            raise PydanticCustomError("symbol", "each symbol at most once")
+        return names
+
+    @field_validator("TRAIN_SYMBOL")
+    @classmethod
+    def _check_train_symbol(cls, value: str) -> str:
+        if value and not _SYMBOL.fullmatch(value.upper()):
+            raise PydanticCustomError("symbol", "a symbol is letters and digits as in ETHUSDT")
+        return value.upper()
+
+    @field_validator("TRAIN_DEVICE")
+    @classmethod
+    def _check_device(cls, value: str) -> str:
+        if not _DEVICE.fullmatch(value):
+            raise PydanticCustomError("device", "must be auto, cpu, cuda or cuda:N")
+        return value
+
+    @model_validator(mode="after")
+    def _check_across(self) -> Self:
+        for rule in CROSS_RULES:
+            if not rule.holds(self):
+                raise PydanticCustomError(
+                    "cross_rule", "must be {rule}", {"key": rule.key, "other": rule.other, "rule": rule.text}
+                )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings
+
+    @property
+    def train_symbol(self) -> str:
+        """The symbol that training reads, whether or not it is set."""
+        return self.TRAIN_SYMBOL or self.SYMBOLS[0]
+
+
+CROSS_RULES: tuple[CrossRule, ...] = (
+    CrossRule(
+        "WS_RECONNECT_MAX_DELAY",
+        "at least",
+        "WS_RECONNECT_INITIAL_DELAY",
+        lambda s: s.WS_RECONNECT_MAX_DELAY >= s.WS_RECONNECT_INITIAL_DELAY,
+    ),
+    CrossRule(
+        "WS_MESSAGE_TIMEOUT",
+        "above",
+        "WS_MESSAGE_WARNING_TIMEOUT",
+        lambda s: s.WS_MESSAGE_TIMEOUT > s.WS_MESSAGE_WARNING_TIMEOUT,
+    ),
+    CrossRule(
+        "GRAD_SCALER_MIN_SCALE",
+        "at most",
+        "GRAD_SCALER_MAX_SCALE",
+        lambda s: s.GRAD_SCALER_MIN_SCALE <= s.GRAD_SCALER_MAX_SCALE,
+    ),
+    CrossRule("TRAIN_SYMBOL", "one of", "SYMBOLS", lambda s: not s.TRAIN_SYMBOL or s.TRAIN_SYMBOL in s.SYMBOLS),
+)

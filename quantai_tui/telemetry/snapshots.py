@@ -1,0 +1,226 @@
+"""All public state, as frozen, serialisable values with units in the field names.
+
+`None` means "not known yet" and is shown as such; it is never replaced by zero. Fields may be added, never renamed:
+`SNAPSHOT_VERSION` rises when the meaning of a field changes. Times are Unix seconds in UTC, durations and ages are seconds
+taken from a monotonic clock, rates are 0 to 1.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from .series import SeriesSnapshot
+
+SNAPSHOT_VERSION = 1
+
+
+class StreamState(StrEnum):
+    """States of the market-data stream; `LIVE` alone means that data is flowing."""
+
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    HANDSHAKING = "handshaking"
+    SUBSCRIBING = "subscribing"
+    LIVE = "live"
+    STALLED = "stalled"
+    ROTATING = "rotating"
+    BACKOFF = "backoff"
+    COOLING_DOWN = "cooling_down"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class TrainingState(StrEnum):
+    """States of the training worker as its supervisor sees them."""
+
+    IDLE = "idle"
+    STARTING = "starting"
+    WAITING = "waiting"  # the worker is up and there are too few bars yet
+    TRAINING = "training"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class Mode(StrEnum):
+    """Where the market data comes from."""
+
+    LIVE = "live"
+    DEMO = "demo"
+    REPLAY = "replay"
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class RttSnapshot(msgspec.Struct, frozen=True):
+    """Round-trip time of our own pings in milliseconds, over the last pings of this connection."""
+
+    last: float | None = None
+    min: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+    ewma: float | None = None
+    missed: int = 0
+
+
+class ErrorSnapshot(msgspec.Struct, frozen=True):
+    """The last failure: its `WebSocketErrorType` value, its finer kind, what happened, and what the operator can do."""
+
+    type: str
+    message: str
+    advice: str
+    kind: str = ""
+    time: float = 0.0
+
+
+class ReconnectSnapshot(msgspec.Struct, frozen=True):
+    """One entry of the reconnect history."""
+
+    time: float
+    attempt: int
+    success: bool
+    error_type: str | None
+    error_message: str | None
+    delay_s: float
+    connection_duration_s: float | None
+
+
+class SymbolSnapshot(msgspec.Struct, frozen=True):
+    """How far one symbol's trades are received, stored and whole.
+
+    `missing` counts ids known to exist that have neither arrived nor been given up; `repaired` those fetched over REST;
+    `venue_holes` ids the venue itself does not have; `unrecoverable` ids past what may be fetched.
+    """
+
+    last_id: int | None = None
+    complete_through_id: int | None = None
+    stored: int = 0
+    missing: int = 0
+    repaired: int = 0
+    duplicates: int = 0
+    venue_holes: int = 0
+    unrecoverable: int = 0
+    gaps: int = 0
+    gap_note: str = ""  # the newest gap in words: what was missing, why, and how it ended
+    price: str | None = None
+    last_trade_time: float | None = None
+    trades_per_s: float | None = None
+
+
+class StreamSnapshot(msgspec.Struct, frozen=True):
+    """The market-data stream."""
+
+    state: StreamState = StreamState.IDLE
+    state_since_s: float = 0.0
+    cause: str = ""  # why it is in this state, in words
+    uptime_s: float = 0.0  # of the present connection; 0 when there is none
+    endpoint: str = ""
+    tls_version: str | None = None
+    rtt_ms: RttSnapshot = RttSnapshot()
+    attempt: int = 0
+    max_attempts: int = 0  # 0: unlimited
+    backoff_remaining_s: float = 0.0
+    backoff_total_s: float = 0.0
+    messages: int = 0
+    messages_per_s: float | None = None
+    last_message_age_s: float | None = None
+    reconnects: int = 0
+    success_rate: float | None = None
+    avg_delay_s: float | None = None
+    attempts_total: int = 0
+    error_counts: dict[str, int] = {}
+    ssl_errors: int = 0
+    failed_last_5min: int = 0
+    last_error: ErrorSnapshot | None = None
+    history: tuple[ReconnectSnapshot, ...] = ()
+    repairing: bool = False
+    symbols: dict[str, SymbolSnapshot] = {}
+
+
+class TrainingSnapshot(msgspec.Struct, frozen=True):
+    """The training worker, as last heard. `age_s` is the time since its last message."""
+
+    state: TrainingState = TrainingState.IDLE
+    detail: str = ""  # in words: what it waits for, why it stopped
+    age_s: float | None = None
+    pid: int | None = None
+    restarts: int = 0
+    device: str | None = None
+    precision: str | None = None
+    symbol: str | None = None
+    parameters: int | None = None
+    epoch: int | None = None
+    epochs_done: int = 0
+    step: int | None = None  # optimizer steps tried since the worker's first start, skipped ones included
+    epoch_step: int | None = None
+    steps_per_epoch: int | None = None
+    loss: float | None = None
+    grad_norm: float | None = None
+    learning_rate: float | None = None
+    samples_per_s: float | None = None
+    accuracy: float | None = None  # walk-forward validation of the last whole epoch
+    baseline_accuracy: float | None = None  # the better of the two below
+    majority_accuracy: float | None = None
+    persistence_accuracy: float | None = None
+    validation_samples: int | None = None
+    data_bars: int | None = None
+    data_through_time: float | None = None  # close of the newest bar that the last whole epoch has seen
+    scale: float | None = None
+    scale_floor: float | None = None
+    scale_cap: float | None = None
+    scale_max_seen: float | None = None
+    growth_tracker: int | None = None
+    growth_interval: int | None = None
+    scale_growth_rate: float | None = None  # octaves per 1,000 steps over the recent records
+    overflow_count: int | None = None
+    overflow_rate: float | None = None
+    consecutive_overflow: int | None = None
+    resets: int | None = None
+    nonfinite_loss: int = 0
+    planted: str = ""  # demo only: says that an overflow burst is planted, and when
+    last_event: str = ""
+    log_tail: tuple[str, ...] = ()
+
+
+class StoreSnapshot(msgspec.Struct, frozen=True):
+    path: str = ""
+    size_bytes: int | None = None
+    queued: int = 0  # trades handed over and not committed yet
+    paused: bool = False  # back-pressure: the socket is read more slowly because the disk is behind
+
+
+class Alert(msgspec.Struct, frozen=True):
+    key: str
+    severity: Severity
+    text: str
+    remedy: str
+    since: float  # Unix time
+
+
+class EngineSnapshot(msgspec.Struct, frozen=True):
+    """Everything a dashboard may know, at one moment."""
+
+    version: int = SNAPSHOT_VERSION
+    time: float = 0.0
+    name: str = ""
+    mode: Mode = Mode.LIVE
+    pid: int = 0
+    uptime_s: float = 0.0
+    note: str = ""  # one line in words: demo market, replay progress, linger warning
+    replay_progress: float | None = None
+    finished: bool = False  # replay only: played, stored and trained on
+    stream: StreamSnapshot = StreamSnapshot()
+    training: TrainingSnapshot = TrainingSnapshot()
+    store: StoreSnapshot = StoreSnapshot()
+    alerts: tuple[Alert, ...] = ()
+    # rtt_ms, trades_per_s, scale (latest in each period), overflows (count in each period), loss
+    series: dict[str, SeriesSnapshot] = {}
+    log: tuple[str, ...] = ()
+    theme: str = ""

@@ -204,6 +204,9 @@ class Settings(BaseSettings):
     WARMUP_BARS: int = _setting(
         1500, "Training", "Warm-up bars", "Bars of history fetched at the start.", unit="bars", ge=0, le=20000
     )
+    TRAIN_BARS: int = _setting(
+        20000, "Training", "Bars an epoch", "An epoch reads at most so many of the newest bars.", unit="bars", ge=300, le=1_000_000
+    )
     TRAIN_WINDOW: int = _setting(32, "Training", "Window", "Bars that the model sees at a time.", unit="bars", ge=4, le=512)
     TRAIN_HORIZON: int = _setting(5, "Training", "Horizon", "Bars ahead whose direction it predicts.", unit="bars", ge=1, le=240)
     TRAIN_BATCH_SIZE: int = _setting(64, "Training", "Batch size", "Windows in one step.", unit="windows", ge=2, le=4096)
@@ -212,7 +215,7 @@ class Settings(BaseSettings):
         0.0, "Training", "Steps per second at most", "Spares a shared machine; 0 for no limit.", unit="1/s", ge=0
     )
     TRAIN_SEED: int = _setting(7, "Training", "Seed", "Start of the model's random numbers.", ge=0, le=2**31 - 1)
-    TRAIN_AUTOSTART: bool = _setting(True, "Training", "Start by itself", "Start training with the engine.")
+    TRAIN_AUTOSTART: bool = _setting(True, "Training", "Start by itself", "Start training together with the engine.")
     DEMO_OVERFLOW_EVERY: float = _setting(
         45.0,
         "Training",

@@ -1,5 +1,6 @@
 """Frozen snapshot types, fixed-size series, alert rules, clocks: what any room may know. Imports nothing of ours."""
 
+from .alerts import AlertBook, Thresholds
 from .clock import SYSTEM_CLOCK, Clock, SystemClock
 from .series import Series, SeriesSnapshot
 from .snapshots import (
@@ -23,6 +24,7 @@ __all__ = [
     "SNAPSHOT_VERSION",
     "SYSTEM_CLOCK",
     "Alert",
+    "AlertBook",
     "Clock",
     "EngineSnapshot",
     "ErrorSnapshot",
@@ -37,6 +39,7 @@ __all__ = [
     "StreamState",
     "SymbolSnapshot",
     "SystemClock",
+    "Thresholds",
     "TrainingSnapshot",
     "TrainingState",
 ]

@@ -1,0 +1,144 @@
+"""What the commands take and how they fail: options that several share, and one message with one exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from ..engine.source import Source
+
+EXIT_BAD_INPUT = 2
+
+
+def fail(message: str, exit_code: int = EXIT_BAD_INPUT) -> NoReturn:
+    click.echo(f"quantai-tui: {message}", err=True)
+    raise SystemExit(exit_code)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What all ways to run have in common."""
+
+    config: str | None = None
+    overrides: tuple[str, ...] = ()
+    fresh: bool = False
+    in_process: bool = False
+    headless: bool = False
+    as_json: bool = False
+    for_s: float | None = None
+    exit_on_failure: bool | None = None
+
+    def serve_arguments(self) -> list[str]:
+        arguments = [f"--set={override}" for override in self.overrides]
+        if self.config is not None:
+            arguments.append(f"--config={self.config}")
+        if self.fresh:
+            arguments.append("--fresh")
+        return arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A source of data as the command line names it; becomes a Source in the process that runs the engine."""
+
+    mode: str
+    file: str = ""
+    seed: int = 7
+    speed: str = "max"
+
+    def serve_arguments(self) -> list[str]:
+        arguments = [self.mode, f"--seed={self.seed}", f"--speed={self.speed}"]
+        return [*arguments, "--", self.file] if self.file else arguments
+
+    def source(self) -> Source:
+        from ..engine import source as sources
+
+        if self.mode == "demo":
+            return sources.demo(self.seed, self._exchange("--seed", str(self.seed)))
+        if self.mode == "replay":
+            from ..market.archive import ArchiveError, file_fingerprint
+
+            try:
+                fingerprint = file_fingerprint(Path(self.file))
+            except ArchiveError as error:
+                fail(str(error))
+            command = self._exchange("--file", str(Path(self.file).resolve()), "--speed", self.speed)
+            return sources.replay(Path(self.file).name, fingerprint, self.speed, command)
+        return sources.live()
+
+    @staticmethod
+    def _exchange(*what: str) -> Callable[[Path, tuple[str, ...]], list[str]]:
+        def command(folder: Path, symbols: tuple[str, ...]) -> list[str]:
+            played = ["--symbols", ",".join(symbols)] if what[0] == "--seed" else []
+            return [sys.executable, "-m", "quantai_tui.exchange", "--folder", str(folder), *what, *played]
+
+        return command
+
+
+def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--config and --set."""
+    for option in (
+        click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override one setting; may be repeated."),
+        click.option("--config", metavar="FILE", help="Read this configuration file instead of the usual one."),
+    ):
+        function = option(function)
+    return function
+
+
+fresh_option = click.option("--fresh", is_flag=True, help="Delete what an earlier run of this name has stored, and begin anew.")
+
+
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--exit-on-failure/--no-exit-on-failure",
+            default=None,
+            help="End when the retries are used up (default with --headless), or cool down and probe on.",
+        ),
+        click.option("--for", "for_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End after so long."),
+        click.option("--json", "as_json", is_flag=True, help="With --headless: one JSON snapshot a line."),
+        click.option("--headless", is_flag=True, help="No dashboard: a status line every second."),
+        fresh_option,
+        click.option("--in-process", is_flag=True, help="Run the engine inside the dashboard's process; it ends with it."),
+    ):
+        function = option(function)
+    return common_options(function)
+
+
+def take_options(values: dict[str, Any]) -> RunOptions:
+    options = RunOptions(**values)
+    if options.as_json and not options.headless:
+        raise click.UsageError("--json goes with --headless")
+    if options.for_s is not None and not options.headless:
+        raise click.UsageError("--for goes with --headless")
+    if options.in_process and options.headless:
+        raise click.UsageError(
+            "--in-process and --headless exclude each other: --headless runs the engine in its own process anyway"
+        )
+    return options
+
+
+def check_speed(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value in {None, "max"}:
+        return value
+    try:
+        speed = float(value or "")
+    except ValueError:
+        speed = -1.0
+    if not 0 < speed <= 1_000_000:
+        raise click.BadParameter("must be a number above 0, or max")
+    return value
+
+
+def need_file(file: str) -> None:
+    path = Path(file)
+    if not path.exists():
+        fail(f"{file}: there is no such file")
+    if not path.is_file():
+        fail(f"{file}: is not a file; give one of Binance's aggTrades files (.csv, .csv.gz or .zip)")

@@ -1,0 +1,97 @@
+"""Running a source of data with a dashboard, in process, or without a screen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from .options import RunOptions, Wanted, fail
+
+if TYPE_CHECKING:
+    from ..engine.engine import Engine
+    from ..link import EngineLink
+
+
+def run(wanted: Wanted, options: RunOptions) -> None:
+    if options.headless:
+        run_headless(wanted, options)
+    need_terminal()
+    if options.in_process:
+        run_in_process(wanted, options)
+    from ..engine.launch import EngineProcess
+    from ..engine.places import PlaceError
+
+    try:
+        # Before the dashboard is imported: the other core starts the engine meanwhile.
+        process = EngineProcess([*wanted.serve_arguments(), *options.serve_arguments()])
+    except PlaceError as error:
+        fail(str(error))
+    from ..link import SocketLink
+
+    try:
+        show(SocketLink(process.find), embedded=wanted.mode != "live")
+    finally:
+        process.forget()
+
+
+def build_engine(wanted: Wanted, options: RunOptions, *, exit_on_failure: bool) -> Engine:
+    from ..engine.engine import Engine
+
+    return Engine(
+        wanted.source(),
+        config_path=Path(options.config) if options.config is not None else None,
+        overrides=options.overrides,
+        fresh=options.fresh,
+        exit_on_failure=exit_on_failure,
+    )
+
+
+def run_headless(wanted: Wanted, options: RunOptions) -> NoReturn:
+    from ..engine.host import headless
+
+    exits = True if options.exit_on_failure is None else options.exit_on_failure
+
+    def build() -> Engine:
+        return build_engine(wanted, options, exit_on_failure=exits)
+
+    raise SystemExit(asyncio.run(headless(build, as_json=options.as_json, for_s=options.for_s, out=sys.stdout)))
+
+
+def run_in_process(wanted: Wanted, options: RunOptions) -> NoReturn:
+    from ..ui.app import DashboardApp  # noqa: F401 - before the engine: the first frame must not wait for its imports
+
+    def build_now() -> type[Engine]:
+        from ..engine.engine import Engine
+
+        return Engine
+
+    async def build() -> Engine:
+        await asyncio.to_thread(build_now)
+        return build_engine(wanted, options, exit_on_failure=bool(options.exit_on_failure))
+
+    from ..engine.local import LocalLink
+
+    show(LocalLink(build), embedded=True)
+    raise SystemExit(0)
+
+
+def need_terminal() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        fail("there is no terminal to draw on; with --headless the same runs without one")
+    if os.environ.get("TERM", "") in {"", "dumb"}:
+        fail("TERM says that this terminal cannot be drawn on; with --headless the same runs without it")
+
+
+def show(link: EngineLink, *, embedded: bool) -> None:
+    """Run a dashboard on this link; ends the program with the exit code that fits."""
+    from ..engine.places import state_root
+    from ..ui.app import run_dashboard
+
+    code = run_dashboard(link, stop_on_quit=embedded, crash_log=state_root() / "dashboard.log")
+    if link.exit_code is not None:
+        fail(link.detail, link.exit_code)
+    if code:
+        raise SystemExit(code)

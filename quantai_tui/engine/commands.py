@@ -1,0 +1,103 @@
+"""What each command of a dashboard does to the engine, and what is answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..link import Ack, Command, CommandName
+from ..settings import describe
+from ..telemetry import TrainingState
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+logger = logging.getLogger(__name__)
+
+Answer = tuple[bool, str, Any]
+
+
+class Commands:
+    """A table from command names to what they do."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._table: dict[CommandName, Callable[..., Awaitable[Answer]]] = {
+            CommandName.RECONNECT: self._reconnect,
+            CommandName.DISCONNECT: self._disconnect,
+            CommandName.CONNECT: self._connect,
+            CommandName.TRAIN_START: self._train_start,
+            CommandName.TRAIN_PAUSE: self._train_pause,
+            CommandName.SCALER_RESET: self._scaler_reset,
+            CommandName.SETTINGS_DESCRIBE: self._describe,
+            CommandName.SETTINGS_VALIDATE: self._validate,
+            CommandName.SETTINGS_SAVE: self._save,
+            CommandName.STOP: self._stop,
+        }
+
+    async def execute(self, command: Command) -> Ack:
+        quiet = command.name in {CommandName.SETTINGS_DESCRIBE, CommandName.SETTINGS_VALIDATE}
+        try:
+            done, message, data = await self._table[command.name](**command.args)
+        except TypeError as error:
+            logger.warning("command %s with arguments it does not take: %s", command.name.value, error)
+            return Ack(command.id, False, f"{command.name.value} does not take these arguments")
+        except Exception as error:
+            logger.exception("command %s failed", command.name.value)
+            return Ack(command.id, False, f"failed: {error} (see the engine's log)")
+        if not quiet:
+            logger.info("command %s: %s", command.name.value, message)
+        return Ack(command.id, done, message, data)
+
+    async def _reconnect(self) -> Answer:
+        return True, await self._engine.stream.reconnect_now(), None
+
+    async def _disconnect(self) -> Answer:
+        return True, await self._engine.stream.disconnect(), None
+
+    async def _connect(self) -> Answer:
+        return True, await self._engine.stream.connect(), None
+
+    async def _train_start(self) -> Answer:
+        training = self._engine.training
+        if training.snapshot().state is TrainingState.PAUSED:
+            await training.resume()
+            return True, "training resumes", None
+        await training.start()
+        return True, "training starts", None
+
+    async def _train_pause(self) -> Answer:
+        await self._engine.training.pause()
+        return True, "training pauses at the next step", None
+
+    async def _scaler_reset(self) -> Answer:
+        return True, await self._engine.training.reset_scaler(), None
+
+    async def _describe(self) -> Answer:
+        return True, "", msgspec.to_builtins(self._engine.desk.form())
+
+    async def _validate(self, values: dict[str, str]) -> Answer:
+        return True, "", msgspec.to_builtins(self._engine.desk.check(values))
+
+    async def _save(self, values: dict[str, str], revision: str) -> Answer:
+        result, changed = self._engine.desk.save(values, revision)
+        if result.saved:
+            await self._apply(changed)
+        message = "saved" if result.saved else "nothing was written"
+        return result.saved, message, msgspec.to_builtins(result)
+
+    async def _apply(self, changed: frozenset[str]) -> None:
+        infos = [describe(name) for name in changed]
+        if "LOG_LEVEL" in changed:
+            self._engine.apply_log_level()
+        if any(info.applies == "reconnect" for info in infos):
+            await self._engine.apply_stream_settings()
+        if any(info.group in {"Training", "Scaler"} for info in infos):
+            await self._engine.training.apply(self._engine.worker_config())
+
+    async def _stop(self) -> Answer:
+        self._engine.request_stop()
+        return True, "the engine stops", None

@@ -1,0 +1,380 @@
+"""The engine: owns stream, store, training and the embedded exchange as async tasks, and answers for them to dashboards."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from pathlib import Path
+
+import msgspec
+
+from ..link import Ack, Command
+from ..market.store import StoreError, TradeStore
+from ..market.trades import INTERVALS
+from ..settings import Layers, SettingsProblems
+from ..stream import ResilientStream, StreamConfig
+from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot, Mode, StoreSnapshot, StreamState, TrainingState
+from ..training.config import WorkerConfig
+from ..training.supervisor import TrainingSupervisor
+from .commands import Commands
+from .control import ControlServer
+from .desk import SettingsDesk
+from .exchange_child import ExchangeChild, ExchangeFailed, ExchangeInfo
+from .linger import logout_warning
+from .logs import EngineLog
+from .places import EngineFolder, PlaceError, data_root
+from .registry import AlreadyRunning, Claim, Entry, control_socket, worker_socket
+from .source import Source
+from .vitals import PERIOD_S, Vitals, in_words
+from .warmup import warm_start
+
+logger = logging.getLogger(__name__)
+
+_STATISTICS_EVERY_S = 60.0
+_PRUNE_EVERY_S = 3600.0
+
+
+class StartError(Exception):
+    """The engine did not start; the text says why and what to do. `entry` is set when another engine holds the folder."""
+
+    def __init__(self, message: str, exit_code: int = 2, entry: Entry | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.entry = entry
+
+
+class Engine:
+    """One source of data, its store, its training. `start` and `stop` once each; all other calls in between."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        config_path: Path | None = None,
+        overrides: tuple[str, ...] = (),
+        exit_on_failure: bool = False,
+        fresh: bool = False,
+        serve: bool = True,
+        clock: Clock = SYSTEM_CLOCK,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`exit_on_failure`: the stream ends for good when its retries are used up. `fresh`: what an earlier
+        engine of this name has stored is deleted first. `serve`: dashboards may attach."""
+        self._source = source
+        self._exit_on_failure = exit_on_failure
+        self._fresh = fresh
+        self._serve = serve
+        self._clock = clock
+        self._rng = rng or random.Random()
+        try:
+            layers = Layers(overrides=overrides, mode_defaults=source.mode_defaults, forced=source.forced, forced_by=source.note)
+            self.desk = SettingsDesk(config_path, layers)
+        except SettingsProblems as problems:
+            raise StartError(str(problems)) from problems
+        self.folder = EngineFolder(data_root(self.desk.settings.DATA_DIR) / source.name)
+        self._stop_asked = asyncio.Event()
+        self._started_at = clock.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._claim: Claim | None = None
+        self._log: EngineLog | None = None
+        self._exchange: ExchangeChild | None = None
+        self._exchange_info: ExchangeInfo | None = None
+        self._store: TradeStore | None = None
+        self._control: ControlServer | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._note = "; ".join(filter(None, (source.note, logout_warning() if serve else "")))
+        self.stream: ResilientStream
+        self.training: TrainingSupervisor
+        self._commands = Commands(self)
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def mode(self) -> Mode:
+        return self._source.mode
+
+    @property
+    def exits_on_failure(self) -> bool:
+        return self._exit_on_failure
+
+    @property
+    def exchange_pid(self) -> int | None:
+        return self._exchange.pid if self._exchange is not None else None
+
+    async def start(self) -> None:
+        """Raises StartError; then nothing is left running."""
+        try:
+            await self._start()
+        except (PlaceError, ExchangeFailed, StoreError, SettingsProblems) as error:
+            await self.stop()
+            raise StartError(str(error)) from error
+        except AlreadyRunning as error:
+            await self.stop()
+            raise StartError(str(error), entry=error.entry) from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        self.folder.prepare()
+        self._claim = Claim.take(self.folder)
+        if self._fresh:
+            self.folder.clear()
+        self._log = EngineLog(self.folder.log, self.desk.settings.LOG_LEVEL)
+        logger.info("engine %s starts (pid %d, %s)", self.name, os.getpid(), self._source.mode.value)
+        if self._source.exchange_command is not None:
+            await self._start_exchange(self._source.exchange_command(self.folder.exchange, self.desk.settings.SYMBOLS))
+        self._store = await TradeStore.open(self.folder.store)
+        self._vitals = Vitals(self.desk.settings.WS_MESSAGE_WARNING_TIMEOUT)
+        self.stream = self._make_stream()
+        self.training = TrainingSupervisor(
+            self.worker_config(), socket_path=worker_socket(self.folder), log_path=self.folder.worker_log, clock=self._clock
+        )
+        if self._serve:
+            self._control = ControlServer(control_socket(self.folder), self.name, self.snapshot, self.execute)
+            await self._control.start()
+            self._claim.publish(self.entry())
+        await self.stream.start()
+        if self.desk.settings.TRAIN_AUTOSTART:
+            await self.training.start()
+        if self.mode is not Mode.REPLAY:
+            self._spawn(self._warm_up(), "warm-up")
+        self._spawn(self._sample(), "vitals")
+        self._spawn(self._housekeeping(), "housekeeping")
+
+    async def _start_exchange(self, command: list[str]) -> None:
+        self._exchange = ExchangeChild(command, self.folder.path / "exchange.log", self._clock)
+        info = self._exchange_info = await self._exchange.start()
+        self.desk.force(
+            {
+                **self._source.forced,
+                "EXCHANGE_WS_URL": info.ws_url,
+                "EXCHANGE_REST_URL": info.rest_url,
+                "EXCHANGE_CA_FILE": info.ca_file,
+                "PROXY_URL": "",
+                "SYMBOLS": ",".join(info.symbols),
+            }
+        )
+
+    def _spawn(self, work: asyncio._CoroutineLike[None], name: str) -> None:
+        task = asyncio.create_task(work, name=f"engine-{name}")
+        task.add_done_callback(_log_end)
+        self._tasks.append(task)
+
+    def entry(self) -> Entry:
+        return Entry(
+            name=self.name,
+            mode=self.mode.value,
+            pid=os.getpid(),
+            socket=str(control_socket(self.folder)),
+            folder=str(self.folder.path),
+            log=str(self.folder.log),
+            started=self._clock.time(),
+        )
+
+    # What dashboards ask
+
+    @property
+    def stop_requested(self) -> bool:
+        return self._stop_asked.is_set()
+
+    def request_stop(self) -> None:
+        self._stop_asked.set()
+
+    async def wait_stop_requested(self) -> None:
+        await self._stop_asked.wait()
+
+    async def execute(self, command: Command) -> Ack:
+        """Carry out one command; never raises, a failure is a negative answer."""
+        return await self._commands.execute(command)
+
+    @property
+    def store(self) -> TradeStore:
+        assert self._store is not None, "the engine is not started"
+        return self._store
+
+    def snapshot(self) -> EngineSnapshot:
+        """Everything a dashboard may know, now. Cheap enough for four times a second."""
+        stream = self.stream.snapshot()
+        symbols = {
+            name: msgspec.structs.replace(symbol, stored=self.store.counts(name).stored)
+            for name, symbol in stream.symbols.items()
+        }
+        stream = msgspec.structs.replace(stream, symbols=symbols)
+        training = self.training.snapshot()
+        progress = self._replay_progress()
+        snapshot = EngineSnapshot(
+            time=self._clock.time(),
+            name=self.name,
+            mode=self.mode,
+            pid=os.getpid(),
+            uptime_s=self._clock.monotonic() - self._started_at,
+            note=self._note,
+            replay_progress=progress,
+            stream=stream,
+            training=training,
+            store=StoreSnapshot(str(self.folder.store), _size(self.folder.store), self.store.queued, self.store.paused),
+            alerts=self._vitals.alerts,
+            series=dict(self._vitals.series()),
+            log=self._log.tail.snapshot() if self._log is not None else (),
+            theme=self.desk.settings.THEME,
+        )
+        return msgspec.structs.replace(snapshot, finished=self._is_finished(snapshot))
+
+    def _replay_progress(self) -> float | None:
+        info = self._exchange_info
+        if self.mode is not Mode.REPLAY or info is None or not info.total:
+            return None
+        return min(1.0, sum(self.store.counts(symbol).stored for symbol in info.symbols) / info.total)
+
+    def _is_finished(self, snapshot: EngineSnapshot) -> bool:
+        """A replay is over when every trade of the file is stored and one epoch has seen the last whole bar of it."""
+        info = self._exchange_info
+        if snapshot.replay_progress is None or snapshot.replay_progress < 1.0 or snapshot.store.queued or info is None:
+            return False
+        if not self.desk.settings.TRAIN_AUTOSTART:
+            return True
+        trained_to = snapshot.training.data_through_time
+        last = snapshot.stream.symbols[self.desk.settings.train_symbol].last_trade_time
+        if last is None or trained_to is None or snapshot.training.epochs_done < 1:
+            return False
+        return trained_to >= last - 2 * INTERVALS[self.desk.settings.BAR_INTERVAL]
+
+    # Applying settings
+
+    def worker_config(self) -> WorkerConfig:
+        """The training worker's share of the settings."""
+        settings = self.desk.settings
+        needed = 8 * (settings.TRAIN_WINDOW + settings.TRAIN_HORIZON)
+        return WorkerConfig(
+            store_path=str(self.folder.store),
+            symbol=settings.train_symbol,
+            interval_s=INTERVALS[settings.BAR_INTERVAL],
+            window=settings.TRAIN_WINDOW,
+            horizon=settings.TRAIN_HORIZON,
+            warmup_bars=max(settings.TRAIN_BARS, needed),
+            min_bars=needed,
+            batch_size=settings.TRAIN_BATCH_SIZE,
+            learning_rate=settings.TRAIN_LEARNING_RATE,
+            device=settings.TRAIN_DEVICE,
+            precision=settings.TRAIN_PRECISION,
+            model_size=settings.TRAIN_MODEL,
+            seed=settings.TRAIN_SEED,
+            steps_per_s=settings.TRAIN_STEPS_PER_S,
+            plant_overflow_every_s=settings.DEMO_OVERFLOW_EVERY if self.mode is Mode.DEMO else 0.0,
+            growth_factor=settings.GRAD_SCALER_GROWTH_FACTOR,
+            growth_interval=settings.GRAD_SCALER_GROWTH_INTERVAL,
+            max_scale=settings.GRAD_SCALER_MAX_SCALE,
+            min_scale=settings.GRAD_SCALER_MIN_SCALE,
+            auto_reset=settings.GRAD_SCALER_AUTO_RESET,
+            reset_threshold_epochs=settings.GRAD_SCALER_RESET_THRESHOLD_EPOCHS,
+            max_consecutive_overflow=settings.GRAD_SCALER_MAX_CONSECUTIVE_OVERFLOW,
+        )
+
+    def _make_stream(self) -> ResilientStream:
+        config = StreamConfig.from_settings(self.desk.settings, exit_on_failure=self._exit_on_failure)
+        return ResilientStream(config, self.store, clock=self._clock, rng=self._rng)
+
+    async def apply_stream_settings(self) -> None:
+        """A new stream with the settings in force; its ledger goes on where the store ends."""
+        old = self.stream
+        await old.stop()
+        await self.store.flush()
+        self.stream = self._make_stream()
+        await self.stream.start()
+
+    def apply_log_level(self) -> None:
+        if self._log is not None:
+            self._log.set_level(self.desk.settings.LOG_LEVEL)
+
+    # What goes on by itself
+
+    async def _warm_up(self) -> None:
+        settings = self.desk.settings
+        await warm_start(
+            lambda: self.stream, self.store, settings.train_symbol, settings.BAR_INTERVAL, settings.WARMUP_BARS, self._clock
+        )
+
+    async def _sample(self) -> None:
+        while True:
+            await self._clock.sleep(PERIOD_S)
+            snapshot = self.snapshot()
+            training = snapshot.training.state is TrainingState.TRAINING
+            overflows = self.training.drain_overflows()
+            raised = self._vitals.sample(snapshot, overflows if training else None)
+            if raised:
+                logger.warning("alert: %s", in_words(raised))
+            if self._store is not None and self._store.failure is not None:
+                logger.critical("the store failed: %s; the engine stops, so that nothing is lost unseen", self._store.failure)
+                self.request_stop()
+                return
+
+    async def _housekeeping(self) -> None:
+        last_prune = self._clock.monotonic()
+        while True:
+            await self._clock.sleep(_STATISTICS_EVERY_S)
+            logger.info("statistics: %s", _statistics(self.snapshot()))
+            if self._clock.monotonic() - last_prune >= _PRUNE_EVERY_S and self.desk.settings.STORE_RETENTION_DAYS > 0:
+                last_prune = self._clock.monotonic()
+                await self.store.prune(int(self.desk.settings.STORE_RETENTION_DAYS * 86_400 * 1_000_000))
+
+    async def stop(self) -> None:
+        """Stop everything in order: training, stream, store, exchange, sockets. Idempotent; safe after a failed start."""
+        self.request_stop()
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name="engine-stop")
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        started = self._clock.monotonic()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "training"):
+            await self.training.stop()
+        if hasattr(self, "stream"):
+            await self.stream.stop()
+        if self._store is not None:
+            try:
+                await self._store.close()
+            except StoreError:
+                logger.exception("the store did not close cleanly")
+        if self._exchange is not None:
+            await self._exchange.stop()
+        if self._control is not None:
+            await self._control.stop()
+        logger.info("engine %s stopped in %.1f s", self.name, self._clock.monotonic() - started)
+        if self._log is not None:
+            self._log.close()
+        if self._claim is not None:
+            self._claim.release()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _statistics(snapshot: EngineSnapshot) -> str:
+    stream, training = snapshot.stream, snapshot.training
+    symbols = " ".join(
+        f"{name}: last {s.last_id} whole to {s.complete_through_id} stored {s.stored} missing {s.missing} repaired {s.repaired}"
+        for name, s in stream.symbols.items()
+    )
+    live = "" if stream.state is not StreamState.LIVE else f" rtt {stream.rtt_ms.last} ms"
+    return (
+        f"stream {stream.state.value}{live} {stream.messages_per_s} msg/s reconnects {stream.reconnects}; {symbols}; "
+        f"training {training.state.value} step {training.step} loss {training.loss} scale {training.scale} "
+        f"overflows {training.overflow_count} resets {training.resets}; alerts {len(snapshot.alerts)}"
+    )
+
+
+def _log_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("%s ended with an error", task.get_name(), exc_info=error)

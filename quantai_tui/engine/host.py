@@ -1,0 +1,178 @@
+"""Running one engine as a process: signals, the report to whoever started it, and what it prints without a dashboard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+from ..telemetry import EngineSnapshot, StreamState, TrainingState
+from .engine import Engine, StartError
+from .launch import Report
+
+EXIT_OK = 0
+EXIT_BAD_INPUT = 2
+EXIT_STREAM_FAILED = 3
+EXIT_WORKER_FAILED = 4
+EXIT_STORE_FAILED = 5
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[], None], *, detached: bool) -> Iterator[None]:
+    """SIGINT and SIGTERM ask for a stop. A detached engine has no terminal to lose and lets a hang-up pass."""
+    loop = asyncio.get_running_loop()
+    asked = (signal.SIGINT, signal.SIGTERM) if detached else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in asked:
+        loop.add_signal_handler(number, stop)
+    if detached:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number in asked:
+            loop.remove_signal_handler(number)
+
+
+async def serve(build: Callable[[], Engine], ready_fd: int | None) -> int:
+    """Run an engine until it is asked to stop. `ready_fd`: where its starter waits for a `Report`."""
+    detached = ready_fd is not None
+    try:
+        engine = build()
+        started = asyncio.create_task(engine.start())
+        with _signals(started.cancel, detached=detached):
+            await started
+    except StartError as error:
+        _report(ready_fd, Report(error.entry, str(error), error.exit_code))
+        print(f"quantai-tui: {error}", file=sys.stderr)
+        return error.exit_code
+    except asyncio.CancelledError:
+        return EXIT_OK
+    with _signals(engine.request_stop, detached=detached):
+        if detached:
+            _redirect_output(engine.folder.path / "engine.out")
+        _report(ready_fd, Report(engine.entry()))
+        if not detached:
+            print(f"engine {engine.name} runs (pid {os.getpid()}); see it with 'quantai-tui attach {engine.name}'", flush=True)
+        await engine.wait_stop_requested()
+        await engine.stop()
+    return EXIT_STORE_FAILED if engine.store.failure is not None else EXIT_OK
+
+
+def _redirect_output(path: Path) -> None:
+    """Whatever libraries print from here on goes to a file of the engine: the starter's may be gone."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+
+
+def _report(ready_fd: int | None, report: Report) -> None:
+    if ready_fd is None:
+        return
+    with contextlib.suppress(BrokenPipeError):  # the starter is gone: its dashboard was closed meanwhile
+        os.write(ready_fd, msgspec.json.encode(report) + b"\n")
+    os.close(ready_fd)
+
+
+async def headless(build: Callable[[], Engine], *, as_json: bool, for_s: float | None, out: TextIO) -> int:
+    """Run an engine without a dashboard, a status line a second, until it is done, failed, timed out or told to stop."""
+    try:
+        engine = build()
+        started = asyncio.create_task(engine.start())
+        with _signals(started.cancel, detached=False):
+            await started
+    except StartError as error:
+        print(f"quantai-tui: {error}", file=sys.stderr)
+        return error.exit_code
+    except asyncio.CancelledError:
+        return EXIT_OK
+    with _signals(engine.request_stop, detached=False):
+        try:
+            return await _print_until_done(engine, as_json, for_s, out)
+        except BrokenPipeError:
+            # Whoever read our lines has left. Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+            return EXIT_OK
+        finally:
+            await engine.stop()
+
+
+async def _print_until_done(engine: Engine, as_json: bool, for_s: float | None, out: TextIO) -> int:
+    begun = time.monotonic()
+    deadline = None if for_s is None else begun + for_s
+    line_at = begun
+    while True:
+        snapshot = engine.snapshot()
+        code = _verdict(engine, snapshot, deadline)
+        if code is not None or time.monotonic() >= line_at:
+            print(_json_line(snapshot) if as_json else _text_line(snapshot), file=out, flush=True)
+            line_at += 1.0
+        if code is not None:
+            return code
+        until = line_at if deadline is None else min(line_at, deadline)
+        # Five looks a second: a replay should not sit there finished for a whole second.
+        wait = min(0.2, max(0.0, until - time.monotonic()))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(engine.wait_stop_requested(), wait)
+
+
+def _verdict(engine: Engine, snapshot: EngineSnapshot, deadline: float | None) -> int | None:
+    """The exit code when it is time to leave, else None."""
+    if engine.store.failure is not None:
+        print(f"quantai-tui: the store failed: {engine.store.failure}", file=sys.stderr)
+        return EXIT_STORE_FAILED
+    if snapshot.stream.state is StreamState.FAILED and engine.exits_on_failure:
+        error = snapshot.stream.last_error
+        reason = f"{error.message}. {error.advice}" if error else snapshot.stream.cause
+        print(f"quantai-tui: the stream failed for good: {reason}", file=sys.stderr)
+        return EXIT_STREAM_FAILED
+    if snapshot.training.state is TrainingState.FAILED and engine.exits_on_failure:
+        print(f"quantai-tui: training failed for good: {snapshot.training.detail}", file=sys.stderr)
+        return EXIT_WORKER_FAILED
+    over = deadline is not None and time.monotonic() >= deadline
+    return EXIT_OK if snapshot.finished or engine.stop_requested or over else None
+
+
+def _json_line(snapshot: EngineSnapshot) -> str:
+    """The public form: everything but what only a screen needs."""
+    fields = msgspec.to_builtins(snapshot)
+    for name in ("series", "log", "theme"):
+        del fields[name]
+    return msgspec.json.encode(fields).decode()
+
+
+def _number(value: float | None, form: str = "g") -> str:
+    return "n/a" if value is None else format(value, form)
+
+
+def _text_line(snapshot: EngineSnapshot) -> str:
+    stream, training = snapshot.stream, snapshot.training
+    parts = [time.strftime("%H:%M:%SZ", time.gmtime(snapshot.time)), stream.state.value]
+    if stream.state is StreamState.BACKOFF:
+        parts.append(
+            f"attempt {stream.attempt} of {stream.max_attempts or 'any'} in {stream.backoff_remaining_s:.0f} s ({stream.cause})"
+        )
+    for name, symbol in stream.symbols.items():
+        state = f"missing {symbol.missing}" if symbol.missing else "whole"
+        parts.append(f"{name} id {_number(symbol.last_id, 'd')} stored {symbol.stored} {state}")
+    parts.append(f"rtt {_number(stream.rtt_ms.last, '.1f')} ms")
+    if snapshot.replay_progress is not None:
+        parts.append(f"played {snapshot.replay_progress:.0%}")
+    parts.append(f"training {training.state.value}" + (f" ({training.detail})" if training.detail else ""))
+    if training.step is not None:
+        parts.append(
+            f"epoch {_number(training.epoch, 'd')} step {training.step} loss {_number(training.loss, '.4f')} "
+            f"scale {_number(training.scale)} overflows {_number(training.overflow_count, 'd')}"
+        )
+    if training.accuracy is not None:
+        parts.append(f"accuracy {training.accuracy:.3f} (baseline {_number(training.baseline_accuracy, '.3f')})")
+    parts.extend(f"ALERT {alert.text}" for alert in snapshot.alerts)
+    return " | ".join(parts)

@@ -1,0 +1,125 @@
+"""Starting an engine as a process of its own, and finding one that runs. Imported by the dashboard's side: light on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..link import EngineUnavailable
+from .logs import last_lines
+from .places import PlaceError, state_root
+from .registry import Entry, running
+
+_TAIL_LINES = 12
+_READY_WITHIN_S = 90.0  # the embedded exchange may have a large archive to read first
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What an engine that was started tells its starter, once, over a pipe."""
+
+    entry: Entry | None = None  # it runs, or another one already did
+    error: str = ""
+    exit_code: int = 0
+
+
+class EngineProcess:
+    """An engine started by us, in a session of its own: a hang-up of our terminal does not reach it."""
+
+    def __init__(self, serve_arguments: Sequence[str]) -> None:
+        """Starts at once. Raises PlaceError when there is nowhere to write its first words to."""
+        try:
+            state_root().mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._first_words = state_root() / f"start-{os.getpid()}.log"
+            errors = self._first_words.open("wb")
+        except OSError as error:
+            raise PlaceError(f"{state_root()} cannot be written: {error.strerror or error}. Set XDG_STATE_HOME.") from error
+        read_end, write_end = os.pipe()
+        command = [sys.executable, "-m", "quantai_tui", "serve", "--ready-fd", str(write_end), *serve_arguments]
+        with errors:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, pass_fds=(write_end,), start_new_session=True
+            )
+        os.close(write_end)
+        self._report_end: int | None = read_end
+        self._entry: Entry | None = None
+
+    @property
+    def entry(self) -> Entry | None:
+        return self._entry
+
+    async def find(self) -> Path:
+        """The socket of this engine, once it is ready. Raises EngineUnavailable when it did not start or has ended."""
+        if self._report_end is not None:
+            await self._wait_ready()
+        code = self._process.poll()
+        if code is not None and self._entry is not None and self._entry.pid == self._process.pid:
+            raise EngineUnavailable(_with_tail(f"the engine has ended (exit {code})", Path(self._entry.log)))
+        assert self._entry is not None
+        return Path(self._entry.socket)
+
+    async def _wait_ready(self) -> None:
+        assert self._report_end is not None
+        pipe, self._report_end = os.fdopen(self._report_end, "rb"), None
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        try:
+            line = await asyncio.wait_for(reader.readline(), _READY_WITHIN_S)
+        except TimeoutError:
+            raise EngineUnavailable(
+                _with_tail(f"the engine was not ready within {_READY_WITHIN_S:.0f} s", self._first_words)
+            ) from None
+        finally:
+            transport.close()
+        if not line:
+            code = await asyncio.to_thread(self._process.wait)
+            raise EngineUnavailable(_with_tail(f"the engine did not start (exit {code})", self._first_words))
+        report = msgspec.json.decode(line, type=Report)
+        self._first_words.unlink(missing_ok=True)
+        if report.entry is None:
+            raise EngineUnavailable(report.error, report.exit_code)
+        self._entry = report.entry
+
+    def forget(self) -> None:
+        """Let go of what belongs to starting; the engine goes on."""
+        if self._report_end is not None:
+            os.close(self._report_end)
+            self._report_end = None
+        self._process.poll()
+        # A child that outlives us on purpose: without this Popen warns about it when it is collected.
+        self._process.returncode = self._process.returncode if self._process.returncode is not None else 0
+
+
+def _with_tail(text: str, log: Path) -> str:
+    lines = last_lines(log, _TAIL_LINES)
+    return "\n".join([text, f"last lines of {log}:", *lines]) if lines else text
+
+
+class NoSuchEngine(Exception):
+    """No engine of that name, or more than one to choose from; the text says which there are."""
+
+
+def pick(name: str | None) -> Entry:
+    """The running engine of this name; without a name the only one there is. Raises NoSuchEngine, PlaceError."""
+    entries = running()
+    if name is not None:
+        entries = [entry for entry in entries if entry.name == name] or [e for e in entries if e.name.startswith(name)]
+    if len(entries) == 1:
+        return entries[0]
+    known = ", ".join(entry.name for entry in running()) or "none"
+    if not entries:
+        wanted = f"no engine named {name} runs" if name else "no engine runs"
+        raise NoSuchEngine(f"{wanted} (running: {known}); start one with 'quantai-tui' or 'quantai-tui demo'")
+    raise NoSuchEngine(f"several engines run, name one of them: {', '.join(entry.name for entry in entries)}")
+
+
+async def find_running(entry: Entry) -> Path:
+    """The socket of an engine found in the registry. Raises EngineUnavailable once it has ended."""
+    if any(other.pid == entry.pid and other.folder == entry.folder for other in running()):
+        return Path(entry.socket)
+    raise EngineUnavailable(_with_tail(f"the engine {entry.name} has ended", Path(entry.log)))

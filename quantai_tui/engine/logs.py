@@ -1,0 +1,67 @@
+"""The engine's log: one format, rotated, and its last lines kept for the dashboard without any stack trace."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import time
+from collections import deque
+from pathlib import Path
+
+_FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
+_MAX_BYTES = 5_000_000
+_BACKUPS = 4
+_ROOT = "quantai_tui"
+
+
+class LogTail(logging.Handler):
+    """The last lines for the screen: time, level and message; stack traces stay in the file."""
+
+    def __init__(self, lines: int = 40) -> None:
+        super().__init__()
+        self._lines: deque[str] = deque(maxlen=lines)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage().splitlines()
+        stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
+        self._lines.append(f"{stamp} {record.levelname[:4]:4} {message[0][:300] if message else ''}")
+
+    def snapshot(self) -> tuple[str, ...]:
+        return tuple(self._lines)
+
+
+class EngineLog:
+    """Handlers on the package's logger from `open` until `close`."""
+
+    def __init__(self, path: Path, level: str) -> None:
+        self.tail = LogTail()
+        formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%S")
+        formatter.converter = time.gmtime  # files are in UTC
+        self._file = logging.handlers.RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
+        self._file.setFormatter(formatter)
+        self._logger = logging.getLogger(_ROOT)
+        self._logger.addHandler(self._file)
+        self._logger.addHandler(self.tail)
+        self._propagated = self._logger.propagate
+        self._logger.propagate = False  # nothing of ours may reach stderr, where a dashboard's terminal may be
+        self.set_level(level)
+
+    def set_level(self, level: str) -> None:
+        self._logger.setLevel(level)
+
+    def close(self) -> None:
+        self._logger.removeHandler(self._file)
+        self._logger.removeHandler(self.tail)
+        self._logger.propagate = self._propagated
+        self._file.close()
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The end of a log file; empty when there is none."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, 2)
+            stream.seek(max(0, stream.tell() - 16_384))
+            return stream.read().decode("utf-8", "replace").splitlines()[-count:]
+    except OSError:
+        return []

@@ -1,0 +1,110 @@
+"""Where things lie: one folder per source of data, and one private folder for the sockets of running engines."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+_APP = "quantai-tui"
+_MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux and 104 on macOS, the closing zero included
+
+
+class PlaceError(Exception):
+    """A folder or file that the engine needs cannot be used; says which, why, and what to do."""
+
+
+def data_root(setting: str) -> Path:
+    """DATA_DIR, or the user's data folder of this system."""
+    return Path(setting).expanduser() if setting else platformdirs.user_data_path(_APP, appauthor=False)
+
+
+def state_root() -> Path:
+    """What belongs to the user and not to one engine: the registry of running engines, start-up logs."""
+    return platformdirs.user_state_path(_APP, appauthor=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFolder:
+    """The folder of one engine; its name is the engine's name. Made by `prepare`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def store(self) -> Path:
+        return self.path / "market.sqlite3"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "engine.log"
+
+    @property
+    def worker_log(self) -> Path:
+        return self.path / "worker.log"
+
+    @property
+    def exchange(self) -> Path:
+        return self.path / "exchange"
+
+    @property
+    def key(self) -> str:
+        """Short and the same for the same folder: sockets are named after it, since their paths have a limit."""
+        return hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:12]
+
+    def prepare(self) -> None:
+        """Make the folder, private to the user. Raises PlaceError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            probe = self.path / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise PlaceError(
+                f"the data folder {self.path} cannot be written: {error.strerror or error}. Give another one with DATA_DIR."
+            ) from error
+
+    def clear(self) -> None:
+        """Delete all that is stored in it; the lock, which the caller holds, stays. Raises PlaceError."""
+        try:
+            for path in self.path.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path != self.lock:
+                    path.unlink()
+        except OSError as error:
+            raise PlaceError(f"{self.path} cannot be cleared: {error.strerror or error}") from error
+
+
+def socket_folder() -> Path:
+    """The private (0700) folder for sockets and the registry. Raises PlaceError when it is somebody else's.
+
+    Not below XDG_RUNTIME_DIR: that is removed at logout, and the engine outlives the session.
+    """
+    wanted = state_root() / "run"
+    if len(os.fsencode(wanted)) + len("/0123456789ab.worker") > _MAX_SOCKET_PATH:
+        digest = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:8]
+        wanted = Path(tempfile.gettempdir()) / f"{_APP}-{os.getuid()}-{digest}"
+    try:
+        wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
+        info = wanted.lstat()
+        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+            raise PlaceError(f"{wanted} is not a folder of yours; remove it, or set XDG_STATE_HOME")
+        if info.st_mode & 0o077:
+            wanted.chmod(0o700)
+    except OSError as error:
+        raise PlaceError(f"the socket folder {wanted} cannot be used: {error.strerror or error}. Set XDG_STATE_HOME.") from error
+    return wanted

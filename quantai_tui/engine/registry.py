@@ -1,0 +1,120 @@
+"""Which engines run: a lock in each engine's folder, and an entry beside its socket by which others find it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import msgspec
+
+from .places import EngineFolder, PlaceError, socket_folder
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One running engine."""
+
+    name: str
+    mode: str
+    pid: int
+    socket: str
+    folder: str
+    log: str
+    started: float  # Unix time
+
+
+class AlreadyRunning(Exception):
+    """Another engine holds this folder."""
+
+    def __init__(self, name: str, entry: Entry | None) -> None:
+        who = f" (pid {entry.pid})" if entry else ""
+        super().__init__(
+            f"{name} is running already{who}: see it with 'quantai-tui attach {name}', end it with 'quantai-tui stop {name}'"
+        )
+        self.entry = entry
+
+
+class Claim:
+    """The sole right to one engine folder, from `take` until `release` or the end of the process."""
+
+    def __init__(self, folder: EngineFolder, handle: int) -> None:
+        self._folder = folder
+        self._handle: int | None = handle
+        self._entry_path: Path | None = None
+
+    @classmethod
+    def take(cls, folder: EngineFolder) -> Claim:
+        """Raises AlreadyRunning, or PlaceError."""
+        try:
+            handle = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise PlaceError(f"{folder.lock} cannot be opened: {error.strerror or error}. Give another DATA_DIR.") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise AlreadyRunning(folder.name, _read(_entry_path(folder))) from None
+        return cls(folder, handle)
+
+    def publish(self, entry: Entry) -> None:
+        """Let `ps`, `attach` and `stop` find this engine."""
+        path = _entry_path(self._folder)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(msgspec.json.encode(entry))
+        temporary.replace(path)
+        self._entry_path = path
+
+    def release(self) -> None:
+        if self._entry_path is not None:
+            self._entry_path.unlink(missing_ok=True)
+            self._entry_path = None
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def control_socket(folder: EngineFolder) -> Path:
+    return socket_folder() / f"{folder.key}.sock"
+
+
+def worker_socket(folder: EngineFolder) -> Path:
+    return socket_folder() / f"{folder.key}.worker"
+
+
+def _entry_path(folder: EngineFolder) -> Path:
+    return socket_folder() / f"{folder.key}.json"
+
+
+def _read(path: Path) -> Entry | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Entry)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _held(folder: Path) -> bool:
+    """Whether an engine holds the folder's lock; the kernel lets go of it however a process ends."""
+    try:
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def running() -> list[Entry]:
+    """All engines of this user that are alive, by name. Entries of dead ones are removed."""
+    entries = []
+    for path in sorted(socket_folder().glob("*.json")):
+        entry = _read(path)
+        if entry is not None and _held(Path(entry.folder)):
+            entries.append(entry)
+        else:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".sock").unlink(missing_ok=True)
+    return sorted(entries, key=lambda entry: entry.name)

@@ -1,0 +1,46 @@
+"""Warm start: recent history over REST, so that training begins within seconds and not after hours of listening."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ..market.store import TradeStore
+from ..market.trades import INTERVALS, Bar
+from ..stream import ResilientStream, StreamError
+from ..telemetry import Clock
+
+logger = logging.getLogger(__name__)
+
+_RETRY_S = (2.0, 5.0, 15.0, 60.0)
+_SEAM_BARS = 5
+
+
+async def warm_start(
+    stream: Callable[[], ResilientStream], store: TradeStore, symbol: str, interval: str, bars: int, clock: Clock
+) -> None:
+    """Fetch `bars` closed klines of `symbol` into the store, and once more the newest few when the interval in which listening
+    began has closed: its own trades are incomplete, so only the venue's kline can fill it. Retries until it succeeds."""
+    if bars == 0:
+        return
+    seconds = INTERVALS[interval]
+    fetched = await _fetch(stream, symbol, interval, bars, clock)
+    await store.put_klines(symbol, fetched)
+    logger.info("warm start: %d bars of %s %s fetched", len(fetched), symbol, interval)
+    await clock.sleep(seconds - clock.time() % seconds + 2.0)
+    await store.put_klines(symbol, await _fetch(stream, symbol, interval, _SEAM_BARS, clock))
+
+
+async def _fetch(stream: Callable[[], ResilientStream], symbol: str, interval: str, bars: int, clock: Clock) -> list[Bar]:
+    attempt = 0
+    while True:
+        try:
+            rows = await stream().warm_klines(symbol, interval, bars)
+        except (TimeoutError, StreamError, OSError) as error:
+            wait = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
+            logger.warning("warm start: no history of %s yet (%s); asking again in %.0f s", symbol, error, wait)
+            attempt += 1
+            await clock.sleep(wait)
+            continue
+        now_us = int(clock.time() * 1_000_000)
+        return [bar for bar in rows if bar.open_time_us + bar.interval_s * 1_000_000 <= now_us]

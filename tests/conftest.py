@@ -1,0 +1,44 @@
+"""Every test gets a home of its own: no setting, store or socket of the person who runs the suite is read or touched."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """XDG folders and the working folder below the test's own; no setting in the environment; UTC."""
+    from quantai_tui.settings import names
+
+    home = tmp_path / "home"
+    for variable, folder in (("CONFIG", "config"), ("DATA", "data"), ("STATE", "state"), ("CACHE", "cache")):
+        (home / folder).mkdir(parents=True)
+        monkeypatch.setenv(f"XDG_{variable}_HOME", str(home / folder))
+    work = home / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    for name in list(os.environ):
+        if name in names() or name.startswith(("WS_", "GRAD_SCALER_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    return home
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real market data that lies beside a checkout; where it is missing the test says so."""
+    if not _SHARED.is_dir():
+        pytest.skip("the folder ../shared/data with real market data is not there")
+    return _SHARED
+
+
+@pytest.fixture(scope="session")
+def xrpeth(shared_data: Path) -> Path:
+    return shared_data / "XRPETH-aggTrades-2019-10-11.csv.gz"

@@ -218,7 +218,7 @@ def test_a_number_survives_being_saved_and_read(value: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.toml"
         ConfigFile.read(path).save({"WS_PING_INTERVAL": as_text(value)}, ConfigFile.read(path).revision)
-        assert load(path, environment={}).settings.WS_PING_INTERVAL == value
+        assert value == load(path, environment={}).settings.WS_PING_INTERVAL
 
 
 def test_describe_tells_rules_from_the_model_itself() -> None:

@@ -16,7 +16,7 @@ from .running import run
 @click.version_option(__version__, prog_name="quantai-tui")
 @run_options
 @click.pass_context
-def cli(context: click.Context, **values: Any) -> None:
+def cli(context: click.Context, /, **values: Any) -> None:
     """Mission control for training on a live market.
 
     Without a command: listen to live Binance as configured, train on it, and show both. Try 'quantai-tui demo' first.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import RunOptions, common_options, fail, need_file
+
+if TYPE_CHECKING:
+    from ..market.store import TradeStore
 
 
 @click.command("import")
@@ -23,6 +27,39 @@ def import_files(files: tuple[str, ...], into: str, symbol: str | None, **values
     for file in files:
         need_file(file)
     asyncio.run(_import_all([Path(file) for file in files], into, symbol, RunOptions(**values)))
+
+
+class _Progress:
+    """A bar of 40 cells on a terminal, rewritten in place; one line a file where there is none."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._drawn = -1
+        self._live = sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int) -> None:
+        cells = 40 * done // total if total else 40
+        if self._live and cells != self._drawn:
+            self._drawn = cells
+            click.echo(f"\r{self._name} [{'#' * cells}{'.' * (40 - cells)}] {done * 100 // max(total, 1):3}%", nl=False, err=True)
+
+    def end(self) -> None:
+        if self._live and self._drawn >= 0:
+            click.echo(err=True)
+
+
+async def _import_one(file: Path, store: TradeStore, symbol: str | None) -> None:
+    from ..market.importer import import_archive
+
+    progress = _Progress(file.name)
+    try:
+        result = await import_archive(file, store, symbol, progress)
+    finally:
+        progress.end()
+    click.echo(
+        f"{file.name}: {result.read} trades of {result.symbol}, ids {result.first_id} to {result.last_id}: "
+        f"{result.stored} stored, {result.duplicates} were there already"
+    )
 
 
 async def _import_all(files: list[Path], into: str, symbol: str | None, options: RunOptions) -> None:
@@ -41,8 +78,6 @@ async def _import_all(files: list[Path], into: str, symbol: str | None, options:
     except (SettingsProblems, PlaceError, AlreadyRunning) as error:
         fail(str(error))
     try:
-        if options.fresh:
-            folder.clear()
         store = await TradeStore.open(folder.store)
         try:
             for file in files:

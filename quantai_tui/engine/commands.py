@@ -10,7 +10,8 @@ import msgspec
 
 from ..link import Ack, Command, CommandName
 from ..settings import describe
-from ..telemetry import TrainingState
+from ..training.supervisor import WorkerUnavailable
+from .desk import WORKER_GROUPS
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -45,6 +46,8 @@ class Commands:
         except TypeError as error:
             logger.warning("command %s with arguments it does not take: %s", command.name.value, error)
             return Ack(command.id, False, f"{command.name.value} does not take these arguments")
+        except WorkerUnavailable as error:
+            return Ack(command.id, False, str(error))
         except Exception as error:
             logger.exception("command %s failed", command.name.value)
             return Ack(command.id, False, f"failed: {error} (see the engine's log)")
@@ -53,25 +56,23 @@ class Commands:
         return Ack(command.id, done, message, data)
 
     async def _reconnect(self) -> Answer:
-        return True, await self._engine.stream.reconnect_now(), None
+        return True, self._engine.stream.reconnect_now(), None
 
     async def _disconnect(self) -> Answer:
-        return True, await self._engine.stream.disconnect(), None
+        return True, self._engine.stream.disconnect(), None
 
     async def _connect(self) -> Answer:
-        return True, await self._engine.stream.connect(), None
+        return True, self._engine.stream.connect(), None
 
     async def _train_start(self) -> Answer:
         training = self._engine.training
-        if training.snapshot().state is TrainingState.PAUSED:
-            await training.resume()
-            return True, "training resumes", None
+        if training.running:
+            return True, await training.resume(), None
         await training.start()
         return True, "training starts", None
 
     async def _train_pause(self) -> Answer:
-        await self._engine.training.pause()
-        return True, "training pauses at the next step", None
+        return True, await self._engine.training.pause(), None
 
     async def _scaler_reset(self) -> Answer:
         return True, await self._engine.training.reset_scaler(), None
@@ -84,19 +85,21 @@ class Commands:
 
     async def _save(self, values: dict[str, str], revision: str) -> Answer:
         result, changed = self._engine.desk.save(values, revision)
-        if result.saved:
-            await self._apply(changed)
-        message = "saved" if result.saved else "nothing was written"
-        return result.saved, message, msgspec.to_builtins(result)
+        if not result.saved:
+            return False, "nothing was written", msgspec.to_builtins(result)
+        done = await self._apply(changed)
+        return True, "saved", msgspec.to_builtins(msgspec.structs.replace(result, applied=result.applied | done))
 
-    async def _apply(self, changed: frozenset[str]) -> None:
-        infos = [describe(name) for name in changed]
+    async def _apply(self, changed: frozenset[str]) -> dict[str, str]:
+        """Bring the running engine up to the saved settings; returns what was done, where only doing it could tell."""
         if "LOG_LEVEL" in changed:
             self._engine.apply_log_level()
-        if any(info.applies == "reconnect" for info in infos):
-            await self._engine.apply_stream_settings()
-        if any(info.group in {"Training", "Scaler"} for info in infos):
-            await self._engine.training.apply(self._engine.worker_config())
+        if any(describe(name).applies == "reconnect" for name in changed):
+            self._engine.apply_stream_settings()
+        of_worker = [name for name in changed if describe(name).group in WORKER_GROUPS]
+        if not of_worker:
+            return {}
+        return dict.fromkeys(of_worker, await self._engine.training.apply(self._engine.worker_config()))
 
     async def _stop(self) -> Answer:
         self._engine.request_stop()

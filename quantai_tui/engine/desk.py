@@ -26,7 +26,7 @@ from ..settings import (
 
 logger = logging.getLogger(__name__)
 
-_WORKER_GROUPS = frozenset({"Training", "Scaler"})
+WORKER_GROUPS = frozenset({"Training", "Scaler"})
 
 
 def effect_of(name: str) -> str:
@@ -36,7 +36,7 @@ def effect_of(name: str) -> str:
         return "live now"
     if info.applies == "reconnect":
         return "stream reconnects"
-    return "worker restarts" if info.group in _WORKER_GROUPS else "at the next start"
+    return "worker takes it over" if info.group in WORKER_GROUPS else "at the next start"
 
 
 class SettingsDesk:

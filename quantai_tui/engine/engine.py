@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 
 from ..link import Ack, Command
-from ..market.store import StoreError, TradeStore
+from ..market.schema import StoreError
+from ..market.store import TradeStore
 from ..market.trades import INTERVALS
 from ..settings import Layers, SettingsProblems
 from ..stream import ResilientStream, StreamConfig
-from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot, Mode, StoreSnapshot, StreamState, TrainingState
+from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot, Mode, StoreSnapshot, StreamState
 from ..training.config import WorkerConfig
 from ..training.supervisor import TrainingSupervisor
 from .commands import Commands
@@ -85,8 +86,8 @@ class Engine:
         self._control: ControlServer | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._note = "; ".join(filter(None, (source.note, logout_warning() if serve else "")))
-        self.stream: ResilientStream
-        self.training: TrainingSupervisor
+        self._stream: ResilientStream | None = None
+        self._training: TrainingSupervisor | None = None
         self._commands = Commands(self)
 
     @property
@@ -130,8 +131,8 @@ class Engine:
             await self._start_exchange(self._source.exchange_command(self.folder.exchange, self.desk.settings.SYMBOLS))
         self._store = await TradeStore.open(self.folder.store)
         self._vitals = Vitals(self.desk.settings.WS_MESSAGE_WARNING_TIMEOUT)
-        self.stream = self._make_stream()
-        self.training = TrainingSupervisor(
+        self._stream = ResilientStream(self._stream_config(), self._store, clock=self._clock, rng=self._rng)
+        self._training = TrainingSupervisor(
             self.worker_config(), socket_path=worker_socket(self.folder), log_path=self.folder.worker_log, clock=self._clock
         )
         if self._serve:
@@ -193,6 +194,16 @@ class Engine:
         return await self._commands.execute(command)
 
     @property
+    def stream(self) -> ResilientStream:
+        assert self._stream is not None, "the engine is not started"
+        return self._stream
+
+    @property
+    def training(self) -> TrainingSupervisor:
+        assert self._training is not None, "the engine is not started"
+        return self._training
+
+    @property
     def store(self) -> TradeStore:
         assert self._store is not None, "the engine is not started"
         return self._store
@@ -217,7 +228,7 @@ class Engine:
             replay_progress=progress,
             stream=stream,
             training=training,
-            store=StoreSnapshot(str(self.folder.store), _size(self.folder.store), self.store.queued, self.store.paused),
+            store=StoreSnapshot(str(self.folder.store), self.store.size_bytes, self.store.queued, self.store.paused),
             alerts=self._vitals.alerts,
             series=dict(self._vitals.series()),
             log=self._log.tail.snapshot() if self._log is not None else (),
@@ -256,7 +267,7 @@ class Engine:
             interval_s=INTERVALS[settings.BAR_INTERVAL],
             window=settings.TRAIN_WINDOW,
             horizon=settings.TRAIN_HORIZON,
-            warmup_bars=max(settings.TRAIN_BARS, needed),
+            max_bars=max(settings.TRAIN_BARS, needed),
             min_bars=needed,
             batch_size=settings.TRAIN_BATCH_SIZE,
             learning_rate=settings.TRAIN_LEARNING_RATE,
@@ -275,17 +286,12 @@ class Engine:
             max_consecutive_overflow=settings.GRAD_SCALER_MAX_CONSECUTIVE_OVERFLOW,
         )
 
-    def _make_stream(self) -> ResilientStream:
-        config = StreamConfig.from_settings(self.desk.settings, exit_on_failure=self._exit_on_failure)
-        return ResilientStream(config, self.store, clock=self._clock, rng=self._rng)
+    def _stream_config(self) -> StreamConfig:
+        return StreamConfig.from_settings(self.desk.settings, exit_on_failure=self._exit_on_failure)
 
-    async def apply_stream_settings(self) -> None:
-        """A new stream with the settings in force; its ledger goes on where the store ends."""
-        old = self.stream
-        await old.stop()
-        await self.store.flush()
-        self.stream = self._make_stream()
-        await self.stream.start()
+    def apply_stream_settings(self) -> str:
+        """Reconnect with the settings in force; returns what is done about it."""
+        return self.stream.apply(self._stream_config())
 
     def apply_log_level(self) -> None:
         if self._log is not None:
@@ -303,9 +309,8 @@ class Engine:
         while True:
             await self._clock.sleep(PERIOD_S)
             snapshot = self.snapshot()
-            training = snapshot.training.state is TrainingState.TRAINING
-            overflows = self.training.drain_overflows()
-            raised = self._vitals.sample(snapshot, overflows if training else None)
+            samples = self.training.drain_samples()
+            raised = self._vitals.sample(snapshot, sum(sample.overflows for sample in samples) if samples else None)
             if raised:
                 logger.warning("alert: %s", in_words(raised))
             if self._store is not None and self._store.failure is not None:
@@ -334,10 +339,10 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if hasattr(self, "training"):
-            await self.training.stop()
-        if hasattr(self, "stream"):
-            await self.stream.stop()
+        if self._training is not None:
+            await self._training.stop()
+        if self._stream is not None:
+            await self._stream.stop()
         if self._store is not None:
             try:
                 await self._store.close()
@@ -352,13 +357,6 @@ class Engine:
             self._log.close()
         if self._claim is not None:
             self._claim.release()
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
 
 
 def _statistics(snapshot: EngineSnapshot) -> str:

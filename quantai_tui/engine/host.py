@@ -26,7 +26,7 @@ EXIT_STORE_FAILED = 5
 
 
 @contextlib.contextmanager
-def _signals(stop: Callable[[], None], *, detached: bool) -> Iterator[None]:
+def _signals(stop: Callable[[], object], *, detached: bool) -> Iterator[None]:
     """SIGINT and SIGTERM ask for a stop. A detached engine has no terminal to lose and lets a hang-up pass."""
     loop = asyncio.get_running_loop()
     asked = (signal.SIGINT, signal.SIGTERM) if detached else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

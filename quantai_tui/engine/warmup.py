@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ..market.store import TradeStore
 from ..market.trades import INTERVALS, Bar
-from ..stream import ResilientStream, StreamError
+from ..stream import Phase, ResilientStream, classify
 from ..telemetry import Clock
 
 logger = logging.getLogger(__name__)
@@ -35,12 +35,11 @@ async def _fetch(stream: Callable[[], ResilientStream], symbol: str, interval: s
     attempt = 0
     while True:
         try:
-            rows = await stream().warm_klines(symbol, interval, bars)
-        except (TimeoutError, StreamError, OSError) as error:
+            return await stream().warm_klines(symbol, interval, bars)
+        except Exception as error:
+            # History is a help, not a condition: whatever went wrong is named, and asked for again later.
             wait = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
-            logger.warning("warm start: no history of %s yet (%s); asking again in %.0f s", symbol, error, wait)
+            reason = classify(error, Phase.REST).message
+            logger.warning("warm start: no history of %s yet (%s); asking again in %.0f s", symbol, reason, wait, exc_info=error)
             attempt += 1
             await clock.sleep(wait)
-            continue
-        now_us = int(clock.time() * 1_000_000)
-        return [bar for bar in rows if bar.open_time_us + bar.interval_s * 1_000_000 <= now_us]

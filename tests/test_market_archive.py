@@ -1,0 +1,192 @@
+"""Binance's public files in every packing, and one clear error for each way in which a file can be wrong."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from market_support import walk
+
+from quantai_tui.market import ArchiveError, file_fingerprint, read_archive
+from quantai_tui.market.archive import Archive
+
+_NAME = "XRPETH-aggTrades-2019-10-11"
+_HEADER = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker,is_best_match"
+_TRADES = walk(30)
+_LINES = [f"{t.id},{t.price},{t.quantity},{t.first_id},{t.last_id},{t.time},{t.buyer_is_maker},True" for t in _TRADES]
+_KLINE = "1570752000000,0.1,0.2,0.1,0.2,5.0,1570752059999,1.0,3,1.0,1.0,0"
+
+
+def _text(lines: list[str]) -> bytes:
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _csv(folder: Path, content: bytes) -> Path:
+    path = folder / f"{_NAME}.csv"
+    path.write_bytes(content)
+    return path
+
+
+def _gz(folder: Path, content: bytes) -> Path:
+    path = folder / f"{_NAME}.csv.gz"
+    path.write_bytes(gzip.compress(content))
+    return path
+
+
+def _zip(folder: Path, content: bytes) -> Path:
+    path = folder / f"{_NAME}.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{_NAME}.csv", content)
+        archive.writestr("CHECKSUM", "0")
+    return path
+
+
+def _all(archive: Archive, n: int = 7) -> list[object]:
+    return [trade for batch in archive.batches(n) for trade in batch]
+
+
+@pytest.mark.parametrize("pack", [_csv, _gz, _zip])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        _LINES,
+        [_HEADER, *_LINES],
+        ["\ufeff" + _HEADER, *_LINES, ""],
+        [line.replace("True", "true").replace("False", "FALSE") for line in _LINES],
+        [line.rsplit(",", 1)[0] for line in _LINES],
+    ],
+    ids=["plain", "header", "header behind a byte order mark", "other spelling of true", "seven columns"],
+)
+def test_a_file_reads_the_same_in_every_packing(
+    pack: Callable[[Path, bytes], Path], lines: list[str], tmp_path: Path
+) -> None:
+    archive = read_archive(pack(tmp_path, _text(lines)))
+    assert archive.symbol == "XRPETH"
+    assert _all(archive) == _TRADES
+    assert archive.bytes_read == archive.bytes_total > 0
+    assert _all(archive, 1000) == _TRADES, "a second reading starts at the beginning"
+
+
+def test_windows_line_ends_are_read(tmp_path: Path) -> None:
+    assert _all(read_archive(_csv(tmp_path, _text(_LINES).replace(b"\n", b"\r\n")))) == _TRADES
+
+
+def test_microsecond_stamps_keep_their_unit(tmp_path: Path) -> None:
+    path = tmp_path / "ETHUSDT-aggTrades-2025-01.csv"
+    path.write_text("5,3000.10,0.5,7,7,1735689600123456,true,true\n")
+    (batch,) = read_archive(path).batches()
+    assert (batch[0].time, batch[0].time_us, batch[0].symbol) == (1735689600123456, 1735689600123456, "ETHUSDT")
+
+
+def test_the_symbol_may_be_given_where_the_name_does_not_tell_it(tmp_path: Path) -> None:
+    path = tmp_path / "trades.csv"
+    path.write_bytes(_text(_LINES))
+    with pytest.raises(ArchiveError, match="--symbol"):
+        read_archive(path)
+    assert read_archive(path, "xrpeth").symbol == "XRPETH"
+
+
+def test_the_real_file_holds_12477_consecutive_trades(xrpeth: Path) -> None:
+    trades = [trade for batch in read_archive(xrpeth).batches() for trade in batch]
+    assert [trade.id for trade in trades] == list(range(13519807, 13532284))
+
+
+def test_progress_rises_to_the_files_size(xrpeth: Path) -> None:
+    archive = read_archive(xrpeth)
+    seen = [archive.bytes_read for _ in archive.batches(500)]
+    assert seen == sorted(seen)
+    assert archive.bytes_read == archive.bytes_total == xrpeth.stat().st_size
+
+
+def _with_line(number: int, line: str) -> bytes:
+    return _text([*_LINES[: number - 1], line, *_LINES[number:]])
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "reason"),
+    [
+        (b"", 0, "holds no trades"),
+        (_text([_HEADER]), 0, "holds no trades"),
+        (_text([_KLINE]), 1, "klines"),
+        (_with_line(5, _KLINE), 5, "klines"),
+        (_with_line(3, "1,2,3"), 3, "3 columns"),
+        (_with_line(4, "x,1.0,1.0,1,1,1,True,True"), 4, "aggregate id is 'x'"),
+        (_with_line(4, "4,abc,1.0,1,1,1,True,True"), 4, "price is 'abc'"),
+        (_with_line(4, "4,nan,1.0,1,1,1,True,True"), 4, "price is 'nan'"),
+        (_with_line(4, "4,1.0,-1,1,1,1,True,True"), 4, "quantity is '-1'"),
+        (_with_line(4, "4,1.0,1.0,1.5,1,1,True,True"), 4, "first id is '1.5'"),
+        (_with_line(4, "4,1.0,1.0,1,,1,True,True"), 4, "last id is ''"),
+        (_with_line(4, "4,1.0,1.0,1,1,now,True,True"), 4, "timestamp is 'now'"),
+        (_with_line(4, "4,1.0,1.0,1,1,1,maybe,True"), 4, "buyer is maker is 'maybe'"),
+        (_with_line(6, _LINES[1]), 6, "does not rise"),
+        (_text(_LINES[:9]) + b"\xff\xfe\x00", 1, "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("pack", [_csv, _gz, _zip])
+def test_a_bad_file_names_line_reason_and_remedy(
+    pack: Callable[[Path, bytes], Path], content: bytes, line: int, reason: str, tmp_path: Path
+) -> None:
+    path = pack(tmp_path, content)
+    with pytest.raises(ArchiveError, match=reason) as caught:
+        _all(read_archive(path))
+    assert (caught.value.path, caught.value.line) == (path, line)
+    assert caught.value.remedy
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    for read in (read_archive, file_fingerprint):
+        with pytest.raises(ArchiveError, match="no such file"):
+            read(tmp_path / f"{_NAME}.csv")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    folder = tmp_path / f"{_NAME}.csv"
+    folder.mkdir()
+    with pytest.raises(ArchiveError, match="cannot be read"):
+        read_archive(folder)
+
+
+def test_a_truncated_gzip_is_told_from_a_whole_one(xrpeth: Path, tmp_path: Path) -> None:
+    path = tmp_path / xrpeth.name
+    path.write_bytes(xrpeth.read_bytes()[:100_000])
+    with pytest.raises(ArchiveError, match="ends in the middle"):
+        _all(read_archive(path))
+
+
+def test_a_gzip_that_is_none_and_a_zip_that_is_none_are_refused(tmp_path: Path) -> None:
+    for suffix in ("csv.gz", "zip"):
+        path = tmp_path / f"{_NAME}.{suffix}"
+        path.write_bytes(_text(_LINES))
+        with pytest.raises(ArchiveError, match="cannot be read"):
+            read_archive(path)
+
+
+def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
+    path = _zip(tmp_path, _text(_LINES))
+    content = bytearray(path.read_bytes())
+    content[80:140] = bytes(60)
+    path.write_bytes(content)
+    with pytest.raises(ArchiveError, match="cannot be read"):
+        _all(read_archive(path))
+
+
+@pytest.mark.parametrize("names", [[], ["a.csv", "b.csv"]])
+def test_a_zip_must_hold_one_csv_file(names: list[str], tmp_path: Path) -> None:
+    path = tmp_path / f"{_NAME}.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ["readme.txt", *names]:
+            archive.writestr(name, _text(_LINES))
+    with pytest.raises(ArchiveError, match=f"holds {len(names)} CSV files"):
+        read_archive(path)
+
+
+def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
+    path = _csv(tmp_path, b"a")
+    before = file_fingerprint(path)
+    assert len(before) == 12
+    path.write_bytes(b"b")
+    assert file_fingerprint(path) != before

@@ -146,7 +146,7 @@ def test_reading_the_monitor_leaves_the_identity_of_the_device_scale() -> None:
 
 
 # With the initial scale at 2^16, 2^14 or 2^12, and the true threshold anywhere from the floor up.
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     parameters=st.sampled_from((1000, 5_000_000, 50_000_000)),
     log_threshold=st.floats(0.0, 17.0),
@@ -159,7 +159,7 @@ def test_with_automatic_resets_a_run_skips_no_more_than_plain_backoff_needs(
     rig = Rig(config, max_consecutive_overflow=consecutive)
     threshold = 2.0**log_threshold
     skipped = 0
-    for step in range(400):
+    for step in range(200):
         skipped += rig.step(rig.monitor.scale > threshold, epoch=step // 20)
     assert skipped <= max(math.log2(config.init_scale / threshold), 0.0) + 2
 

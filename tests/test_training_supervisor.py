@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 from training_support import SYMBOL, config, random_bars, store_of
 
-from quantai_tui.telemetry import TrainingSnapshot, TrainingState
+from quantai_tui.telemetry import SYSTEM_CLOCK, TrainingSnapshot, TrainingState
 from quantai_tui.training import TrainingSupervisor, WorkerConfig
 from quantai_tui.training.channel import ChannelClosed, WorkerChannel
 from quantai_tui.training.messages import Ack, Event, FrameReader, Hello, Metrics, encode_frame
 from quantai_tui.training.supervisor import WorkerUnavailable
+from quantai_tui.training.view import TrainingView
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -156,14 +157,18 @@ async def test_a_killed_worker_is_started_again_paused_if_it_was_and_its_counts_
     await until(supervisor, lambda s: s.step and s.step > held.step)
 
 
-async def test_new_settings_that_a_running_worker_cannot_take_start_another_one(
+async def test_a_worker_paused_at_its_start_comes_up_paused_and_settings_it_cannot_take_start_another_one(
     folder: Path, supervise: Callable[..., TrainingSupervisor]
 ) -> None:
     path = folder / "trades.sqlite"
     await store_of(random_bars(600), path)
     supervisor = supervise(config(store_path=str(path)))
     await supervisor.start()
-    first = await until(supervisor, lambda s: s.step)
+    assert await supervisor.pause() == "will come up paused"
+    first = await until(supervisor, lambda s: s.state in (TrainingState.PAUSED, TrainingState.TRAINING))
+    assert (first.state, first.step) == (TrainingState.PAUSED, 0)
+    assert await supervisor.resume() == "resumed"
+    await until(supervisor, lambda s: s.step)
     assert await supervisor.apply(config(store_path=str(path), precision="fp32", max_epochs=1)) == (
         "the worker starts again with new max_epochs, precision"
     )
@@ -226,15 +231,33 @@ async def test_a_worker_can_be_stopped_at_any_moment_of_its_start(
     assert pid is None or not exists(pid)
 
 
+# Says that it is ready and training, and then nothing, as one that hangs in a driver.
+FROZEN = """
+import os, sys, time
+from quantai_tui.training.channel import WorkerChannel
+from quantai_tui.training.messages import TOKEN_VARIABLE, Hello, Metrics, Ready
+channel = WorkerChannel(sys.argv[-1])
+channel.send(Hello(os.getpid(), os.environ[TOKEN_VARIABLE]))
+channel.send(Ready("cpu", "fp16", "", 10_000, 1.0, 1e5, 2000, ""))
+channel.send_metrics(Metrics("training", step=7))
+time.sleep(60)
+"""
+
+
 async def test_a_frozen_worker_is_killed_and_started_again(folder: Path, supervise: Callable[..., TrainingSupervisor]) -> None:
-    supervisor = supervise(config(store_path=str(folder / "none")), silence_s=2.0)
+    (folder / "frozen.py").write_text(FROZEN)
+    supervisor = supervise(config(), python=script(folder, f'exec "{sys.executable}" "{folder}/frozen.py" "$@"'), silence_s=0.6)
     await supervisor.start()
-    up = await until(supervisor, lambda s: s.state is TrainingState.WAITING)
-    assert up.pid is not None
-    os.kill(up.pid, signal.SIGSTOP)
-    await until(supervisor, lambda s: s.age_s and s.age_s > 1.0)
+    up = await until(supervisor, lambda s: s.state is TrainingState.TRAINING)
+    begin = time.monotonic()
+    with pytest.raises(WorkerUnavailable, match="ended before it could answer"):
+        await supervisor.reset_scaler()
+    assert time.monotonic() - begin < 4
     again = await until(supervisor, lambda s: s.state is TrainingState.RESTARTING)
-    assert again.detail.startswith("the worker gave no sign of life for 2 s and was killed")
+    assert again.detail.startswith("the worker gave no sign of life for 0.6 s and was killed")
+    assert again.step == 7
+    assert up.pid is not None
+    assert not exists(up.pid)
 
 
 async def test_a_worker_that_never_reports_is_killed_after_the_grace(
@@ -300,16 +323,19 @@ async def test_a_stranger_on_the_socket_is_turned_away(folder: Path, supervise: 
     assert supervisor.snapshot().state is TrainingState.STARTING
 
 
-async def test_pausing_before_the_worker_is_up_brings_it_up_paused(
-    folder: Path, supervise: Callable[..., TrainingSupervisor]
-) -> None:
-    path = folder / "trades.sqlite"
-    await store_of(random_bars(300), path)
-    supervisor = supervise(config(store_path=str(path)))
-    await supervisor.start()
-    assert await supervisor.pause() == "will come up paused"
-    up = await until(supervisor, lambda s: s.state in (TrainingState.PAUSED, TrainingState.TRAINING))
-    assert (up.state, up.step) == (TrainingState.PAUSED, 0)
+def test_counts_go_on_over_the_lives_of_the_worker_and_what_was_unknown_stays_so() -> None:
+    view = TrainingView(SYSTEM_CLOCK)
+    assert view.snapshot(SYMBOL, ()).step is None
+    view.take_metrics(Metrics(TrainingState.TRAINING, step=100, overflow_count=7, resets=1, nonfinite_loss=2, loss=0.5))
+    view.fold()
+    view.fold()
+    between = view.snapshot(SYMBOL, ())
+    assert (between.step, between.overflow_count, between.resets, between.nonfinite_loss, between.loss) == (100, 7, 1, 2, 0.5)
+    view.take_metrics(Metrics(TrainingState.TRAINING, step=10, overflow_count=1, resets=0))
+    after = view.snapshot(SYMBOL, ())
+    assert (after.step, after.overflow_count, after.resets, after.nonfinite_loss) == (110, 8, 1, 2)
+    view.take_metrics(Metrics(TrainingState.TRAINING, step=11))
+    assert view.snapshot(SYMBOL, ()).overflow_count is None
 
 
 def test_a_socket_path_that_is_too_long_is_refused_with_the_limit(tmp_path: Path) -> None:
@@ -356,8 +382,7 @@ async def test_a_closed_socket_is_told_to_the_sender(folder: Path) -> None:
         with pytest.raises(ChannelClosed):
             await asyncio.to_thread(channel.receive)
         with pytest.raises(ChannelClosed):
-            for _ in range(100):
-                channel.send_metrics(Metrics(TrainingState.TRAINING))
+            channel.send(Event("info", "too late"))  # type: ignore[arg-type]
         channel._socket.close()
 
 

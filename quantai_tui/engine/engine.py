@@ -16,7 +16,7 @@ from ..market.store import TradeStore
 from ..market.trades import INTERVALS
 from ..settings import Layers, SettingsProblems
 from ..stream import ResilientStream, StreamConfig
-from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot, Mode, StoreSnapshot, StreamState
+from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot, Mode, Severity, StoreSnapshot
 from ..training.config import WorkerConfig
 from ..training.supervisor import TrainingSupervisor
 from .commands import Commands
@@ -28,11 +28,12 @@ from .logs import EngineLog
 from .places import EngineFolder, PlaceError, data_root
 from .registry import AlreadyRunning, Claim, Entry, control_socket, worker_socket
 from .source import Source
-from .vitals import PERIOD_S, Vitals, in_words
+from .vitals import PERIOD_S, Vitals
 from .warmup import warm_start
 
 logger = logging.getLogger(__name__)
 
+_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
 _STATISTICS_EVERY_S = 60.0
 _PRUNE_EVERY_S = 3600.0
 
@@ -311,8 +312,8 @@ class Engine:
             snapshot = self.snapshot()
             samples = self.training.drain_samples()
             raised = self._vitals.sample(snapshot, sum(sample.overflows for sample in samples) if samples else None)
-            if raised:
-                logger.warning("alert: %s", in_words(raised))
+            for alert in raised:
+                logger.log(_LEVELS[alert.severity], "alert: %s (%s)", alert.text, alert.remedy)
             if self._store is not None and self._store.failure is not None:
                 logger.critical("the store failed: %s; the engine stops, so that nothing is lost unseen", self._store.failure)
                 self.request_stop()
@@ -365,11 +366,15 @@ def _statistics(snapshot: EngineSnapshot) -> str:
         f"{name}: last {s.last_id} whole to {s.complete_through_id} stored {s.stored} missing {s.missing} repaired {s.repaired}"
         for name, s in stream.symbols.items()
     )
-    live = "" if stream.state is not StreamState.LIVE else f" rtt {stream.rtt_ms.last} ms"
+
+    def shown(value: float | None, form: str = ".4g") -> str:
+        return "n/a" if value is None else format(value, form)
+
     return (
-        f"stream {stream.state.value}{live} {stream.messages_per_s} msg/s reconnects {stream.reconnects}; {symbols}; "
-        f"training {training.state.value} step {training.step} loss {training.loss} scale {training.scale} "
-        f"overflows {training.overflow_count} resets {training.resets}; alerts {len(snapshot.alerts)}"
+        f"stream {stream.state.value} rtt {shown(stream.rtt_ms.last)} ms {shown(stream.messages_per_s)} msg/s "
+        f"reconnects {stream.reconnects}; {symbols}; "
+        f"training {training.state.value} step {shown(training.step, 'd')} loss {shown(training.loss)} "
+        f"scale {shown(training.scale)} overflows {training.overflow_count} resets {training.resets}; alerts {len(snapshot.alerts)}"
     )
 
 

@@ -41,6 +41,9 @@ def demo(seed: int, exchange_command: ExchangeCommand) -> Source:
         exchange_command=exchange_command,
         mode_defaults={
             "BAR_INTERVAL": "1s",
+            # 10 ms a step on one core instead of 29, and twenty of them a second: a demo should not heat a laptop.
+            "TRAIN_WINDOW": "16",
+            "TRAIN_BATCH_SIZE": "32",
             "TRAIN_STEPS_PER_S": "20",
             "WS_PING_INTERVAL": "5",
             # A planted burst costs six octaves; at 2000 steps a growth they would not be back within the hour.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ..telemetry import Alert, AlertBook, EngineSnapshot, Series, SeriesSnapshot, StreamState
 
@@ -37,7 +37,3 @@ class Vitals:
 
     def series(self) -> Mapping[str, SeriesSnapshot]:
         return {name: series.snapshot() for name, series in self._series.items()}
-
-
-def in_words(alerts: Iterable[Alert]) -> str:
-    return "; ".join(f"{alert.text} ({alert.remedy})" for alert in alerts)

@@ -16,7 +16,7 @@ class Thresholds:
     ssl_share: tuple[float, float] = (0.10, 0.05)  # of all attempts
     overflow_rate: tuple[float, float] = (0.20, 0.15)
     consecutive_overflow: tuple[int, int] = (5, 1)
-    cap_share: tuple[float, float] = (1.0, 0.9)  # scale over cap
+    cap_share: tuple[float, float] = (1.0, 0.4)  # scale over cap; one overflow at the cap halves it and is no news
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,173 @@
+"""One worker process: how it is started, what it writes, how it is ended, and why it died, in words. Free of torch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+from collections import deque
+from pathlib import Path
+
+from ..telemetry import Clock
+from .messages import TOKEN_VARIABLE, Ack, Failed, Finished, SupervisorMessage, encode_frame
+
+_TAIL_LINES = 20
+_TAIL_BYTES = 8192
+_LARGEST_LOG_BYTES = 2 << 20
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+# Together under the 3 s in which a worker must be gone.
+_POLITE_S, _TERM_S, _KILL_S = 1.5, 0.6, 0.6
+
+_HINTS = {
+    signal.SIGKILL: "by hand, or by the kernel because memory ran out (see dmesg)",
+    signal.SIGSEGV: "a crash in native code, often a torch build that does not fit this machine",
+    signal.SIGILL: "an instruction this CPU does not have: the torch build does not fit this machine",
+    signal.SIGBUS: "memory that could not be read: a full /dev/shm or a failing disk",
+    signal.SIGABRT: "native code gave up, see the log",
+    signal.SIGTERM: "by hand or by a service manager",
+}
+
+
+class WorkerLog:
+    """The file that a worker's stderr goes to, and its last lines. Past 2 MiB the older part moves to `.1`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tail: tuple[str, ...] = ()
+        self._seen = -1
+
+    def open(self) -> int:
+        """A descriptor to append to; the caller closes it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def refresh(self) -> None:
+        """Read the last lines again when there are new ones. An unreadable log is said in the tail, and is no reason to stop."""
+        try:
+            size = self.path.stat().st_size
+            if size == self._seen:
+                return
+            with self.path.open("rb") as file:
+                file.seek(max(size - _TAIL_BYTES, 0))
+                text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
+            self._seen = size
+            self.tail = tuple(deque(text.splitlines(), maxlen=_TAIL_LINES))
+            if size > _LARGEST_LOG_BYTES:
+                self._rotate()
+        except OSError as error:
+            self.tail = (f"log {self.path} cannot be read: {error}",)
+
+    def _rotate(self) -> None:
+        """Copy and truncate: the worker goes on appending to the same open file."""
+        self.path.with_name(self.path.name + ".1").write_bytes(self.path.read_bytes())
+        os.truncate(self.path, 0)
+        self._seen = 0
+
+
+class WorkerLife:
+    """One process from its start to its end, with its connection once it has said Hello."""
+
+    def __init__(self, process: asyncio.subprocess.Process, token: str, clock: Clock) -> None:
+        self.process = process
+        self.token = token
+        self._clock = clock
+        self.heard_at = clock.monotonic()
+        self.ready_at: float | None = None
+        self.writer: asyncio.StreamWriter | None = None
+        self.disconnected = asyncio.Event()
+        self.failed: Failed | None = None
+        self.finished: Finished | None = None
+        self.ended_because = ""  # set by whoever ends it on purpose
+        self.replaced = False
+        self.acks: dict[int, asyncio.Future[Ack]] = {}
+
+    @classmethod
+    async def spawn(cls, python: str, socket_path: Path, log: WorkerLog, clock: Clock) -> WorkerLife:
+        """Start a worker in a process group of its own. Raises OSError."""
+        token = secrets.token_hex(16)
+        # -P and PYTHONPATH: the worker is this very package, whatever lies in the current directory.
+        path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
+        descriptor = log.open()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                python,
+                "-P",
+                "-m",
+                "quantai_tui.training.worker",
+                "--socket",
+                str(socket_path),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                env={**os.environ, TOKEN_VARIABLE: token, "PYTHONPATH": path},
+                process_group=0,
+            )
+        finally:
+            os.close(descriptor)
+        return cls(process, token, clock)
+
+    @property
+    def alive(self) -> bool:
+        return self.process.returncode is None
+
+    @property
+    def connected(self) -> bool:
+        return self.alive and self.writer is not None and not self.disconnected.is_set()
+
+    def silent_s(self) -> float:
+        return self._clock.monotonic() - self.heard_at
+
+    def send(self, message: SupervisorMessage) -> None:
+        if self.writer is not None and not self.writer.is_closing():
+            self.writer.write(encode_frame(message))
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the whole process group: data loaders and the like go with it."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+    async def end(self, goodbye: SupervisorMessage) -> None:
+        """Ask it to leave, then tell it, then make it: gone within 3 s."""
+        if self.connected:
+            self.send(goodbye)
+            if await self._gone_within(_POLITE_S):
+                return
+        self.signal(signal.SIGTERM)
+        if await self._gone_within(_TERM_S):
+            return
+        self.signal(signal.SIGKILL)
+        await self._gone_within(_KILL_S)
+
+    async def _gone_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.process.wait(), seconds)
+        return not self.alive
+
+    def hang_up(self) -> None:
+        """Close the connection and let nobody wait for an answer that will not come."""
+        if self.writer is not None:
+            self.writer.close()
+        for waiting in self.acks.values():
+            waiting.cancel()
+        self.acks.clear()
+
+    def why_it_ended(self) -> str:
+        """One line for the operator."""
+        if self.ended_because:
+            return self.ended_because
+        if self.failed is not None:
+            return self.failed.reason
+        code = self.process.returncode
+        if code is None:
+            return "the worker does not end, not even by SIGKILL: it hangs in the kernel"
+        if code >= 0:
+            return f"the worker ended with exit code {code}"
+        try:
+            name = signal.Signals(-code)
+        except ValueError:
+            return f"the worker was killed by signal {-code}"
+        hint = _HINTS.get(name)
+        return f"the worker was killed by {name.name}" + (f": {hint}" if hint else "")

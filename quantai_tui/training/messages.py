@@ -1,0 +1,157 @@
+"""The protocol between supervisor and worker, over a Unix stream socket. Free of torch.
+
+Frames are a 4-byte big-endian length and a msgpack body. The worker says `Hello` with the token from its environment, the
+supervisor answers `Start`; after that the worker reports and the supervisor steers. Every `Control` is answered by one `Ack` with
+its id.
+`Metrics` may be lost when nobody reads (they are counted in `dropped`); everything else arrives or the connection ends. Both
+ends are the same release, so the worker's messages are packed as arrays, without names.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import StrEnum
+
+import msgspec
+
+from ..telemetry import Severity, TrainingState
+from .config import WorkerConfig
+
+TOKEN_VARIABLE = "QUANTAI_WORKER_TOKEN"
+MAX_FRAME_BYTES = 1 << 20
+_LENGTH = struct.Struct(">I")
+
+
+class ControlKind(StrEnum):
+    PAUSE = "pause"
+    RESUME = "resume"
+    STOP = "stop"
+    RESET_SCALER = "reset_scaler"
+    SETTINGS = "settings"  # take over the live fields of `config`
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    config: WorkerConfig
+    paused: bool = False  # come up paused: the operator paused a worker that has died since
+
+
+class Control(msgspec.Struct, frozen=True, tag="control"):
+    id: int
+    kind: ControlKind
+    config: WorkerConfig | None = None
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello", array_like=True):
+    pid: int
+    token: str
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
+    """Torch is loaded, the model built: what does not change from step to step. Scales are None where nothing is scaled."""
+
+    device: str
+    precision: str
+    reason: str
+    parameters: int
+    scale_floor: float | None
+    scale_cap: float | None
+    growth_interval: int | None
+    planted: str
+
+
+class Metrics(msgspec.Struct, frozen=True, tag="m", array_like=True):
+    """The recent past, packed. `overflows`, `scale_max` and `loss` are about the steps since the last Metrics that was sent:
+    how many of them were skipped, the largest scale, the mean of the finite losses (without any, the mean before). Everything
+    else is the present state.
+    """
+
+    state: TrainingState
+    detail: str = ""
+    step: int = 0
+    epoch: int = 0
+    epoch_step: int = 0
+    steps_per_epoch: int = 0
+    loss: float | None = None
+    grad_norm: float | None = None
+    learning_rate: float | None = None
+    samples_per_s: float | None = None
+    scale: float | None = None
+    scale_max: float | None = None
+    scale_max_seen: float | None = None
+    growth_tracker: int | None = None
+    scale_growth_rate: float | None = None
+    overflows: int = 0
+    overflow_count: int | None = None
+    overflow_rate: float | None = None
+    consecutive_overflow: int | None = None
+    resets: int | None = None
+    nonfinite_loss: int = 0
+    dropped: int = 0  # Metrics lost since the worker's start because nobody read
+
+
+class EpochDone(msgspec.Struct, frozen=True, tag="epoch", array_like=True):
+    epoch: int
+    accuracy: float
+    majority_accuracy: float
+    persistence_accuracy: float
+    validation_samples: int
+    data_bars: int
+    data_through_time: float
+
+
+class Event(msgspec.Struct, frozen=True, tag="event", array_like=True):
+    level: Severity
+    text: str
+
+
+class Ack(msgspec.Struct, frozen=True, tag="ack", array_like=True):
+    """The answer to one Control: done or not, and one line that says what happened or why not."""
+
+    id: int
+    ok: bool
+    text: str
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished", array_like=True):
+    """The configured number of epochs is done; the worker leaves."""
+
+    text: str
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
+    """The worker leaves because of an error; its traceback is in the log. `lasting`: another start would fail the same way."""
+
+    reason: str
+    lasting: bool = False
+
+
+SupervisorMessage = Start | Control
+WorkerMessage = Hello | Ready | Metrics | EpochDone | Event | Ack | Finished | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_frame(message: SupervisorMessage | WorkerMessage) -> bytes:
+    body = _encoder.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class FrameReader:
+    """Cuts a byte stream into message bodies. Raises ValueError at a frame over MAX_FRAME_BYTES: the other side is not ours."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > MAX_FRAME_BYTES:
+                raise ValueError(f"a frame of {length} bytes on the worker socket, at most {MAX_FRAME_BYTES} are allowed")
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            yield body

@@ -1,0 +1,339 @@
+"""Starts the training worker, listens to it, starts it again when it dies, and ends it. Runs in the engine; free of torch."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import itertools
+import logging
+import signal
+import sys
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ..telemetry import SYSTEM_CLOCK, Clock, Severity, TrainingSnapshot, TrainingState
+from .child import WorkerLife, WorkerLog
+from .config import LIVE_FIELDS, WorkerConfig, changed_fields
+from .messages import (
+    Ack,
+    Control,
+    ControlKind,
+    EpochDone,
+    Event,
+    Failed,
+    Finished,
+    FrameReader,
+    Hello,
+    Metrics,
+    Ready,
+    Start,
+    WorkerMessage,
+)
+from .view import TrainingView
+
+log = logging.getLogger("quantai.training")
+
+_LONGEST_SOCKET_PATH = 107  # sun_path of Linux, less its closing zero
+_POLL_S = 0.5
+_ANSWER_S = 5.0
+_HELLO_S = 10.0
+_LONGEST_DELAY_S = 30.0
+# A worker that has trained for so long was sound: what killed it starts a new count of failures.
+_SOUND_AFTER_S = 60.0
+
+
+class WorkerUnavailable(RuntimeError):
+    """A command could not be carried out; the text says why, and is fit for the operator."""
+
+
+class FlushSample(NamedTuple):
+    """About the steps of one report while training: how many overflowed, the largest scale, the mean loss. None: not known."""
+
+    overflows: int
+    scale: float | None
+    loss: float | None
+
+
+class TrainingSupervisor:
+    """The training worker as the engine sees it. All methods belong to the event loop that called `start`.
+
+    `socket_path` must lie in a folder that only this user may enter (0700). The worker's stderr is appended to `log_path`. A
+    worker that dies is started again after 1, 2, 4 .. 30 s, `max_restarts` times in a row; then the state is FAILED with the
+    reason, and `wait_failed` returns. Silence of `grace_s` before the worker is ready, or of `silence_s` after, counts as death.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        *,
+        socket_path: Path,
+        log_path: Path,
+        clock: Clock = SYSTEM_CLOCK,
+        python: str = sys.executable,
+        grace_s: float = 30.0,
+        silence_s: float = 30.0,
+        max_restarts: int = 5,
+    ) -> None:
+        if len(str(socket_path).encode()) > _LONGEST_SOCKET_PATH:
+            raise ValueError(f"the worker socket's path is longer than {_LONGEST_SOCKET_PATH} bytes: {socket_path}")
+        self._config = config
+        self._socket_path = socket_path
+        self._clock = clock
+        self._python = python
+        self._grace_s = grace_s
+        self._silence_s = silence_s
+        self._max_restarts = max_restarts
+        self._log = WorkerLog(log_path)
+        self._view = TrainingView(clock)
+        self._samples: deque[FlushSample] = deque(maxlen=4096)
+        self._decoder = msgspec.msgpack.Decoder(WorkerMessage)
+        self._ids = itertools.count(1)
+        self._paused = False
+        self._life: WorkerLife | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._failed = asyncio.Event()
+
+    @property
+    def running(self) -> bool:
+        """Whether a worker is up, or is about to be."""
+        return self._task is not None and not self._task.done()
+
+    async def start(self) -> None:
+        """Start a worker in the background; returns at once. Does nothing when there is one. Raises OSError for the socket."""
+        if self.running:
+            return
+        self._failed.clear()
+        self._paused = False
+        self._view.fold()
+        self._view.enter(TrainingState.STARTING, "starting the worker")
+        server = await asyncio.start_unix_server(self._serve, str(self._socket_path))
+        self._socket_path.chmod(0o600)
+        self._task = asyncio.create_task(self._supervise(server), name="training supervisor")
+
+    async def stop(self) -> None:
+        """End the worker, within 3 s at any moment of its life. Idempotent."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+        self._view.enter(TrainingState.STOPPED, "stopped by the operator")
+
+    async def wait_failed(self) -> str:
+        """Return the reason, in words, once the worker has failed for good."""
+        await self._failed.wait()
+        return self._view.detail
+
+    async def pause(self) -> str:
+        """Pause between two steps; returns what happened. A worker that is not up yet will come up paused."""
+        return await self._set_paused(True, ControlKind.PAUSE, "will come up paused")
+
+    async def resume(self) -> str:
+        return await self._set_paused(False, ControlKind.RESUME, "will train as soon as it is up")
+
+    async def _set_paused(self, paused: bool, kind: ControlKind, otherwise: str) -> str:
+        if not self.running:
+            raise WorkerUnavailable("no training worker is running: start it first")
+        self._paused = paused
+        life = self._life
+        if life is None or life.ready_at is None:
+            if life is not None and life.connected:
+                life.send(Control(next(self._ids), kind))
+            return otherwise
+        return await self._ask(life, Control(next(self._ids), kind))
+
+    async def reset_scaler(self) -> str:
+        """The manual reset, acknowledged by the worker: "scale 4096 -> 32768". Raises WorkerUnavailable."""
+        life = self._life
+        if life is None or life.ready_at is None or not life.connected:
+            raise WorkerUnavailable("the training worker is not up: there is no scale to reset")
+        return await self._ask(life, Control(next(self._ids), ControlKind.RESET_SCALER))
+
+    async def apply(self, config: WorkerConfig) -> str:
+        """Take over a new config: at once where that is possible, else by a new worker. Returns what is done about it."""
+        changed = changed_fields(self._config, config)
+        self._config = config
+        life = self._life
+        if not changed:
+            return "nothing changed"
+        if life is None or not life.alive:
+            return "at the next start of the worker"
+        if changed <= LIVE_FIELDS and life.ready_at is not None and life.connected:
+            return await self._ask(life, Control(next(self._ids), ControlKind.SETTINGS, config))
+        life.replaced = True
+        await life.end(Control(next(self._ids), ControlKind.STOP))
+        return f"the worker starts again with new {', '.join(sorted(changed))}"
+
+    async def _ask(self, life: WorkerLife, control: Control) -> str:
+        answer = life.acks[control.id] = asyncio.get_running_loop().create_future()
+        life.send(control)
+        done, _ = await asyncio.wait({answer}, timeout=_ANSWER_S)
+        life.acks.pop(control.id, None)
+        if not done:
+            raise WorkerUnavailable(f"the worker has not answered in {_ANSWER_S:g} s; it will do it after its present step")
+        if answer.cancelled():
+            raise WorkerUnavailable("the worker ended before it could answer")
+        ack: Ack = answer.result()
+        if not ack.ok:
+            raise WorkerUnavailable(ack.text)
+        return ack.text
+
+    def snapshot(self) -> TrainingSnapshot:
+        return self._view.snapshot(self._config.symbol, self._log.tail)
+
+    def drain_samples(self) -> list[FlushSample]:
+        """The reports since the last call, oldest first; at most the last 4096."""
+        samples = list(self._samples)
+        self._samples.clear()
+        return samples
+
+    # Lives
+
+    async def _supervise(self, server: asyncio.Server) -> None:
+        try:
+            failure = await self._live_on()
+        except Exception as error:
+            log.exception("the supervisor of training has failed")
+            failure = f"the supervisor of training has failed: {type(error).__name__}: {error}"
+        finally:
+            life, self._life = self._life, None
+            if life is not None:
+                await life.end(Control(next(self._ids), ControlKind.STOP))
+                life.hang_up()
+            self._log.refresh()
+            server.close()
+            self._socket_path.unlink(missing_ok=True)
+        # Last of all: whoever hears of it may start anew at once.
+        if failure is not None:
+            self._fail(failure)
+
+    async def _live_on(self) -> str | None:
+        """Life after life; returns why it has failed for good, or None when the worker has done all its epochs."""
+        failures = 0
+        while True:
+            try:
+                life = self._life = await WorkerLife.spawn(self._python, self._socket_path, self._log, self._clock)
+            except OSError as error:
+                return f"the worker could not be started: {error}"
+            await self._watch(life)
+            if life.finished is not None:
+                self._view.enter(TrainingState.STOPPED, life.finished.text)
+                return None
+            self._view.fold()
+            if life.replaced:
+                self._view.enter(TrainingState.STARTING, "starting the worker with new settings")
+                continue
+            sound = life.ready_at is not None and self._clock.monotonic() - life.ready_at >= _SOUND_AFTER_S
+            failures = 1 if sound else failures + 1
+            reason = life.why_it_ended()
+            if failures > self._max_restarts:
+                return f"{reason}; given up after {failures} failures in a row"
+            if life.failed is not None and life.failed.lasting:
+                return reason
+            delay = min(2.0 ** (failures - 1), _LONGEST_DELAY_S)
+            log.warning("%s; starting again in %g s", reason, delay)
+            self._view.restarts += 1
+            self._view.last_event = reason
+            text = f"{reason}; starting again in {delay:g} s, attempt {failures} of {self._max_restarts}"
+            self._view.enter(TrainingState.RESTARTING, text)
+            await self._clock.sleep(delay)
+
+    def _fail(self, reason: str) -> None:
+        last = next((line for line in reversed(self._log.tail) if line.strip()), "")
+        log.error("training has failed: %s", reason)
+        self._view.last_event = reason
+        self._view.enter(TrainingState.FAILED, f"{reason}; last in the log: {last.strip()}" if last else reason)
+        self._failed.set()
+
+    async def _watch(self, life: WorkerLife) -> None:
+        """Until the process has ended; a silent one is killed."""
+        self._view.pid = life.process.pid
+        ended = asyncio.ensure_future(life.process.wait())
+        try:
+            while not ended.done():
+                await asyncio.wait({ended}, timeout=_POLL_S)
+                self._log.refresh()
+                limit = self._grace_s if life.ready_at is None else self._silence_s
+                if life.alive and not life.replaced and life.silent_s() > limit:
+                    life.ended_because = f"the worker gave no sign of life for {limit:g} s and was killed"
+                    life.signal(signal.SIGKILL)
+            # Its last words may still be in the socket.
+            if life.writer is not None:
+                await asyncio.wait({asyncio.ensure_future(life.disconnected.wait())}, timeout=1.0)
+            self._log.refresh()
+        finally:
+            ended.cancel()
+            self._view.pid = None
+        life.hang_up()
+
+    # The socket
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = FrameReader()
+        life: WorkerLife | None = None
+        try:
+            while data := await asyncio.wait_for(reader.read(65536), None if life else _HELLO_S):
+                for body in frames.feed(data):
+                    message = self._decoder.decode(body)
+                    if life is None:
+                        life = self._admit(message, writer)
+                    else:
+                        self._take(life, message)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            log.error("closing a worker's connection: %s", error)
+            if life is not None:
+                life.ended_because = f"the worker sent what the engine does not understand ({error}) and was killed"
+                life.signal(signal.SIGKILL)
+        except (OSError, TimeoutError) as error:
+            log.warning("a worker's connection broke: %s", error or "no Hello in time")
+        finally:
+            writer.close()
+            if life is not None:
+                life.disconnected.set()
+
+    def _admit(self, message: WorkerMessage, writer: asyncio.StreamWriter) -> WorkerLife:
+        """Raises ValueError for a stranger."""
+        life = self._life
+        if life is None or life.writer is not None or not isinstance(message, Hello):
+            raise ValueError("a connection that no worker was started for")
+        if not hmac.compare_digest(message.token.encode(), life.token.encode()):
+            raise ValueError("a worker with a wrong token")
+        life.writer = writer
+        life.heard_at = self._clock.monotonic()
+        self._view.enter(TrainingState.STARTING, "loading torch")
+        life.send(Start(self._config, self._paused))
+        return life
+
+    def _take(self, life: WorkerLife, message: WorkerMessage) -> None:
+        life.heard_at = self._clock.monotonic()
+        match message:
+            case Metrics():
+                self._view.take_metrics(message)
+                if message.state is TrainingState.TRAINING:
+                    scale = message.scale if message.scale_max is None else message.scale_max
+                    self._samples.append(FlushSample(message.overflows, scale, message.loss))
+            case Ready():
+                life.ready_at = life.ready_at or life.heard_at
+                self._view.ready = message
+            case EpochDone():
+                self._view.take_epoch(message)
+            case Event():
+                self._view.last_event = message.text
+                if message.level is not Severity.INFO:
+                    log.warning("training: %s", message.text)
+            case Ack():
+                waiting = life.acks.pop(message.id, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(message)
+            case Finished():
+                life.finished = message
+            case Failed():
+                life.failed = message
+            case Hello():
+                raise ValueError("a second Hello")

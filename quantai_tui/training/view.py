@@ -1,0 +1,126 @@
+"""What the supervisor knows of training, as one snapshot, across all lives of the worker. Free of torch."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..telemetry import Clock, TrainingSnapshot, TrainingState
+from .messages import EpochDone, Metrics, Ready
+
+
+def _sum(before: int, now: int | None) -> int | None:
+    return None if now is None else before + now
+
+
+class TrainingView:
+    """Collects messages; `snapshot` puts them together. Counts go on over a restart of the worker."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.state = TrainingState.IDLE
+        self.detail = ""
+        self.pid: int | None = None
+        self.restarts = 0
+        self.last_event = ""
+        self.ready: Ready | None = None
+        self._metrics: Metrics | None = None
+        self._epoch: EpochDone | None = None
+        self._epochs_done = 0
+        self._heard_at: float | None = None
+        self._past = Metrics(TrainingState.IDLE, overflow_count=0, resets=0)  # sums over the lives that have ended
+
+    def enter(self, state: TrainingState, detail: str) -> None:
+        self.state, self.detail = state, detail
+
+    def take_metrics(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._heard_at = self._clock.monotonic()
+        self.enter(metrics.state, metrics.detail)
+
+    def take_epoch(self, epoch: EpochDone) -> None:
+        self._epoch = epoch
+        self._epochs_done += 1
+
+    def fold(self) -> None:
+        """A life has ended: add its counts to the past, once. Its last numbers stay in view, with their age."""
+        last, past = self._metrics, self._past
+        if last is None:
+            return
+        self._past = msgspec.structs.replace(
+            past,
+            step=past.step + last.step,
+            overflow_count=(past.overflow_count or 0) + (last.overflow_count or 0),
+            resets=(past.resets or 0) + (last.resets or 0),
+            nonfinite_loss=past.nonfinite_loss + last.nonfinite_loss,
+        )
+        none = None if last.overflow_count is None else 0
+        self._metrics = msgspec.structs.replace(last, step=0, overflow_count=none, resets=none, nonfinite_loss=0)
+
+    def snapshot(self, symbol: str, log_tail: tuple[str, ...]) -> TrainingSnapshot:
+        snapshot = TrainingSnapshot(
+            state=self.state,
+            detail=self.detail,
+            age_s=None if self._heard_at is None else self._clock.monotonic() - self._heard_at,
+            pid=self.pid,
+            restarts=self.restarts,
+            symbol=symbol,
+            epochs_done=self._epochs_done,
+            last_event=self.last_event,
+            log_tail=log_tail,
+        )
+        return self._with_epoch(self._with_metrics(self._with_ready(snapshot)))
+
+    def _with_ready(self, snapshot: TrainingSnapshot) -> TrainingSnapshot:
+        ready = self.ready
+        if ready is None:
+            return snapshot
+        return msgspec.structs.replace(
+            snapshot,
+            device=ready.device,
+            precision=ready.precision,
+            parameters=ready.parameters,
+            scale_floor=ready.scale_floor,
+            scale_cap=ready.scale_cap,
+            growth_interval=ready.growth_interval,
+            planted=ready.planted,
+        )
+
+    def _with_metrics(self, snapshot: TrainingSnapshot) -> TrainingSnapshot:
+        now, past = self._metrics, self._past
+        if now is None:
+            return snapshot
+        return msgspec.structs.replace(
+            snapshot,
+            epoch=now.epoch,
+            step=past.step + now.step,
+            epoch_step=now.epoch_step,
+            steps_per_epoch=now.steps_per_epoch or None,
+            loss=now.loss,
+            grad_norm=now.grad_norm,
+            learning_rate=now.learning_rate,
+            samples_per_s=now.samples_per_s,
+            scale=now.scale,
+            scale_max_seen=now.scale_max_seen,
+            growth_tracker=now.growth_tracker,
+            scale_growth_rate=now.scale_growth_rate,
+            overflow_count=_sum(past.overflow_count or 0, now.overflow_count),
+            overflow_rate=now.overflow_rate,
+            consecutive_overflow=now.consecutive_overflow,
+            resets=_sum(past.resets or 0, now.resets),
+            nonfinite_loss=past.nonfinite_loss + now.nonfinite_loss,
+        )
+
+    def _with_epoch(self, snapshot: TrainingSnapshot) -> TrainingSnapshot:
+        epoch = self._epoch
+        if epoch is None:
+            return snapshot
+        return msgspec.structs.replace(
+            snapshot,
+            accuracy=epoch.accuracy,
+            baseline_accuracy=max(epoch.majority_accuracy, epoch.persistence_accuracy),
+            majority_accuracy=epoch.majority_accuracy,
+            persistence_accuracy=epoch.persistence_accuracy,
+            validation_samples=epoch.validation_samples,
+            data_bars=epoch.data_bars,
+            data_through_time=epoch.data_through_time,
+        )

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from quantai_tui.market import AggTrade, Bar
+from quantai_tui.market import INTERVALS, AggTrade, Bar, TradeStore
 from quantai_tui.market.schema import open_for_reading
+from quantai_tui.market.writer import LedgerWriter
 
+SYMBOL = "XRPETH"
 EPOCH_MS = 1_570_752_000_000  # 2019-10-11 00:00 UTC, a whole hour
 
 
 def trade(
-    id: int, ms: int = 0, price: str = "2.50000000", quantity: str = "1.00000000", maker: bool = False, symbol: str = "XRPETH"
+    id: int, ms: int = 0, price: str = "2.50000000", quantity: str = "1.00000000", maker: bool = False, symbol: str = SYMBOL
 ) -> AggTrade:
     """A trade `ms` milliseconds after EPOCH_MS."""
     return AggTrade(id, price, quantity, id * 2, id * 2 + 1, EPOCH_MS + ms, maker, symbol)
@@ -99,6 +102,38 @@ def dump(path: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def kline(open_ms: int, interval_s: int = 60, price: str = "9.00000000", volume: str = "5.00000000") -> Bar:
-    return Bar(
-        (EPOCH_MS + open_ms) * 1000, interval_s, price, price, price, price, volume, volume, volume, 3, from_trades=False
-    )
+    return Bar((EPOCH_MS + open_ms) * 1000, interval_s, price, price, price, price, volume, volume, volume, 3, from_trades=False)
+
+
+@asynccontextmanager
+async def opened(path: Path, **options: int) -> AsyncIterator[TradeStore]:
+    store = await TradeStore.open(path, **options)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def write_batches(path: Path, batches: Sequence[Sequence[AggTrade]], begin: int | None = None) -> None:
+    writer = LedgerWriter(path)
+    if begin is not None:
+        writer.begin()
+        writer.begin_ledger(SYMBOL, begin, EPOCH_MS * 1000)
+        writer.commit()
+    for batch in batches:
+        writer.begin()
+        writer.append(SYMBOL, batch)
+        writer.commit()
+    writer.close()
+
+
+def assert_bars_are_those_of_the_trades(path: Path) -> None:
+    tables = dump(path)
+    trades = [AggTrade(*row[1:7], bool(row[7]), row[0]) for row in tables["trades"]]  # type: ignore[arg-type]
+    for interval_s in INTERVALS.values():
+        stored = [row[2:11] for row in tables["bars"] if row[1] == interval_s]
+        expected = plain_bars(trades, interval_s)
+        assert [row[:5] for row in stored] == [bar[:5] for bar in expected]
+        assert [row[8] for row in stored] == [bar.trades for bar in expected]
+    (symbol,) = tables["symbols"]
+    assert symbol[8] == len(trades)

@@ -374,7 +374,8 @@ def _statistics(snapshot: EngineSnapshot) -> str:
         f"stream {stream.state.value} rtt {shown(stream.rtt_ms.last)} ms {shown(stream.messages_per_s)} msg/s "
         f"reconnects {stream.reconnects}; {symbols}; "
         f"training {training.state.value} step {shown(training.step, 'd')} loss {shown(training.loss)} "
-        f"scale {shown(training.scale)} overflows {training.overflow_count} resets {training.resets}; alerts {len(snapshot.alerts)}"
+        f"scale {shown(training.scale)} overflows {shown(training.overflow_count, 'd')} resets {shown(training.resets, 'd')}; "
+        f"alerts {len(snapshot.alerts)}"
     )
 
 

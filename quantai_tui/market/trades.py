@@ -6,12 +6,12 @@ import msgspec
 
 # Timestamps from this value on are microseconds: as milliseconds it would be the year 5138, as microseconds it is 1973.
 # Binance's spot archives changed from ms to us on 2025-01-01, and `timeUnit=MICROSECOND` does so on a stream.
-_FIRST_MICROSECOND_STAMP = 100_000_000_000_000
+FIRST_MICROSECOND_STAMP = 100_000_000_000_000
 
 
 def to_us(stamp: int) -> int:
     """A Binance timestamp in microseconds, whether it came in milliseconds or microseconds."""
-    return stamp if stamp >= _FIRST_MICROSECOND_STAMP else stamp * 1000
+    return stamp if stamp >= FIRST_MICROSECOND_STAMP else stamp * 1000
 
 
 class AggTrade(msgspec.Struct, frozen=True, gc=False):

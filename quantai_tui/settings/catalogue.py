@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from .model import CROSS_RULES, Settings
@@ -64,7 +64,7 @@ def _rule(name: str, field: FieldInfo, kind: str, choices: tuple[str, ...]) -> s
         parts.append(_PATTERN_RULES[name])
     signs = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
     for limit in field.metadata:
-        if isinstance(limit, (Gt, Ge, Lt, Le)) and not isinstance(limit, MinLen):
+        if isinstance(limit, (Gt, Ge, Lt, Le)):
             bound = next(getattr(limit, attr) for attr in ("gt", "ge", "lt", "le") if hasattr(limit, attr))
             parts.append(f"{signs[type(limit)]} {bound:g}" if isinstance(bound, float) else f"{signs[type(limit)]} {bound}")
     parts.extend(rule.text for rule in CROSS_RULES if rule.key == name)

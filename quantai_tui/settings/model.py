@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -20,7 +21,7 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 def _setting(
     default: Any, group: str, title: str, description: str, *, unit: str = "", applies: Applies = "restart", **limits: Any
 ) -> Any:
-    extra = {"group": group, "unit": unit, "applies": applies}
+    extra: JsonDict = {"group": group, "unit": unit, "applies": applies}
     return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
 
 
@@ -205,7 +206,13 @@ class Settings(BaseSettings):
         1500, "Training", "Warm-up bars", "Bars of history fetched at the start.", unit="bars", ge=0, le=20000
     )
     TRAIN_BARS: int = _setting(
-        20000, "Training", "Bars an epoch", "An epoch reads at most so many of the newest bars.", unit="bars", ge=300, le=1_000_000
+        20000,
+        "Training",
+        "Bars an epoch",
+        "An epoch reads at most so many of the newest bars.",
+        unit="bars",
+        ge=300,
+        le=1_000_000,
     )
     TRAIN_WINDOW: int = _setting(32, "Training", "Window", "Bars that the model sees at a time.", unit="bars", ge=4, le=512)
     TRAIN_HORIZON: int = _setting(5, "Training", "Horizon", "Bars ahead whose direction it predicts.", unit="bars", ge=1, le=240)

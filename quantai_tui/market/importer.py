@@ -1,0 +1,53 @@
+"""Import of Binance's public files into the store. Repeating an import, or importing in any order, changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from .archive import read_archive
+from .store import TradeStore
+
+_BATCH = 5_000
+
+
+class ImportResult(msgspec.Struct, frozen=True):
+    """What an import did; ids are the file's first and last."""
+
+    symbol: str
+    read: int
+    stored: int
+    duplicates: int
+    first_id: int
+    last_id: int
+
+
+async def import_archive(
+    path: Path, store: TradeStore, symbol: str | None = None, progress: Callable[[int, int], None] | None = None
+) -> ImportResult:
+    """Store every trade of an aggTrades file that is not stored yet.
+
+    `progress` is called with bytes read and bytes in all. Raises ArchiveError (what was read before the bad line stays stored)
+    and StoreError.
+    """
+    archive = await asyncio.to_thread(read_archive, path, symbol)
+    read = stored = duplicates = 0
+    first_id = last_id = 0
+    batches = archive.batches(_BATCH)
+    try:
+        while batch := await asyncio.to_thread(next, batches, None):
+            if not read:
+                first_id = batch[0].id
+            last_id = batch[-1].id
+            read += len(batch)
+            written = await store.write(archive.symbol, batch)
+            stored += written.stored
+            duplicates += written.duplicates
+            if progress is not None:
+                progress(archive.bytes_read, archive.bytes_total)
+    finally:
+        batches.close()
+    return ImportResult(archive.symbol, read, stored, duplicates, first_id, last_id)

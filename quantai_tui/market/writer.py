@@ -1,0 +1,282 @@
+"""The only hand that writes the store: each change is in one transaction with the bars and the position that it leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter, lt
+from pathlib import Path
+
+import msgspec
+
+from .bars import LADDER, US_PER_S
+from .bartable import BarTable
+from .gaptable import GapTable
+from .ledger import SymbolLedger
+from .schema import Counts, LedgerPosition, open_for_writing
+from .trades import FIRST_MICROSECOND_STAMP, AggTrade, Bar
+
+_PRUNE_ROWS = 20_000  # removed in one transaction; appends are served in between
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What became of one batch."""
+
+    stored: int
+    duplicates: int
+
+
+class LedgerWriter:
+    """Applies changes inside `begin()` ... `commit()`. Not thread-safe: it belongs to the thread that made it.
+
+    A method that raises leaves a transaction that must not be committed: what the writer remembers may be ahead of the file by
+    then, so it is good for `abandon` only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._connection = open_for_writing(path)
+        self._gaps = GapTable(self._connection)
+        self._bars = BarTable(self._connection)
+        self._touched: dict[str, SymbolLedger] = {}
+        try:
+            rows = self._connection.execute("SELECT * FROM symbols").fetchall()
+            self._ledgers = {row[0]: self._load(*row) for row in rows}
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def begin(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> dict[str, Counts]:
+        """Write the bars and positions that the changes led to, and commit. Returns the counts of the symbols concerned."""
+        self._bars.write()
+        for ledger in self._touched.values():
+            self._write_position(ledger)
+        self._connection.execute("COMMIT")
+        counts = {symbol: Counts(ledger.stored, ledger.duplicates) for symbol, ledger in self._touched.items()}
+        self._touched.clear()
+        return counts
+
+    def counts(self) -> dict[str, Counts]:
+        return {symbol: Counts(ledger.stored, ledger.duplicates) for symbol, ledger in self._ledgers.items()}
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file, which then stands alone once every reader is gone."""
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self._connection.close()
+
+    def abandon(self) -> None:
+        """Close after a failure; what was not committed is rolled back."""
+        self._connection.close()
+
+    def append(self, symbol: str, trades: Sequence[AggTrade]) -> Written:
+        """Store what is new of a batch, in any order, and merge it into the bars."""
+        ledger = self._ledger(symbol)
+        offered = len(trades)
+        ids = [trade.id for trade in trades]
+        if ledger.follows(ids[0]) and all(map(lt, ids, ids[1:])):
+            # The usual case: above all that is there, so nothing needs to be looked up.
+            self._connection.executemany("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _rows(symbol, trades))
+        else:
+            trades = self._insert_new(ledger, trades)
+            ids = [trade.id for trade in trades]
+            ledger.duplicates += offered - len(ids)
+        if ids:
+            self._bars.merge(symbol, trades)
+            ledger.arrive(ids)
+            if ledger.begin_given and ledger.begin_id is not None and ids[0] < ledger.begin_id:
+                self._extend_back(ledger, ledger.begin_id)
+        return Written(len(ids), offered - len(ids))
+
+    def begin_ledger(self, symbol: str, first_id: int, time_us: int) -> None:
+        """Say where a ledger begins; said again, only an earlier beginning counts, and none once trades were removed by age."""
+        ledger = self._ledger(symbol)
+        if ledger.pruned_to_id or (ledger.begin_given and ledger.begin_id is not None and first_id >= ledger.begin_id):
+            return
+        ledger.begin(first_id, time_us, self._stored_runs(symbol))
+        self._extend_back(ledger, first_id)
+
+    def add_gap(self, symbol: str, first_id: int, last_id: int, cause: str, opened: float) -> None:
+        self._gaps.add(symbol, first_id, last_id, cause, opened)
+
+    def close_gap(self, symbol: str, first_id: int, last_id: int, outcome: str, closed: float) -> None:
+        if self._gaps.close(symbol, first_id, last_id, outcome, closed):
+            self._ledger(symbol).settle(first_id, last_id)
+
+    def put_klines(self, symbol: str, bars: Sequence[Bar]) -> None:
+        self._bars.put_klines(symbol, bars)
+
+    def position(self, symbol: str) -> LedgerPosition:
+        ledger = self._ledgers.get(symbol)
+        gaps = self._gaps.open_gaps(symbol)
+        if ledger is None:
+            return LedgerPosition(gaps=gaps)
+        self._find_times(ledger)
+        return LedgerPosition(
+            ledger.begin_id,
+            ledger.last_id,
+            ledger.complete_through_id,
+            ledger.stored,
+            gaps,
+            tuple(ledger.missing),
+            None if ledger.begin_id is None else ledger.begin_time_us,
+            ledger.complete_through_time_us,
+            ledger.last_time_us,
+        )
+
+    def prune(self, max_age_us: int) -> int:
+        """Remove one portion of what is older than `max_age_us` against each symbol's newest trade; returns the rows removed.
+
+        Trades and one-second bars go, longer bars stay; nothing past complete-through goes, since a repair may still need it.
+        """
+        self._bars.write()
+        return sum(self._prune_symbol(ledger, max_age_us) for ledger in self._ledgers.values())
+
+    def _insert_new(self, ledger: SymbolLedger, trades: Sequence[AggTrade]) -> list[AggTrade]:
+        """Insert the trades that are not there, and return them in order of id."""
+        new: list[AggTrade] = []
+        begin_id = ledger.begin_id or 0
+        ordered = sorted(trades, key=attrgetter("id"))
+        for trade, row in zip(ordered, _rows(ledger.symbol, ordered), strict=True):
+            if begin_id <= trade.id < ledger.pruned_to_id:
+                continue  # it was stored, and removed by age since
+            if self._connection.execute("INSERT OR IGNORE INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row).rowcount == 1:
+                new.append(trade)
+        return new
+
+    def _extend_back(self, ledger: SymbolLedger, begin_id: int) -> None:
+        reached, time_us = begin_id, 0
+        for id, id_time_us in self._connection.execute(
+            "SELECT id, time_us FROM trades WHERE symbol = ? AND id < ? ORDER BY id DESC", (ledger.symbol, begin_id)
+        ):
+            if id != reached - 1:
+                break
+            reached, time_us = id, id_time_us
+        if reached < begin_id:
+            ledger.extend_back(reached, time_us)
+
+    def _ledger(self, symbol: str) -> SymbolLedger:
+        ledger = self._ledgers.get(symbol)
+        if ledger is None:
+            ledger = self._ledgers[symbol] = SymbolLedger(symbol)
+            ledger.settled = self._gaps.settled(symbol)
+        self._touched[symbol] = ledger
+        return ledger
+
+    def _load(
+        self,
+        symbol: str,
+        begin_id: int,
+        begin_time_us: int,
+        begin_given: int,
+        last_id: int | None,
+        last_time_us: int | None,
+        complete_through_id: int | None,
+        complete_through_time_us: int | None,
+        stored: int,
+        pruned_to_id: int,
+        pruned_before_us: int,
+    ) -> SymbolLedger:
+        ledger = SymbolLedger(symbol)
+        ledger.begin_id, ledger.begin_given, ledger.begin_time_us = begin_id, bool(begin_given), begin_time_us
+        ledger.last_id, ledger.last_time_us, ledger.stored = last_id, last_time_us, stored
+        ledger.complete_through_time_us = complete_through_time_us
+        ledger.pruned_to_id, ledger.pruned_before_us = pruned_to_id, pruned_before_us
+        ledger.settled = self._gaps.settled(symbol)
+        if last_id is not None:
+            open_from = begin_id if complete_through_id is None else complete_through_id + 1
+            ledger.missing.add(open_from, last_id)
+            for first, last in self._stored_runs(symbol, open_from):
+                ledger.missing.remove(first, last)
+            for first, last in ledger.settled.overlap(open_from, last_id):
+                ledger.missing.remove(first, last)
+        return ledger
+
+    def _stored_runs(self, symbol: str, from_id: int = 0) -> list[tuple[int, int]]:
+        """The ids that are in the file, as ranges. Reads every id from `from_id` on."""
+        # Within a run, id minus row number is constant.
+        return self._connection.execute(
+            "SELECT min(id), max(id) FROM (SELECT id, id - row_number() OVER (ORDER BY id) AS run FROM trades "
+            "WHERE symbol = ? AND id >= ?) GROUP BY run ORDER BY 1",
+            (symbol, from_id),
+        ).fetchall()
+
+    def _time_of(self, symbol: str, id: int) -> int | None:
+        """The time of the newest stored trade up to `id`."""
+        row = self._connection.execute(
+            "SELECT time_us FROM trades WHERE symbol = ? AND id <= ? ORDER BY id DESC LIMIT 1", (symbol, id)
+        ).fetchone()
+        return row[0] if row else None
+
+    def _find_times(self, ledger: SymbolLedger) -> None:
+        # A trade that was removed by age has no time any more; what was known of it stays.
+        through = ledger.complete_through_id
+        if through is None:
+            ledger.complete_through_time_us = None
+        else:
+            ledger.complete_through_time_us = self._time_of(ledger.symbol, through) or ledger.complete_through_time_us
+        if ledger.last_id is not None:
+            ledger.last_time_us = self._time_of(ledger.symbol, ledger.last_id) or ledger.last_time_us
+        if not ledger.begin_given and ledger.begin_id is not None:
+            ledger.begin_time_us = self._time_of(ledger.symbol, ledger.begin_id) or ledger.begin_time_us
+
+    def _write_position(self, ledger: SymbolLedger) -> None:
+        if ledger.begin_id is None:
+            return
+        self._find_times(ledger)
+        self._connection.execute(
+            "INSERT OR REPLACE INTO symbols VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                ledger.symbol,
+                ledger.begin_id,
+                ledger.begin_time_us,
+                ledger.begin_given,
+                ledger.last_id,
+                ledger.last_time_us,
+                ledger.complete_through_id,
+                ledger.complete_through_time_us,
+                ledger.stored,
+                ledger.pruned_to_id,
+                ledger.pruned_before_us,
+            ),
+        )
+
+    def _prune_symbol(self, ledger: SymbolLedger, max_age_us: int) -> int:
+        self._find_times(ledger)
+        through, through_us = ledger.complete_through_id, ledger.complete_through_time_us
+        if through is None or through_us is None or ledger.last_time_us is None:
+            return 0
+        # Whole hours, so that no bar that stays is cut in two.
+        hour_us = LADDER[-1] * US_PER_S
+        cutoff_us = min(ledger.last_time_us - max_age_us, through_us) // hour_us * hour_us
+        if cutoff_us > ledger.pruned_before_us:
+            first_kept = self._bars.lowest_id_since(ledger.symbol, cutoff_us)
+            kept_from = through + 1 if first_kept is None else min(first_kept, through + 1)
+            ledger.pruned_to_id = max(ledger.pruned_to_id, kept_from)
+            ledger.pruned_before_us = cutoff_us
+            self._touched[ledger.symbol] = ledger
+        trades = self._connection.execute(
+            "DELETE FROM trades WHERE symbol = ? AND id IN "
+            "(SELECT id FROM trades WHERE symbol = ? AND id < ? ORDER BY id LIMIT ?)",
+            (ledger.symbol, ledger.symbol, ledger.pruned_to_id, _PRUNE_ROWS),
+        ).rowcount
+        return trades + self._bars.prune_seconds(ledger.symbol, ledger.pruned_before_us, _PRUNE_ROWS)
+
+
+def _rows(symbol: str, trades: Sequence[AggTrade]) -> list[tuple[str, int, str, str, int, int, int, bool]]:
+    # `time_us` written out: as a property it costs a call per trade here.
+    return [
+        (
+            symbol,
+            t.id,
+            t.price,
+            t.quantity,
+            t.first_id,
+            t.last_id,
+            t.time if t.time >= FIRST_MICROSECOND_STAMP else t.time * 1000,
+            t.buyer_is_maker,
+        )
+        for t in trades
+    ]

@@ -1,6 +1,6 @@
 """Between engine and dashboards: messages, their version, and a link over a Unix socket."""
 
-from .base import EngineLink, LinkState
+from .base import EngineLink, LinkState, LinkStatus
 from .messages import (
     PROTOCOL_VERSION,
     Ack,
@@ -21,6 +21,7 @@ __all__ = [
     "EngineLink",
     "EngineUnavailable",
     "LinkState",
+    "LinkStatus",
     "SaveResult",
     "SettingField",
     "SettingProblem",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Protocol
 
-from ..telemetry import EngineSnapshot
+from ..telemetry import Clock, EngineSnapshot
 from .messages import Ack, CommandName
 
 
@@ -58,3 +58,46 @@ class EngineLink(Protocol):
     async def close(self) -> None:
         """Detach; the engine goes on (a LocalLink stops its engine). Idempotent."""
         ...
+
+
+class LinkStatus:
+    """The part of a link that a dashboard reads: its state and the newest snapshot. Links inherit it and set the fields."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._state = LinkState.STARTING
+        self._detail = ""
+        self._exit_code: int | None = None
+        self._name = ""
+        self._snapshot: EngineSnapshot | None = None
+        self._arrived = 0.0
+
+    @property
+    def state(self) -> LinkState:
+        return self._state
+
+    @property
+    def detail(self) -> str:
+        return self._detail
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._exit_code
+
+    @property
+    def engine_name(self) -> str:
+        return self._name
+
+    @property
+    def snapshot(self) -> EngineSnapshot | None:
+        return self._snapshot
+
+    @property
+    def snapshot_age_s(self) -> float | None:
+        return None if self._snapshot is None else self._clock.monotonic() - self._arrived
+
+    def _take(self, snapshot: EngineSnapshot) -> None:
+        self._snapshot, self._arrived = snapshot, self._clock.monotonic()
+
+    def _fail(self, detail: str, exit_code: int | None = None) -> None:
+        self._state, self._detail, self._exit_code = LinkState.FAILED, detail, exit_code

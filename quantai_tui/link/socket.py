@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot
-from .base import LinkState
+from ..telemetry import SYSTEM_CLOCK, Clock
+from .base import LinkState, LinkStatus
 from .frames import FrameError, encode, read_from_engine
 from .messages import PROTOCOL_VERSION, Ack, Command, CommandName, Hello, Refused, Sample, Watch, Welcome
 
@@ -28,7 +28,7 @@ class EngineUnavailable(Exception):
         self.exit_code = exit_code
 
 
-class SocketLink:
+class SocketLink(LinkStatus):
     """Attaches to the engine whose socket `find` yields, and attaches again when the connection breaks.
 
     `find` may wait for an engine that is being started; it raises `EngineUnavailable` when there will be none.
@@ -42,44 +42,14 @@ class SocketLink:
         period_s: float = 0.25,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        super().__init__(clock)
         self._find = find
         self._client = client
         self._period_s = period_s
-        self._clock = clock
-        self._state = LinkState.STARTING
-        self._detail = ""
-        self._name = ""
-        self._snapshot: EngineSnapshot | None = None
-        self._arrived = 0.0
-        self._exit_code: int | None = None
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Ack]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def state(self) -> LinkState:
-        return self._state
-
-    @property
-    def detail(self) -> str:
-        return self._detail
-
-    @property
-    def exit_code(self) -> int | None:
-        return self._exit_code
-
-    @property
-    def engine_name(self) -> str:
-        return self._name
-
-    @property
-    def snapshot(self) -> EngineSnapshot | None:
-        return self._snapshot
-
-    @property
-    def snapshot_age_s(self) -> float | None:
-        return None if self._snapshot is None else self._clock.monotonic() - self._arrived
 
     async def start(self) -> None:
         if self._task is None:
@@ -113,14 +83,12 @@ class SocketLink:
                 path = await self._find()
                 reader, writer = await asyncio.open_unix_connection(str(path))
             except EngineUnavailable as gone:
-                self._detail, self._exit_code = gone.detail, gone.exit_code
-                self._state = LinkState.FAILED
+                self._fail(gone.detail, gone.exit_code)
                 return
             except OSError as error:
                 lost_since = self._clock.monotonic() if lost_since is None else lost_since
                 if self._clock.monotonic() - lost_since > _LOST_LIMIT_S:
-                    self._detail = f"the engine cannot be reached: {error.strerror or error}"
-                    self._state = LinkState.FAILED
+                    self._fail(f"the engine cannot be reached: {error.strerror or error}")
                     return
                 await self._clock.sleep(_RETRY_S)
                 continue
@@ -153,7 +121,7 @@ class SocketLink:
         while True:
             message = await read_from_engine(reader)
             if isinstance(message, Sample):
-                self._snapshot, self._arrived = message.snapshot, self._clock.monotonic()
+                self._take(message.snapshot)
             elif isinstance(message, Ack):
                 waiting = self._waiting.get(message.id)
                 if waiting is not None and not waiting.done():

@@ -78,17 +78,17 @@ class Commands:
         return True, await self._engine.training.reset_scaler(), None
 
     async def _describe(self) -> Answer:
-        return True, "", msgspec.to_builtins(self._engine.desk.form())
+        return True, "", _plain(self._engine.desk.form())
 
     async def _validate(self, values: dict[str, str]) -> Answer:
-        return True, "", msgspec.to_builtins(self._engine.desk.check(values))
+        return True, "", _plain(self._engine.desk.check(values))
 
     async def _save(self, values: dict[str, str], revision: str) -> Answer:
         result, changed = self._engine.desk.save(values, revision)
         if not result.saved:
-            return False, "nothing was written", msgspec.to_builtins(result)
+            return False, "nothing was written", _plain(result)
         done = await self._apply(changed)
-        return True, "saved", msgspec.to_builtins(msgspec.structs.replace(result, applied=result.applied | done))
+        return True, "saved", _plain(msgspec.structs.replace(result, applied=result.applied | done))
 
     async def _apply(self, changed: frozenset[str]) -> dict[str, str]:
         """Bring the running engine up to the saved settings; returns what was done, where only doing it could tell."""
@@ -104,3 +104,8 @@ class Commands:
     async def _stop(self) -> Answer:
         self._engine.request_stop()
         return True, "the engine stops", None
+
+
+def _plain(value: Any) -> Any:
+    """As it comes out at the other end of a socket, lists for tuples and all, so that a LocalLink gives the same."""
+    return msgspec.json.decode(msgspec.json.encode(value))

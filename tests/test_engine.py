@@ -1,0 +1,272 @@
+"""The engine as its commands and snapshots show it, with a real embedded exchange, a real store and a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from quantai_tui.cli.options import Wanted
+from quantai_tui.engine.engine import Engine, StartError
+from quantai_tui.engine.linger import logout_warning
+from quantai_tui.engine.local import LocalLink
+from quantai_tui.link import Command, CommandName, LinkState
+from quantai_tui.settings import default_config_path
+from quantai_tui.telemetry import (
+    AlertBook,
+    EngineSnapshot,
+    StreamSnapshot,
+    StreamState,
+    TrainingSnapshot,
+    TrainingState,
+)
+
+QUIET = ("TRAIN_AUTOSTART=False",)  # most of these need no torch
+
+
+async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def demo_engine(*overrides: str, **options: bool) -> Engine:
+    return Engine(Wanted("demo", seed=3).source(), overrides=overrides, **options)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    engine = demo_engine(*QUIET)
+    await engine.start()
+    await until(lambda: engine.snapshot().stream.state is StreamState.LIVE)
+    yield engine
+    await engine.stop()
+
+
+async def ask(engine: Engine, name: CommandName, **args: object) -> tuple[bool, str, object]:
+    ack = await engine.execute(Command(1, name, args))
+    return ack.ok, ack.message, ack.data
+
+
+async def test_a_demo_engine_goes_live_and_fetches_history(engine: Engine) -> None:
+    def symbol_is_stored() -> bool:
+        symbol = engine.snapshot().stream.symbols.get("ETHUSDT")
+        return symbol is not None and symbol.stored > 0 and symbol.missing == 0
+
+    await until(symbol_is_stored)
+    await until(lambda: engine.snapshot().stream.rtt_ms.last is not None)
+    await until(lambda: any("warm start: 1500 bars" in line for line in engine.snapshot().log))
+    snapshot = engine.snapshot()
+    assert snapshot.mode == "demo"
+    assert "synthetic" in snapshot.note
+    assert snapshot.stream.tls_version == "TLSv1.3"
+    assert snapshot.replay_progress is None
+
+
+async def test_disconnect_and_connect_are_answered_in_words_and_lose_nothing(engine: Engine) -> None:
+    await until(lambda: engine.snapshot().stream.symbols["ETHUSDT"].stored > 0)
+    done, message, _ = await ask(engine, CommandName.DISCONNECT)
+    assert done
+    assert "disconnected" in message
+    await until(lambda: engine.snapshot().stream.state is StreamState.IDLE)
+    before = engine.snapshot().stream.symbols["ETHUSDT"].last_id
+    assert before is not None
+    assert (await ask(engine, CommandName.CONNECT))[0]
+    await until(lambda: (engine.snapshot().stream.symbols["ETHUSDT"].last_id or 0) > before)
+    await until(lambda: engine.snapshot().stream.symbols["ETHUSDT"].missing == 0)
+    await engine.store.flush()
+    position = await engine.store.position("ETHUSDT")
+    assert position.begin_id is not None
+    assert position.complete_through_id is not None
+    assert position.stored == position.complete_through_id - position.begin_id + 1
+
+
+async def test_a_command_with_wrong_arguments_is_refused_and_hurts_nothing(engine: Engine) -> None:
+    done, message, _ = await ask(engine, CommandName.RECONNECT, now=True)
+    assert not done
+    assert "arguments" in message
+    assert (await ask(engine, CommandName.RECONNECT))[0]
+
+
+async def test_without_a_worker_a_scaler_reset_says_so(engine: Engine) -> None:
+    done, message, _ = await ask(engine, CommandName.SCALER_RESET)
+    assert not done
+    assert "worker is not up" in message
+
+
+async def test_saved_settings_are_checked_written_logged_and_applied(engine: Engine) -> None:
+    done, _, form = await ask(engine, CommandName.SETTINGS_DESCRIBE)
+    assert done
+    assert isinstance(form, dict)
+    fields = {field["name"]: field for field in form["fields"]}
+    assert fields["SYMBOLS"]["locked"]
+    assert fields["TRAIN_AUTOSTART"]["locked"] == "fixed by --set TRAIN_AUTOSTART"
+    assert not fields["WS_PING_INTERVAL"]["locked"]
+
+    _, _, problems = await ask(engine, CommandName.SETTINGS_VALIDATE, values={"WS_RECONNECT_MAX_DELAY": "0.1"})
+    assert problems == [{"name": "WS_RECONNECT_MAX_DELAY", "message": "must be at least WS_RECONNECT_INITIAL_DELAY"}]
+    refused, _, result = await ask(
+        engine, CommandName.SETTINGS_SAVE, values={"WS_PING_INTERVAL": "soon"}, revision=form["revision"]
+    )
+    assert not refused
+    assert not default_config_path().exists()
+
+    reconnects = engine.snapshot().stream.reconnects
+    values = {"WS_PING_INTERVAL": "0.2", "LOG_LEVEL": "DEBUG"}
+    saved, _, result = await ask(engine, CommandName.SETTINGS_SAVE, values=values, revision=form["revision"])
+    assert saved
+    assert isinstance(result, dict)
+    assert result["applied"] == {"WS_PING_INTERVAL": "stream reconnects", "LOG_LEVEL": "live now"}
+    assert "WS_PING_INTERVAL = 0.2" in default_config_path().read_text()
+    await until(lambda: engine.snapshot().stream.reconnects > reconnects or engine.snapshot().stream.uptime_s < 5)
+    await until(lambda: engine.snapshot().stream.state is StreamState.LIVE)
+    assert logging.getLogger("quantai_tui").level == logging.DEBUG
+    assert "setting WS_PING_INTERVAL: 5.0 -> 0.2" in engine.folder.log.read_text()
+
+    again, _, result = await ask(engine, CommandName.SETTINGS_SAVE, values={"LOG_LEVEL": "INFO"}, revision=form["revision"])
+    assert not again
+    assert isinstance(result, dict)
+    assert "DEBUG" in result["conflict_text"]
+    assert "INFO" in result["proposed_text"]
+
+
+async def test_stack_traces_go_to_the_log_and_never_to_the_screen(engine: Engine) -> None:
+    try:
+        raise RuntimeError("boom")
+    except RuntimeError:
+        logging.getLogger("quantai_tui.engine").exception("something failed")
+    assert any("something failed" in line for line in engine.snapshot().log)
+    assert not any("Traceback" in line or "boom" in line for line in engine.snapshot().log)
+    assert "RuntimeError: boom" in engine.folder.log.read_text()
+
+
+async def test_a_stopped_engine_leaves_no_write_ahead_log_no_socket_and_no_child() -> None:
+    engine = demo_engine(*QUIET)
+    await engine.start()
+    await until(lambda: engine.snapshot().stream.state is StreamState.LIVE)
+    exchange = engine.exchange_pid
+    assert exchange is not None
+    socket = Path(engine.entry().socket)
+    assert socket.exists()
+    await engine.stop()
+    await engine.stop()
+    assert not socket.exists()
+    assert not Path(f"/proc/{exchange}").exists()
+    assert sorted(path.name for path in engine.folder.path.glob("market.sqlite3*")) == ["market.sqlite3"]
+
+
+async def test_one_engine_per_folder_and_bad_input_are_start_errors(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="WS_PING_INTERVAL = -1"):
+        demo_engine("WS_PING_INTERVAL=-1")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match="cannot be written"):
+        await demo_engine(f"DATA_DIR={tmp_path / 'file' / 'below'}").start()
+    first = demo_engine(*QUIET)
+    await first.start()
+    try:
+        with pytest.raises(StartError, match="demo-3 is running already") as caught:
+            await demo_engine(*QUIET).start()
+        assert caught.value.entry is not None
+    finally:
+        await first.stop()
+
+
+async def test_a_local_link_starts_and_stops_its_engine() -> None:
+    async def build() -> Engine:
+        return demo_engine(*QUIET)
+
+    link = LocalLink(build, period_s=0.1)
+    await link.start()
+    try:
+        await until(lambda: link.snapshot is not None and link.snapshot.stream.state is StreamState.LIVE)
+        assert link.state is LinkState.ATTACHED
+        assert link.engine_name == "demo-3"
+        assert (await link.command(CommandName.STOP)).ok
+        await until(lambda: link.state is LinkState.FAILED)
+    finally:
+        await link.close()
+
+
+async def test_a_local_link_says_why_its_engine_did_not_start() -> None:
+    async def build() -> Engine:
+        return demo_engine("LOG_LEVEL=loud")
+
+    link = LocalLink(build)
+    await link.start()
+    await until(lambda: link.state is LinkState.FAILED)
+    assert "LOG_LEVEL = loud" in link.detail
+    assert link.exit_code == 2
+    await link.close()
+
+
+def headless(*arguments: str, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "quantai_tui", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=within_s, check=False)
+
+
+def test_a_venue_that_cannot_be_reached_ends_a_headless_run_with_3() -> None:
+    unreachable = ["EXCHANGE_WS_URL=wss://127.0.0.1:1", "EXCHANGE_REST_URL=https://127.0.0.1:1"]
+    few = ["WS_RECONNECT_INITIAL_DELAY=0.1", "WS_RECONNECT_MAX_RETRIES=2", "TRAIN_AUTOSTART=False"]
+    done = headless("--headless", *(f"--set={setting}" for setting in unreachable + few))
+    assert done.returncode == 3
+    assert "failed for good" in done.stderr
+    assert "Nothing listens there" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_that_cannot_run_ends_a_headless_run_with_4() -> None:
+    done = headless("demo", "--headless", "--set=TRAIN_DEVICE=cuda:63")
+    assert done.returncode == 4
+    assert "training failed for good" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nobody_is_warned_of_logout_without_reason(tmp_path: Path) -> None:
+    assert logout_warning(tmp_path) == ""
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    assert logout_warning(tmp_path) == ""
+    drop_ins = tmp_path / "etc/systemd/logind.conf.d"
+    drop_ins.mkdir(parents=True)
+    (tmp_path / "etc/systemd/logind.conf").write_text("[Login]\n#KillUserProcesses=yes\n")
+    assert logout_warning(tmp_path) == ""
+    (drop_ins / "10-kill.conf").write_text("[Login]\nKillUserProcesses=yes\n")
+    assert "enable-linger" in logout_warning(tmp_path)
+    (drop_ins / "20-spare.conf").write_text("[Login]\nKillUserProcesses=no\n")
+    assert logout_warning(tmp_path) == ""
+
+
+def snapshot_with(**training: object) -> EngineSnapshot:
+    return EngineSnapshot(time=time.time(), training=TrainingSnapshot(state=TrainingState.TRAINING, **training))  # type: ignore[arg-type]
+
+
+def test_an_alert_stands_until_its_lower_threshold_and_keeps_its_time() -> None:
+    book = AlertBook(silence_s=600)
+    assert book.evaluate(snapshot_with(overflow_rate=0.19)) == ()
+    (raised,) = book.evaluate(snapshot_with(overflow_rate=0.21))
+    (still,) = book.evaluate(snapshot_with(overflow_rate=0.16))
+    assert (raised.key, still.since) == ("overflow-rate", raised.since)
+    assert book.evaluate(snapshot_with(overflow_rate=0.14)) == ()
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "key"),
+    [
+        (EngineSnapshot(stream=StreamSnapshot(state=StreamState.LIVE, failed_last_5min=3)), "reconnects"),
+        (EngineSnapshot(stream=StreamSnapshot(state=StreamState.LIVE, last_message_age_s=601.0)), "silence"),
+        (EngineSnapshot(stream=StreamSnapshot(ssl_errors=2, attempts_total=10)), "ssl-errors"),
+        (EngineSnapshot(stream=StreamSnapshot(state=StreamState.FAILED)), "stream-failed"),
+        (snapshot_with(scale=100000.0, scale_cap=100000.0), "scale-at-cap"),
+        (snapshot_with(consecutive_overflow=5), "overflow-run"),
+        (snapshot_with(nonfinite_loss=1), "nonfinite"),
+        (EngineSnapshot(training=TrainingSnapshot(state=TrainingState.FAILED)), "worker-failed"),
+    ],
+)
+def test_each_rule_raises_its_alert_and_a_quiet_engine_none(snapshot: EngineSnapshot, key: str) -> None:
+    assert key in {alert.key for alert in AlertBook(silence_s=600).evaluate(snapshot)}
+    assert AlertBook(silence_s=600).evaluate(EngineSnapshot()) == ()

@@ -61,7 +61,7 @@ async def test_a_demo_engine_goes_live_and_fetches_history(engine: Engine) -> No
 
     await until(symbol_is_stored)
     await until(lambda: engine.snapshot().stream.rtt_ms.last is not None)
-    await until(lambda: any("warm start: 1500 bars" in line for line in engine.snapshot().log))
+    await until(lambda: any("warm start: 6000 bars" in line for line in engine.snapshot().log))
     snapshot = engine.snapshot()
     assert snapshot.mode == "demo"
     assert "synthetic" in snapshot.note
@@ -106,7 +106,7 @@ async def test_saved_settings_are_checked_written_logged_and_applied(engine: Eng
     assert isinstance(form, dict)
     fields = {field["name"]: field for field in form["fields"]}
     assert fields["SYMBOLS"]["locked"]
-    assert fields["TRAIN_AUTOSTART"]["locked"] == "fixed by --set TRAIN_AUTOSTART"
+    assert fields["TRAIN_AUTOSTART"]["locked"] == "--set TRAIN_AUTOSTART"
     assert not fields["WS_PING_INTERVAL"]["locked"]
 
     _, _, problems = await ask(engine, CommandName.SETTINGS_VALIDATE, values={"WS_RECONNECT_MAX_DELAY": "0.1"})

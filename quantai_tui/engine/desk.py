@@ -80,7 +80,7 @@ class SettingsDesk:
                     value=as_text(getattr(self.settings, info.name)),
                     default=info.default,
                     source=origin.text,
-                    locked=f"fixed by {origin.text}" if origin.locks_file else "",
+                    locked=origin.text if origin.locks_file else "",
                 )
             )
         return SettingsForm(str(self.path), file.revision, tuple(fields))

@@ -71,7 +71,7 @@ class Engine:
         self._clock = clock
         self._rng = rng or random.Random()
         try:
-            layers = Layers(overrides=overrides, mode_defaults=source.mode_defaults, forced=source.forced, forced_by=source.note)
+            layers = Layers(overrides=overrides, mode_defaults=source.mode_defaults, forced=source.forced)
             self.desk = SettingsDesk(config_path, layers)
         except SettingsProblems as problems:
             raise StartError(str(problems)) from problems

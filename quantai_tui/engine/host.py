@@ -41,28 +41,38 @@ def _signals(stop: Callable[[], object], *, detached: bool) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
+def _stopper(engine: Engine, starting: asyncio.Task[None]) -> Callable[[], None]:
+    """What a signal does, at any moment and however often: a second one must not cut short the cleaning up after the first."""
+
+    def stop() -> None:
+        engine.request_stop()
+        if not starting.cancelling():
+            starting.cancel()
+
+    return stop
+
+
 async def serve(build: Callable[[], Engine], ready_fd: int | None) -> int:
     """Run an engine until it is asked to stop. `ready_fd`: where its starter waits for a `Report`."""
     detached = ready_fd is not None
     try:
         engine = build()
-        started = asyncio.create_task(engine.start())
-        with _signals(started.cancel, detached=detached):
-            await started
+        starting = asyncio.create_task(engine.start())
+        with _signals(_stopper(engine, starting), detached=detached):
+            await starting
+            if detached:
+                _redirect_output(engine.folder.path / "engine.out")
+            _report(ready_fd, Report(engine.entry()))
+            if not detached:
+                print(f"engine {engine.name} runs (pid {os.getpid()}); see it with 'quantai-tui attach {engine.name}'", flush=True)
+            await engine.wait_stop_requested()
+            await engine.stop()
     except StartError as error:
         _report(ready_fd, Report(error.entry, str(error), error.exit_code))
         print(f"quantai-tui: {error}", file=sys.stderr)
         return error.exit_code
     except asyncio.CancelledError:
         return EXIT_OK
-    with _signals(engine.request_stop, detached=detached):
-        if detached:
-            _redirect_output(engine.folder.path / "engine.out")
-        _report(ready_fd, Report(engine.entry()))
-        if not detached:
-            print(f"engine {engine.name} runs (pid {os.getpid()}); see it with 'quantai-tui attach {engine.name}'", flush=True)
-        await engine.wait_stop_requested()
-        await engine.stop()
     return EXIT_STORE_FAILED if engine.store.failure is not None else EXIT_OK
 
 
@@ -86,23 +96,22 @@ async def headless(build: Callable[[], Engine], *, as_json: bool, for_s: float |
     """Run an engine without a dashboard, a status line a second, until it is done, failed, timed out or told to stop."""
     try:
         engine = build()
-        started = asyncio.create_task(engine.start())
-        with _signals(started.cancel, detached=False):
-            await started
+        starting = asyncio.create_task(engine.start())
+        with _signals(_stopper(engine, starting), detached=False):
+            await starting
+            try:
+                return await _print_until_done(engine, as_json, for_s, out)
+            except BrokenPipeError:
+                # Whoever read our lines has left. Python would complain once more when it flushes at exit.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+                return EXIT_OK
+            finally:
+                await engine.stop()
     except StartError as error:
         print(f"quantai-tui: {error}", file=sys.stderr)
         return error.exit_code
     except asyncio.CancelledError:
         return EXIT_OK
-    with _signals(engine.request_stop, detached=False):
-        try:
-            return await _print_until_done(engine, as_json, for_s, out)
-        except BrokenPipeError:
-            # Whoever read our lines has left. Python would complain once more when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-            return EXIT_OK
-        finally:
-            await engine.stop()
 
 
 async def _print_until_done(engine: Engine, as_json: bool, for_s: float | None, out: TextIO) -> int:

@@ -41,6 +41,7 @@ def demo(seed: int, exchange_command: ExchangeCommand) -> Source:
         exchange_command=exchange_command,
         mode_defaults={
             "BAR_INTERVAL": "1s",
+            "WARMUP_BARS": "6000",  # fewer, and even ten thousand parameters learn them by heart within minutes
             # 10 ms a step on one core instead of 29, and twenty of them a second: a demo should not heat a laptop.
             "TRAIN_WINDOW": "16",
             "TRAIN_BATCH_SIZE": "32",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import json
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -102,10 +103,13 @@ class MemorySink:
         self.gate = asyncio.Event()
         self.gate.set()
         self.refuse = 0
+        self.stuck = False
         self.start = LedgerPosition()
 
     async def append(self, symbol: str, trades: Sequence[AggTrade]) -> None:
+        self.stuck = not self.gate.is_set()
         await self.gate.wait()
+        self.stuck = False
         if self.refuse:
             self.refuse -= 1
             raise OSError(28, "No space left on device")
@@ -142,7 +146,7 @@ class ScriptedExchange:
         self.ca_file = folder / "ca.pem"
         authority.cert_pem.write_to_path(self.ca_file)
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self._tls)
+        authority.issue_cert("localhost").configure_cert(self._tls)
         self._server = None
         self._runner: web.AppRunner | None = None
         self.ws_port = self.rest_port = 0
@@ -263,7 +267,7 @@ class ScriptedExchange:
                     await connection.send(self.refusal, text=True)
                 elif self.acks:
                     self.subscribed.add(connection)
-                    await connection.send('{"result":null,"id":%s}' % str(message).rpartition('"id":')[2].rstrip("}"))
+                    await connection.send(json.dumps({"result": None, "id": json.loads(message)["id"]}))
         except ConnectionClosed:
             return
         finally:
@@ -280,9 +284,14 @@ class ScriptedExchange:
     async def _agg_trades(self, request: web.Request) -> web.Response:
         if (answer := self._scripted_answer(request)) is not None:
             return answer
-        start, limit = max(int(request.query["fromId"]), self.rest_keeps_from), int(request.query["limit"])
-        rows = [t for t in self.trades if t.id >= start and t.id not in self.venue_lacks and t.symbol == request.query["symbol"]]
-        return web.Response(body=encode_agg_trades(rows[:limit]), headers=self.rest_headers, content_type="application/json")
+        limit = int(request.query["limit"])
+        rows = [t for t in self.trades if t.id not in self.venue_lacks and t.symbol == request.query["symbol"]]
+        if "fromId" in request.query:
+            start = max(int(request.query["fromId"]), self.rest_keeps_from)
+            rows = [t for t in rows if t.id >= start][:limit]
+        else:
+            rows = rows[-limit:]
+        return web.Response(body=encode_agg_trades(rows), headers=self.rest_headers, content_type="application/json")
 
     async def _time(self, request: web.Request) -> web.Response:
         return self._scripted_answer(request) or web.json_response({"serverTime": self.now_ms})

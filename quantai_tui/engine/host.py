@@ -64,7 +64,9 @@ async def serve(build: Callable[[], Engine], ready_fd: int | None) -> int:
                 _redirect_output(engine.folder.path / "engine.out")
             _report(ready_fd, Report(engine.entry()))
             if not detached:
-                print(f"engine {engine.name} runs (pid {os.getpid()}); see it with 'quantai-tui attach {engine.name}'", flush=True)
+                print(
+                    f"engine {engine.name} runs (pid {os.getpid()}); see it with 'quantai-tui attach {engine.name}'", flush=True
+                )
             await engine.wait_stop_requested()
             await engine.stop()
     except StartError as error:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import msgspec
 
 from ..link import EngineUnavailable
 from .logs import last_lines
-from .places import PlaceError, state_root
+from .places import PlaceError
 from .registry import Entry, running
 
 _TAIL_LINES = 12
+_TAIL_BYTES = 16_384
 _READY_WITHIN_S = 90.0  # the embedded exchange may have a large archive to read first
 
 
@@ -34,17 +36,19 @@ class EngineProcess:
     def __init__(self, serve_arguments: Sequence[str]) -> None:
         """Starts at once. Raises PlaceError when there is nowhere to write its first words to."""
         try:
-            state_root().mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._first_words = state_root() / f"start-{os.getpid()}.log"
-            errors = self._first_words.open("wb")
+            self._first_words = tempfile.TemporaryFile()  # noqa: SIM115 - ours until `forget`; nameless, so it cannot be left behind
         except OSError as error:
-            raise PlaceError(f"{state_root()} cannot be written: {error.strerror or error}. Set XDG_STATE_HOME.") from error
+            raise PlaceError(f"no temporary file can be made: {error.strerror or error}. Set TMPDIR.") from error
         read_end, write_end = os.pipe()
         command = [sys.executable, "-m", "quantai_tui", "serve", "--ready-fd", str(write_end), *serve_arguments]
-        with errors:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, pass_fds=(write_end,), start_new_session=True
-            )
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._first_words,
+            stderr=self._first_words,
+            pass_fds=(write_end,),
+            start_new_session=True,
+        )
         os.close(write_end)
         self._report_end: int | None = read_end
         self._entry: Entry | None = None
@@ -71,22 +75,26 @@ class EngineProcess:
         try:
             line = await asyncio.wait_for(reader.readline(), _READY_WITHIN_S)
         except TimeoutError:
-            raise EngineUnavailable(
-                _with_tail(f"the engine was not ready within {_READY_WITHIN_S:.0f} s", self._first_words)
-            ) from None
+            raise EngineUnavailable(self._with_first_words(f"the engine was not ready within {_READY_WITHIN_S:.0f} s")) from None
         finally:
             transport.close()
         if not line:
             code = await asyncio.to_thread(self._process.wait)
-            raise EngineUnavailable(_with_tail(f"the engine did not start (exit {code})", self._first_words))
+            raise EngineUnavailable(self._with_first_words(f"the engine did not start (exit {code})"))
         report = msgspec.json.decode(line, type=Report)
-        self._first_words.unlink(missing_ok=True)
         if report.entry is None:
             raise EngineUnavailable(report.error, report.exit_code)
         self._entry = report.entry
 
+    def _with_first_words(self, text: str) -> str:
+        handle = self._first_words.fileno()
+        # pread: the engine writes on at the position that we share with it.
+        said = os.pread(handle, _TAIL_BYTES, max(0, os.fstat(handle).st_size - _TAIL_BYTES)).decode("utf-8", "replace")
+        return "\n".join([text, *said.splitlines()[-_TAIL_LINES:]])
+
     def forget(self) -> None:
         """Let go of what belongs to starting; the engine goes on."""
+        self._first_words.close()
         if self._report_end is not None:
             os.close(self._report_end)
             self._report_end = None

@@ -26,7 +26,7 @@ def data_root(setting: str) -> Path:
 
 
 def state_root() -> Path:
-    """What belongs to the user and not to one engine: the registry of running engines, start-up logs."""
+    """What belongs to the user and not to one engine: the registry of running engines, a dashboard's crash report."""
     return platformdirs.user_state_path(_APP, appauthor=False)
 
 

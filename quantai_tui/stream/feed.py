@@ -1,0 +1,207 @@
+"""What is known of each symbol: its ledger, its last price, its rate, and the one way into the sink."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+
+from ..market.trades import AggTrade
+from ..telemetry import SYSTEM_CLOCK, Clock, SymbolSnapshot
+from .failures import one_line
+from .ledger import Observed, Outcome, Span, SymbolLedger
+from .sink import TradeSink
+
+log = logging.getLogger("quantai_tui.stream")
+
+INITIAL_BACKFILL = "history before the first live trade"
+_RATE_WINDOW_S = 5.0
+_RETRY_SINK_S = 1.0
+
+
+class RateMeter:
+    """Events per second over the last five seconds, fed in batches."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since = clock.monotonic()
+        self._batches: deque[tuple[float, int]] = deque(maxlen=512)
+
+    def add(self, count: int) -> None:
+        self._batches.append((self._clock.monotonic(), count))
+
+    def per_second(self) -> float | None:
+        """None until a whole second has been seen."""
+        now = self._clock.monotonic()
+        span = min(_RATE_WINDOW_S, now - self._since)
+        if span < 1.0:
+            return None
+        return sum(count for at, count in self._batches if at > now - span) / span
+
+
+class SymbolFeed:
+    """One symbol as it stands.
+
+    `cause` is why the next gap, should one show, will have come about. Ids below `exempt_below` are history that was asked for:
+    the age limit of repairs does not apply to them. `seeded` is False while the beginning of the ledger is still to be asked for.
+    """
+
+    __slots__ = (
+        "cause",
+        "exempt_below",
+        "gap_note",
+        "last_time_us",
+        "ledger",
+        "meter",
+        "newest_gap",
+        "price",
+        "quiet",
+        "seeded",
+        "symbol",
+    )
+
+    def __init__(self, symbol: str, ledger: SymbolLedger, clock: Clock, *, seeded: bool = True) -> None:
+        self.symbol = symbol
+        self.ledger = ledger
+        self.meter = RateMeter(clock)
+        self.price: str | None = None
+        self.last_time_us: int | None = None
+        self.cause = ""
+        self.quiet = True  # no live trade yet on the present connection
+        self.exempt_below = 0
+        self.seeded = seeded
+        self.newest_gap: tuple[str, str] | None = None
+        self.gap_note = ""
+
+    def snapshot(self) -> SymbolSnapshot:
+        ledger = self.ledger
+        return SymbolSnapshot(
+            last_id=ledger.last_id if ledger.stored else None,
+            complete_through_id=ledger.complete_through_id,
+            stored=ledger.stored,
+            missing=ledger.missing,
+            repaired=ledger.repaired,
+            duplicates=ledger.duplicates,
+            venue_holes=ledger.venue_holes,
+            unrecoverable=ledger.unrecoverable,
+            gaps=len(ledger.gaps),
+            gap_note=self.gap_note,
+            price=self.price,
+            last_trade_time=None if self.last_time_us is None else self.last_time_us / 1e6,
+            trades_per_s=self.meter.per_second(),
+        )
+
+
+class Feeds:
+    """All symbols, and the one way by which trades and gaps get into the sink: gaps first, then what came after them.
+
+    In that order a crash in between leaves a gap on record too many, never one too few.
+    """
+
+    def __init__(self, sink: TradeSink, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._feeds: dict[str, SymbolFeed] = {}
+        self.sink_error = ""
+
+    def __iter__(self) -> Iterator[SymbolFeed]:
+        return iter(self._feeds.values())
+
+    def get(self, symbol: str) -> SymbolFeed | None:
+        return self._feeds.get(symbol)
+
+    async def load(self, symbols: Iterable[str], *, seed: bool) -> None:
+        """Read where the sink stands. With `seed`, a symbol of which it has nothing waits for its beginning to be asked for."""
+        for symbol in symbols:
+            if symbol in self._feeds:
+                continue
+            position = await self._sink.position(symbol)
+            fresh = position.begin_id is None
+            feed = SymbolFeed(symbol, SymbolLedger(position), self._clock, seeded=not (seed and fresh))
+            feed.cause = INITIAL_BACKFILL if seed and fresh else "the program was not running"
+            feed.exempt_below = max((gap.last_id + 1 for gap in position.gaps if gap.cause == INITIAL_BACKFILL), default=0)
+            self._feeds[symbol] = feed
+
+    def new_link(self, cause: str) -> None:
+        """A connection begins; gaps that its first trades show came about by `cause`."""
+        for feed in self._feeds.values():
+            feed.quiet = True
+            if cause and feed.cause != INITIAL_BACKFILL:
+                feed.cause = cause
+
+    async def take_live(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> bool:
+        """Store a live batch of one symbol. Returns whether it showed a gap."""
+        newest = trades[-1]
+        feed.price = newest.price
+        feed.last_time_us = newest.time_us
+        feed.meter.add(len(trades))
+        if feed.ledger.begin_id is None:
+            await self.begin(feed, trades[0].id, trades[0].time_us)
+        seen = feed.ledger.observe(trades)
+        cause = feed.cause
+        if feed.quiet:
+            feed.quiet = False
+            feed.cause = "ids skipped on a live link"
+        await self._store(feed, seen, cause)
+        return bool(seen.opened)
+
+    async def take_fetched(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> int:
+        """Store trades that were fetched over REST; those known already are dropped. Returns how many were new."""
+        seen = feed.ledger.observe(trades, repair=True)
+        if trades and (feed.last_time_us is None or trades[-1].time_us > feed.last_time_us):
+            feed.last_time_us = trades[-1].time_us
+            feed.price = trades[-1].price
+        await self._store(feed, seen, feed.cause)
+        return len(seen.accepted)
+
+    async def begin(self, feed: SymbolFeed, first_id: int, time_us: int) -> None:
+        """Let the ledger begin at `first_id`, or move its beginning back to there."""
+        gap = feed.ledger.begin(first_id)
+        await self._keep(self._sink.begin, feed.symbol, first_id, time_us)
+        if gap is not None:
+            await self._store(feed, Observed((), opened=[gap]), INITIAL_BACKFILL)
+
+    async def give_up(self, feed: SymbolFeed, span: Span, outcome: Outcome, why: str) -> None:
+        """Settle what is still missing in `span` as lost."""
+        for first, last in feed.ledger.settle(span[0], span[1], outcome):
+            feed.newest_gap = None  # a later "repaired" must not cover this up
+            feed.gap_note = f"{_count(first, last)}: {why}"
+            log.warning("%s: %s", feed.symbol, feed.gap_note)
+            await self._keep(self._sink.close_gap, feed.symbol, first, last, outcome.value)
+
+    async def _store(self, feed: SymbolFeed, seen: Observed, cause: str) -> None:
+        symbol, now = feed.symbol, self._clock.time()
+        for first, last in seen.opened:
+            if cause == INITIAL_BACKFILL:
+                feed.exempt_below = max(feed.exempt_below, last + 1)
+            stamp = datetime.fromtimestamp(now, UTC).strftime("%H:%M:%S")
+            feed.newest_gap = (_count(first, last), f"missing since {stamp} UTC: {cause}")
+            feed.gap_note = " ".join(feed.newest_gap)
+            log.info("%s: %s", symbol, feed.gap_note)
+            await self._keep(self._sink.add_gap, symbol, first, last, cause, now)
+        if seen.accepted:
+            await self._keep(self._sink.append, symbol, seen.accepted)
+        for first, last in seen.filled:
+            if not feed.ledger.missing and feed.newest_gap:
+                feed.gap_note = ", repaired, ".join(feed.newest_gap)
+                log.info("%s: %s", symbol, feed.gap_note)
+            await self._keep(self._sink.close_gap, symbol, first, last, Outcome.REPAIRED.value)
+
+    async def _keep(self, write: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Write, and if the sink refuses, write again until it does not: meanwhile reading stops, and nothing in hand is lost."""
+        while True:
+            try:
+                await write(*args)
+            except Exception as error:  # whatever the sink raises: it is shown, and tried again
+                if not self.sink_error:
+                    log.exception("the store refused a write; trying again every %g s", _RETRY_SINK_S)
+                self.sink_error = one_line(f"{type(error).__name__}: {error}")
+                await self._clock.sleep(_RETRY_SINK_S)
+            else:
+                self.sink_error = ""
+                return
+
+
+def _count(first: int, last: int) -> str:
+    return f"1 trade {first}" if first == last else f"{last - first + 1} trades {first}-{last}"

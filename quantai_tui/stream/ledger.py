@@ -1,0 +1,183 @@
+"""One symbol's ledger: which aggregate ids have come, which are missing, and up to where the record is whole. Does no I/O.
+
+The venue numbers a symbol's aggregate trades without holes, so that a jump in the ids is the only proof of loss there is, and a
+sure one. Nothing here knows of sockets or time: trades go in, and what must be stored, fetched or noted comes out.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ..market.idranges import IdRanges
+from ..market.trades import AggTrade
+from .sink import Position
+
+# Above this many separate gaps the nearest are joined: what lies between them is fetched a second time, and memory stays bounded.
+MAX_GAPS = 1024
+
+Span = tuple[int, int]  # first and last id, both included
+
+
+class Outcome(StrEnum):
+    """How a gap ended: its trades were fetched, the venue itself has no such ids, or they may not be had any more."""
+
+    REPAIRED = "repaired"
+    VENUE_HOLE = "venue_hole"
+    UNRECOVERABLE = "unrecoverable"
+
+
+@dataclass(slots=True)
+class Observed:
+    """What came of a batch: `accepted` is to be stored; `opened` are new gaps; `filled` are stretches of gaps that are gone."""
+
+    accepted: Sequence[AggTrade]
+    opened: list[Span] = field(default_factory=list)
+    filled: list[Span] = field(default_factory=list)
+
+
+class SymbolLedger:
+    """Continuity of one symbol's aggregate ids. Counters only rise; `missing` is the exception."""
+
+    __slots__ = (
+        "_gaps",
+        "begin_id",
+        "duplicates",
+        "last_id",
+        "late",
+        "max_gaps",
+        "missing",
+        "repaired",
+        "stored",
+        "unrecoverable",
+        "venue_holes",
+    )
+
+    def __init__(self, position: Position | None = None, *, max_gaps: int = MAX_GAPS) -> None:
+        self.max_gaps = max_gaps
+        self.begin_id = position.begin_id if position else None
+        self.last_id = position.last_id if position else None
+        self.stored = position.stored if position else 0
+        self._gaps = IdRanges(position.missing if position else ())
+        if self.begin_id is not None and self.last_id is None:
+            self.last_id = self.begin_id - 1
+        self.missing = sum(last - first + 1 for first, last in self._gaps)
+        self.repaired = self.duplicates = self.late = self.venue_holes = self.unrecoverable = 0
+
+    @property
+    def complete_through_id(self) -> int | None:
+        """Every id from the beginning to here has come or is settled as lost; None before the first."""
+        if self.begin_id is None or self.last_id is None:
+            return None
+        through = self.last_id if self._gaps.first is None else self._gaps.first - 1
+        return through if through >= self.begin_id else None
+
+    @property
+    def gaps(self) -> tuple[Span, ...]:
+        """The open gaps, lowest ids first."""
+        return tuple(self._gaps)
+
+    @property
+    def first_gap(self) -> Span | None:
+        return next(iter(self._gaps), None)
+
+    def begin(self, first_id: int) -> Span | None:
+        """Let the ledger begin at `first_id`. If it began later, the ids up to there become a gap, which is returned."""
+        if self.begin_id is None:
+            self.begin_id = first_id
+            self.last_id = first_id - 1
+            return None
+        if first_id >= self.begin_id:
+            return None
+        gap = (first_id, self.begin_id - 1)
+        self._open(gap)
+        self.begin_id = first_id
+        return gap
+
+    def observe(self, trades: Sequence[AggTrade], *, repair: bool = False) -> Observed:
+        """Take in trades of this symbol in the order they came, live or (`repair`) fetched.
+
+        A trade that fills a gap is accepted whenever it comes; one that is known already is dropped, and counted as a duplicate
+        if it came on the stream (a fetched page overlaps what is known by its nature).
+        """
+        if self.last_id is None and trades:
+            self.begin(trades[0].id)
+        start = expected = 0 if self.last_id is None else self.last_id + 1
+        for trade in trades:
+            if trade.id != expected:
+                break
+            expected += 1
+        else:
+            if trades:
+                self.last_id = expected - 1
+                self._count(len(trades), repair)
+            return Observed(trades)
+        in_order = expected - start
+        self.last_id = expected - 1
+        return self._observe_disorder(trades, in_order, repair)
+
+    def settle(self, first: int, last: int, outcome: Outcome) -> list[Span]:
+        """Give up what is still missing between two ids, as `outcome`. Returns the stretches that this concerned."""
+        spans = self._gaps.overlap(first, last)
+        count = sum(b - a + 1 for a, b in spans)
+        self._gaps.remove(first, last)
+        self.missing -= count
+        if outcome is Outcome.VENUE_HOLE:
+            self.venue_holes += count
+        else:
+            self.unrecoverable += count
+        return spans
+
+    def still_missing(self, first: int, last: int) -> list[Span]:
+        """The missing ids between two ids, as stretches."""
+        return self._gaps.overlap(first, last)
+
+    def _observe_disorder(self, trades: Sequence[AggTrade], in_order: int, repair: bool) -> Observed:
+        accepted = list(trades[:in_order])
+        result = Observed(accepted)
+        filled = IdRanges()
+        assert self.last_id is not None
+        last_id = self.last_id
+        for trade in trades[in_order:]:
+            if trade.id > last_id:
+                if trade.id > last_id + 1:
+                    result.opened += self._open((last_id + 1, trade.id - 1))
+                last_id = trade.id
+                accepted.append(trade)
+            elif self._gaps.overlap(trade.id, trade.id):
+                self._gaps.remove(trade.id, trade.id)
+                self.missing -= 1
+                filled.add(trade.id, trade.id)
+                accepted.append(trade)
+                self.late += not repair
+            elif not repair:
+                self.duplicates += 1
+        self.last_id = last_id
+        result.filled = list(filled)
+        self._count(len(accepted), repair)
+        return result
+
+    def _count(self, accepted: int, repair: bool) -> None:
+        self.stored += accepted
+        if repair:
+            self.repaired += accepted
+
+    def _open(self, gap: Span) -> list[Span]:
+        self._gaps.add(*gap)
+        self.missing += gap[1] - gap[0] + 1
+        return [gap, *self._bridge()]
+
+    def _bridge(self) -> list[Span]:
+        """If the gaps are too many, declare what lies between the nearest missing again; a quarter at a time, to stay rare."""
+        spans = list(self._gaps)
+        if len(spans) <= self.max_gaps:
+            return []
+        between = sorted((b[0] - a[1], a[1] + 1, b[0] - 1) for a, b in itertools.pairwise(spans))
+        bridged = [(first, last) for _, first, last in between[: max(1, self.max_gaps // 4)]]
+        for first, last in bridged:
+            self._gaps.add(first, last)
+            self.missing += last - first + 1
+            self.stored -= last - first + 1
+        return bridged

@@ -1,0 +1,224 @@
+"""Fetches what is missing, over REST, beside the live stream and never in its way.
+
+Ids are fetched in order from the lowest gap on. Each answer is evidence: an id that is absent although a later one was returned
+does not exist at the venue, or is not kept there any more; an id above the last one returned may just not have reached REST yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+from ..market.trades import AggTrade
+from ..telemetry import SYSTEM_CLOCK, Clock
+from .backoff import ExponentialBackoffReconnector
+from .config import BackfillStart, StreamConfig
+from .failures import Failure, Phase, classify
+from .feed import Feeds, SymbolFeed
+from .gate import Gate
+from .ledger import Outcome, Span
+from .rest import PAGE, RestClient
+from .tasks import until_first_ends
+
+log = logging.getLogger("quantai_tui.stream")
+
+# After going live, so long is waited for a trade to show by itself what is missing; then a quiet symbol is asked about.
+_QUIET_LOOK_S = 2.0
+_REST_BEHIND_S = 1.0
+_REST_BEHIND_LOOKS = 5
+_LONGEST_RETRY_S = 30.0
+
+
+class Repairer:
+    """Closes the gaps of all feeds. `wake` says that there may be one; `on_live` that a new connection delivers."""
+
+    def __init__(
+        self,
+        feeds: Feeds,
+        rest: RestClient,
+        gate: Gate,
+        config: StreamConfig,
+        *,
+        rng: random.Random,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._feeds = feeds
+        self._rest = rest
+        self._gate = gate
+        self._start: BackfillStart = config.backfill_start
+        self.max_age_h = config.backfill_max_age_h
+        self._clock = clock
+        self._backoff = ExponentialBackoffReconnector(
+            1.0, _LONGEST_RETRY_S, 2.0, max_retries=0, jitter=config.jitter, rng=rng, clock=clock
+        )
+        self._work = asyncio.Event()
+        self._new_link = asyncio.Event()
+        self._looks: dict[tuple[str, int], int] = {}
+        self._quiet_since: float | None = None
+        self.busy = False
+        self.last_failure: Failure | None = None
+
+    def wake(self) -> None:
+        self._work.set()
+
+    def on_live(self) -> None:
+        """A connection went live: see to open gaps, and soon to symbols that stay quiet, whose loss no live trade shows."""
+        self._quiet_since = self._clock.monotonic()
+        self._new_link.set()
+        self._work.set()
+
+    async def run(self) -> None:
+        """Work for ever."""
+        while True:
+            await self._wait_for_work()
+            self.busy = True
+            try:
+                await self._round()
+                self.last_failure = None
+                self._backoff.reset()
+            except Exception as error:  # noqa: BLE001 - whatever the network or the venue did: named, logged, and tried again
+                await self._rest_after(error)
+            finally:
+                self.busy = False
+
+    async def _wait_for_work(self) -> None:
+        if self._quiet_since is None:
+            await self._work.wait()
+        else:
+            left = self._quiet_since + _QUIET_LOOK_S - self._clock.monotonic()
+            await until_first_ends(self._clock.sleep(max(left, 0.0)), _is_set(self._work))
+        self._work.clear()
+
+    async def _rest_after(self, error: Exception) -> None:
+        failure = classify(error, Phase.REST)
+        self.last_failure = failure
+        self._backoff.on_reconnect_failure(failure)
+        if failure.min_wait_s:
+            self._gate.close_for(failure.min_wait_s, failure.message)
+        delay = max(self._backoff.calculate_next_delay(), failure.min_wait_s)
+        log.warning("repair: %s; again in %.0f s", failure.message, delay, exc_info=error)
+        self._work.set()
+        self.busy = False
+        self._new_link.clear()
+        if failure.min_wait_s:
+            await self._clock.sleep(delay)
+        else:
+            await until_first_ends(self._clock.sleep(delay), _is_set(self._new_link))
+
+    async def _round(self) -> None:
+        """See to everything there is to do, a page per symbol in turn; a symbol that fails does not hold up the others."""
+        failed: dict[str, Exception] = {}
+        for feed in self._feeds:
+            if not feed.seeded:
+                await self._try(self._seed(feed), feed, failed)
+        if self._quiet_since is not None and self._clock.monotonic() - self._quiet_since >= _QUIET_LOOK_S:
+            self._quiet_since = None
+            for feed in self._feeds:
+                if feed.quiet and feed.seeded and feed.ledger.last_id is not None:
+                    await self._try(self._look_for_tail(feed), feed, failed)
+        while todo := [feed for feed in self._feeds if feed.ledger.missing and feed.symbol not in failed]:
+            for feed in todo:
+                await self._try(self._page(feed), feed, failed)
+        for error in failed.values():
+            raise error
+
+    async def _try(self, step: Coroutine[Any, Any, None], feed: SymbolFeed, failed: dict[str, Exception]) -> None:
+        try:
+            await step
+        except Exception as error:  # noqa: BLE001 - kept, and raised once the other symbols had their turn
+            failed[feed.symbol] = error
+
+    async def _seed(self, feed: SymbolFeed) -> None:
+        """Ask where the ledger is to begin: at the id that was chosen, or at the first that the venue keeps."""
+        start = self._start if isinstance(self._start, int) else 0
+        page = await self._rest.agg_trades(feed.symbol, start, 1)
+        if not page:
+            return
+        if isinstance(self._start, int) and page[0].id > start:
+            log.warning(
+                "%s: the venue keeps nothing from %d on before %d; the ledger begins there", feed.symbol, start, page[0].id
+            )
+        await self._feeds.begin(feed, page[0].id, page[0].time_us)
+        feed.seeded = True
+        if feed.quiet:
+            await self._look_for_tail(feed)
+
+    async def _look_for_tail(self, feed: SymbolFeed) -> None:
+        """Take the venue's newest trade of a symbol that is quiet: if others are missing before it, that shows them."""
+        newest = await self._rest.agg_trades(feed.symbol, None, 1)
+        if newest and feed.quiet:
+            await self._feeds.take_fetched(feed, newest)
+
+    async def _page(self, feed: SymbolFeed) -> None:
+        """Settle the beginning of the lowest gap: up to a page of it."""
+        gap = feed.ledger.first_gap
+        if gap is None:
+            return
+        first, last = gap
+        span = (first, min(last, first + PAGE - 1))
+        page = await self._rest.agg_trades(feed.symbol, first, span[1] - first + 1)
+        if page and await self._too_old(feed, gap, page[0]):
+            return
+        inside = [trade for trade in page if first <= trade.id <= span[1]]
+        if inside:
+            await self._feeds.take_fetched(feed, inside)
+        proven_to = min(page[-1].id, span[1]) if page else first - 1
+        if proven_to < first:
+            await self._rest_is_behind(feed, span)
+            return
+        self._looks.pop((feed.symbol, first), None)
+        for absent in feed.ledger.still_missing(first, proven_to):
+            await self._absent(feed, absent)
+
+    async def _rest_is_behind(self, feed: SymbolFeed, span: Span) -> None:
+        """REST knows nothing from here on although the stream has gone further: look again before naming it a hole."""
+        key = (feed.symbol, span[0])
+        self._looks[key] = self._looks.get(key, 0) + 1
+        if self._looks[key] < _REST_BEHIND_LOOKS:
+            await self._clock.sleep(_REST_BEHIND_S)
+            return
+        del self._looks[key]
+        await self._feeds.give_up(feed, span, Outcome.VENUE_HOLE, f"REST does not have them after {_REST_BEHIND_LOOKS} looks")
+
+    async def _absent(self, feed: SymbolFeed, span: Span) -> None:
+        """Ids that REST skips: a hole at the venue if it keeps older ones, else history that it has dropped."""
+        older = max(0, span[0] - PAGE)
+        found = await self._rest.agg_trades(feed.symbol, older, 1)
+        if span[0] == 0 or (found and found[0].id < span[0]):
+            await self._feeds.give_up(feed, span, Outcome.VENUE_HOLE, "the venue has no such trades")
+        else:
+            await self._feeds.give_up(feed, span, Outcome.UNRECOVERABLE, "the venue does not keep them any more")
+
+    async def _too_old(self, feed: SymbolFeed, gap: Span, oldest: AggTrade) -> bool:
+        """Give up the part of a gap that is older than BACKFILL_MAX_AGE_H, if there is one.
+
+        Age is counted back from the newest trade known, not from this machine's clock: so it is right in a replay as well.
+        """
+        if gap[0] < feed.exempt_below or feed.last_time_us is None:
+            return False
+        cutoff = feed.last_time_us - int(self.max_age_h * 3600e6)
+        if oldest.time_us >= cutoff:
+            return False
+        first_young = await self._first_since(feed.symbol, gap, cutoff)
+        why = f"older than BACKFILL_MAX_AGE_H ({self.max_age_h:g} h), given up by choice"
+        await self._feeds.give_up(feed, (gap[0], first_young - 1), Outcome.UNRECOVERABLE, why)
+        return True
+
+    async def _first_since(self, symbol: str, gap: Span, cutoff_us: int) -> int:
+        """The lowest id in `gap` whose trade is not older than the cutoff, by bisection; the id after the gap if all are."""
+        old, young = gap[0], gap[1] + 1
+        while young - old > 1:
+            middle = (old + young) // 2
+            found = await self._rest.agg_trades(symbol, middle, 1)
+            if not found or found[0].id >= young or found[0].time_us >= cutoff_us:
+                young = middle
+            else:
+                old = found[0].id
+        return young
+
+
+async def _is_set(event: asyncio.Event) -> None:
+    await event.wait()

@@ -1,0 +1,60 @@
+"""Where trades go: what the stream asks of a store, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..market.trades import AggTrade
+
+
+class RecordedGap(Protocol):
+    """A gap that the store has on record and that is still open."""
+
+    @property
+    def first_id(self) -> int: ...
+    @property
+    def last_id(self) -> int: ...
+    @property
+    def cause(self) -> str: ...
+
+
+class Position(Protocol):
+    """How far the store has one symbol; `market.schema.LedgerPosition` is one. All None before the first trade."""
+
+    @property
+    def begin_id(self) -> int | None: ...
+    @property
+    def last_id(self) -> int | None: ...
+    @property
+    def complete_through_id(self) -> int | None: ...
+    @property
+    def stored(self) -> int: ...
+    @property
+    def gaps(self) -> Sequence[RecordedGap]: ...
+    @property
+    def missing(self) -> tuple[tuple[int, int], ...]:
+        """The id ranges up to `last_id` that are neither stored nor settled as lost."""
+        ...
+
+
+class TradeSink(Protocol):
+    """A store of trades. Every method may take its time: that is the back-pressure that slows the reading of the socket.
+
+    Trades may come a second time, and gaps may be closed piece by piece; a sink tells both by their ids. Ids are the venue's
+    aggregate ids, ranges include both ends, `opened` is Unix seconds.
+    """
+
+    async def append(self, symbol: str, trades: Sequence[AggTrade]) -> None: ...
+
+    async def add_gap(self, symbol: str, first_id: int, last_id: int, cause: str, opened: float) -> None: ...
+
+    async def close_gap(self, symbol: str, first_id: int, last_id: int, outcome: str) -> None:
+        """`outcome` is "repaired", "venue_hole" or "unrecoverable"."""
+        ...
+
+    async def begin(self, symbol: str, first_id: int, time_us: int) -> None:
+        """The ledger of `symbol` begins here; called again with an earlier id when history before it is to be fetched."""
+        ...
+
+    async def position(self, symbol: str) -> Position: ...

@@ -298,3 +298,23 @@ def test_metrics_are_said_at_most_twenty_five_times_a_second_and_what_is_dropped
     assert heard_of + still_to_say == heard.all_metrics[-1].overflow_count > 0
     assert len(heard.all_metrics) <= heard.all_metrics[-1].step
     assert np.isfinite([metrics.loss for metrics in heard.all_metrics if metrics.loss is not None]).all()
+
+
+def test_growing_data_never_shows_the_backend_a_new_shape() -> None:
+    """Each new shape costs memory for good: a market that adds a window a second would add up to a gigabyte."""
+    shapes: set[tuple[int, ...]] = set()
+    bars = iter(range(400, 460))
+
+    def read(path: str, symbol: str, interval_s: int, limit: int) -> BarColumns:
+        return random_bars(next(bars))
+
+    loop = TrainingLoop(config(max_epochs=20), Heard(), read=read)
+    forward = loop._stepper._forward
+
+    def noting(windows: torch.Tensor) -> torch.Tensor:
+        shapes.add(tuple(windows.shape))
+        return forward(windows)
+
+    loop._stepper._forward = noting  # type: ignore[method-assign]
+    assert loop.run()
+    assert len(shapes) == 1

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from textual.app import App
+from textual.pilot import Pilot
 
 from quantai_tui.link.base import LinkState
 from quantai_tui.link.messages import Ack, CommandName, SaveResult, SettingField, SettingProblem, SettingsForm
@@ -28,6 +32,7 @@ from quantai_tui.telemetry import (
     TrainingSnapshot,
     TrainingState,
 )
+from quantai_tui.ui.app import DashboardApp
 
 NOW = 1_735_689_600.0  # 2025-01-01 00:00:00 UTC
 
@@ -212,27 +217,50 @@ def backoff_snapshot() -> EngineSnapshot:
     return engine_snapshot(stream=stream, alerts=alerts)
 
 
-def settings_form(revision: str = "r1", **values: str) -> SettingsForm:
-    def setting(name: str, group: str, rule: str, default: str, unit: str = "", kind: str = "float", applies: str = "live", **more: Any) -> SettingField:
-        value = values.get(name, default)
-        source = more.pop("source", "default" if value == default else "config.toml, line 3")
-        title = name.split("_", 1)[1].replace("_", " ").capitalize()
-        return SettingField(name, title, f"What {title.lower()} is for.", group, unit, rule, kind, more.pop("choices", ()), applies, value, default, source, **more)
-
-    return SettingsForm(
-        "/home/op/.config/quantai-tui/config.toml",
-        revision,
-        (
-            setting("WS_RECONNECT_INITIAL_DELAY", "Reconnect", "> 0", "1.0", "s"),
-            setting("WS_RECONNECT_MAX_DELAY", "Reconnect", ">= initial delay", "60.0", "s"),
-            setting("WS_RECONNECT_MAX_RETRIES", "Reconnect", ">= 0; 0 means unlimited", "10", "", "int"),
-            setting("WS_PING_INTERVAL", "Heartbeat", "> 0", "30.0", "s", applies="reconnect"),
-            setting("GRAD_SCALER_MAX_SCALE", "Scaler", "> 0", "100000.0"),
-            setting("GRAD_SCALER_AUTO_RESET", "Scaler", "true or false", "True", kind="bool"),
-            setting("LOG_LEVEL", "Program", "one of DEBUG, INFO, WARNING", "INFO", kind="choice", choices=("DEBUG", "INFO", "WARNING")),
-            setting("APP_SYMBOLS", "Program", "1 to 20 names", "ETHUSDT", kind="list", applies="restart", locked="--symbols on the command line"),
-        ),
+def _setting(
+    name: str, group: str, rule: str, default: str, unit: str = "", kind: str = "float", applies: str = "live", **more: Any
+) -> SettingField:
+    title = name.split("_", 1)[1].replace("_", " ").capitalize()
+    return SettingField(
+        name=name,
+        title=title,
+        description=f"What {title.lower()} is for.",
+        group=group,
+        unit=unit,
+        rule=rule,
+        kind=kind,
+        choices=more.get("choices", ()),
+        applies=applies,
+        value=default,
+        default=default,
+        source="default",
+        locked=more.get("locked", ""),
     )
+
+
+_FIELDS = (
+    _setting("WS_RECONNECT_INITIAL_DELAY", "Reconnect", "> 0", "1.0", "s"),
+    _setting("WS_RECONNECT_MAX_DELAY", "Reconnect", ">= initial delay", "60.0", "s"),
+    _setting("WS_RECONNECT_MAX_RETRIES", "Reconnect", ">= 0; 0 means unlimited", "10", "", "int"),
+    _setting("WS_PING_INTERVAL", "Heartbeat", "> 0", "30.0", "s", applies="reconnect"),
+    _setting("GRAD_SCALER_MAX_SCALE", "Scaler", "> 0", "100000.0"),
+    _setting("GRAD_SCALER_AUTO_RESET", "Scaler", "true or false", "True", kind="bool"),
+    _setting("LOG_LEVEL", "Program", "one of the levels", "INFO", kind="choice", choices=("DEBUG", "INFO", "WARNING")),
+    _setting(
+        "APP_SYMBOLS", "Program", "1 to 20", "ETHUSDT", kind="list", applies="restart", locked="--symbols, the command line"
+    ),
+)
+
+
+def settings_form(revision: str = "r1", **values: str) -> SettingsForm:
+    """Eight settings of all kinds; `values` stand in the file."""
+
+    def stands(item: SettingField) -> SettingField:
+        value = values.get(item.name, item.value)
+        source = "default" if value == item.default else "config.toml, line 3"
+        return msgspec.structs.replace(item, value=value, source=source)
+
+    return SettingsForm("/home/op/.config/quantai-tui/config.toml", revision, tuple(stands(item) for item in _FIELDS))
 
 
 @dataclass
@@ -248,6 +276,7 @@ class FakeLink:
     answers: dict[CommandName, Ack | Callable[[dict[str, Any]], Ack]] = field(default_factory=dict)
     started: bool = False
     closed: bool = False
+    exit_code: int | None = None
     hold: asyncio.Event | None = None
     form: SettingsForm = field(default_factory=settings_form)
 
@@ -299,3 +328,33 @@ class FakeLink:
         applies = {item.name: words[item.applies] for item in self.form.fields}
         self.form = settings_form("r2", **{**{item.name: item.value for item in self.form.fields}, **values})
         return SaveResult(True, applied={name: applies[name] for name in values})
+
+
+async def until(pilot: Pilot[Any], met: Callable[[], bool], within_s: float = 5.0) -> None:
+    """Let the app run until something is so."""
+    deadline = time.monotonic() + within_s
+    while not met():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not so within {within_s:g} s\n{screen_text(pilot.app)}")
+        await pilot.pause(0.01)
+
+
+def screen_text(app: App[Any]) -> str:
+    """What a person would read, line by line."""
+    strips = app.screen._compositor.render_strips()
+    return "\n".join(strip.text.rstrip() for strip in strips)
+
+
+@asynccontextmanager
+async def dashboard(
+    link: FakeLink, size: tuple[int, int] = (80, 24), **options: Any
+) -> AsyncIterator[tuple[DashboardApp, Pilot[Any], FrozenClock]]:
+    clock = FrozenClock()
+    app = DashboardApp(link, clock=clock, **options)
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await until(pilot, lambda: link.started and ("connection" in screen_text(app) or size[0] < 60 or app.view().broken))
+        yield app, pilot, clock
+
+
+def live() -> FakeLink:
+    return FakeLink(engine_snapshot())

@@ -26,7 +26,7 @@ def run(wanted: Wanted, options: RunOptions) -> None:
 
     try:
         # Before the dashboard is imported: the other core starts the engine meanwhile.
-        process = EngineProcess([*wanted.serve_arguments(), *options.serve_arguments()])
+        process = EngineProcess([*options.serve_arguments(), *wanted.serve_arguments()])  # a file comes last, behind its --
     except PlaceError as error:
         fail(str(error))
     from ..link import SocketLink

@@ -97,7 +97,7 @@ class ExchangeChild:
         if "error" in said:
             await self._end()
             refusal = msgspec.convert(said, _Refusal)
-            raise ExchangeFailed(f"{refusal.error} {refusal.remedy}".strip())
+            raise ExchangeFailed("; ".join(filter(None, (refusal.error, refusal.remedy))))
         return msgspec.convert(said, ExchangeInfo)
 
     async def _keep(self) -> None:

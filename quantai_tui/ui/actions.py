@@ -1,0 +1,87 @@
+"""One registry of what keys do. Bindings, footer, help page and the README's table are all made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.binding import Binding
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing the operator can do. `footer` is its rank in the key line (0: not there; 1 stays longest)."""
+
+    id: str
+    key: str
+    label: str
+    help: str
+    group: str
+    footer: int = 0
+    show_key: str = ""
+    priority: bool = False
+
+    @property
+    def key_text(self) -> str:
+        return self.show_key or self.key
+
+    @property
+    def method(self) -> str:
+        return self.id.replace("-", "_")
+
+
+STREAM = "Stream"
+TRAINING = "Training"
+SCREEN = "Screen"
+LEAVING = "Leaving"
+
+ACTIONS: tuple[Action, ...] = (
+    Action("reconnect", "r", "reconnect", "Reconnect now: skip the wait, or drop the line and dial again", STREAM, 2),
+    Action("toggle-stream", "d", "disconnect", "Disconnect the stream, or connect it again", STREAM, 3),
+    Action("toggle-training", "space", "train", "Start or pause the training worker", TRAINING, 4),
+    Action("reset-scaler", "R", "reset", "Set the scale to clamp(init/2, floor, cap), after asking", TRAINING, 7),
+    Action("config", "c", "config", "Read and change the engine's settings", SCREEN, 6),
+    Action("next-theme", "t", "theme", "Next theme", SCREEN, 9),
+    Action("zoom", "z", "zoom", "Give the focused pane the whole screen, or give it back", SCREEN, 10),
+    Action("focus-next", "tab", "next pane", "Focus the next pane", SCREEN),
+    Action("focus-previous", "shift+tab", "previous pane", "Focus the pane before", SCREEN),
+    Action("step-back", "escape", "back", "Leave the zoomed pane, or the focus", SCREEN, show_key="esc"),
+    Action("redraw", "ctrl+l", "redraw", "Paint the whole screen again", SCREEN),
+    Action("toggle-mouse", "m", "mouse", "Switch the mouse on or off (off when reached through SSH)", SCREEN),
+    Action("help", "question_mark", "help", "Keys, signs and words", SCREEN, 5, show_key="?"),
+    Action("quit", "q", "quit", "Leave; asks whether the engine goes on (demo, replay: stops it)", LEAVING, 1),
+    Action("interrupt", "ctrl+c", "leave", "Leave without being asked: detach; in demo and replay stop", LEAVING, priority=True),
+)
+
+
+def action(identifier: str) -> Action:
+    return next(item for item in ACTIONS if item.id == identifier)
+
+
+def bindings() -> list[Binding]:
+    """With ids, so that a keymap can move them."""
+    return [
+        Binding(
+            item.key,
+            f"app.{item.method}",
+            item.label,
+            show=item.footer > 0,
+            key_display=item.key_text,
+            priority=item.priority,
+            id=item.id,
+        )
+        for item in ACTIONS
+    ]
+
+
+def by_group() -> dict[str, list[Action]]:
+    groups: dict[str, list[Action]] = {}
+    for item in ACTIONS:
+        groups.setdefault(item.group, []).append(item)
+    return groups
+
+
+def markdown_table() -> str:
+    """The keys as the README shows them."""
+    lines = ["| key | does |", "|---|---|"]
+    lines += [f"| `{item.key_text}` | {item.help} |" for item in ACTIONS]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,109 @@
+"""Rows of styled text: what a pane hands over to be drawn. Plain data, so that a pane is a function that tests can call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from rich.cells import cell_len, set_cell_size
+
+Span = tuple[str, str]
+"""Text and the theme token that colours it."""
+
+LABEL_WIDTH = 10
+
+
+class Pace(Enum):
+    """How often a row may be repainted, in seconds. The taller a chart, the more bytes it costs to move it by one sample."""
+
+    LINE = 0.5
+    TEXT = 1.0
+    CHART = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a pane."""
+
+    spans: tuple[Span, ...] = ()
+    pace: Pace = Pace.TEXT
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.spans)
+
+
+def row(*spans: Span) -> Row:
+    return Row(spans)
+
+
+def width_of(spans: Iterable[Span]) -> int:
+    return sum(cell_len(text) for text, _ in spans)
+
+
+def clip(text: str, width: int) -> str:
+    """Text in at most `width` cells; what does not fit ends in an ellipsis, so that a cut is seen as a cut."""
+    if width <= 0:
+        return ""
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, width - 1).rstrip() + "…"
+
+
+def fitted(width: int, *groups: Sequence[Span], gap: int = 2) -> Row:
+    """The groups that fit, in order of importance, `gap` cells apart. The first is clipped instead of left out."""
+    if not groups:
+        return Row()
+    spans = list(_clipped(groups[0], width))
+    used = width_of(spans)
+    for group in groups[1:]:
+        needed = width_of(group)
+        if needed and used + gap + needed <= width:
+            spans += [(" " * gap, "text"), *group]
+            used += gap + needed
+    return Row(tuple(spans))
+
+
+def field(label: str, width: int, *groups: Sequence[Span]) -> Row:
+    """A label in its column, then the groups that fit."""
+    rest = fitted(width - LABEL_WIDTH, *groups)
+    return Row(((f"{label:<{LABEL_WIDTH}}", "muted"), *rest.spans))
+
+
+def spread(width: int, left: Row, right: Sequence[Span]) -> Row:
+    """`right` at the right edge, left out when it would touch what stands on the left."""
+    room = width - width_of(left.spans) - width_of(right)
+    return Row((*left.spans, (" " * room, "text"), *right)) if room >= 2 else left
+
+
+def bar(fraction: float, width: int, token: str) -> tuple[Span, ...]:
+    """A horizontal bar, `fraction` (0 to 1) of it filled."""
+    filled = round(max(0.0, min(1.0, fraction)) * width)
+    return (("━" * filled, token), ("╌" * (width - filled), "edge"))
+
+
+def wrap(text: str, width: int, limit: int) -> list[str]:
+    """Words over at most `limit` lines; the last one is clipped."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        candidate = f"{line} {word}" if line else word
+        if cell_len(candidate) <= width or len(lines) == limit - 1:
+            line = candidate
+        else:
+            lines.append(line)
+            line = word
+    if line:
+        lines.append(line)
+    return [clip(text, width) for text in lines if text][:limit]
+
+
+def _clipped(spans: Sequence[Span], width: int) -> Iterable[Span]:
+    for text, token in spans:
+        kept = clip(text, width)
+        if kept:
+            yield kept, token
+        width -= cell_len(kept)
+        if kept != text:
+            return

@@ -1,0 +1,147 @@
+"""Numbers, times and outside text as words of a fixed, short shape. What is not known is `UNKNOWN`, never zero."""
+
+from __future__ import annotations
+
+import math
+import time
+import unicodedata
+
+UNKNOWN = "–"  # noqa: RUF001 (an en dash is the sign for 'not known' on every pane)
+
+
+def duration(seconds: float | None) -> str:
+    """Two units at most: `45 s`, `2m 05s`, `3h 04m`, `12d 03h`."""
+    if seconds is None:
+        return UNKNOWN
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m {rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours}h {minutes:02d}m"
+    days, hours = divmod(hours, 24)
+    return f"{days}d {hours:02d}h"
+
+
+def age(seconds: float | None) -> str:
+    """Like `duration`, but anything below a second is `<1 s`: tenths would only flicker."""
+    if seconds is not None and seconds < 1:
+        return "<1 s"
+    return duration(seconds)
+
+
+def countdown(seconds: float) -> str:
+    """Time left. Rounded up, so that it reads `0 s` only when there is nothing left."""
+    return duration(math.ceil(max(0.0, seconds)))
+
+
+def delay(seconds: float | None) -> str:
+    """A short wait: tenths below ten seconds."""
+    if seconds is not None and 0 <= seconds < 10:
+        return f"{seconds:.1f} s"
+    return duration(seconds)
+
+
+def count(number: int | None) -> str:
+    return UNKNOWN if number is None else f"{number:,}"
+
+
+def decimal(number: float | None, digits: int = 4) -> str:
+    """`digits` significant places; NaN and infinity are named, they are what the operator looks for."""
+    if number is None:
+        return UNKNOWN
+    if math.isnan(number):
+        return "NaN"
+    if math.isinf(number):
+        return "Inf" if number > 0 else "-Inf"
+    if number == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(number)))
+    if magnitude >= digits:
+        return f"{number:,.0f}"
+    if magnitude < -4:
+        return f"{number:.1e}"
+    return f"{number:.{max(0, digits - 1 - magnitude)}f}"
+
+
+def quantity(number: float | None) -> str:
+    """A big number that has to stay readable: `65,536`, `1,048,576`, `4.29e+09`."""
+    if number is None:
+        return UNKNOWN
+    if not math.isfinite(number) or abs(number) >= 1e9:
+        return decimal(number) if not math.isfinite(number) else f"{number:.2e}"
+    return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else decimal(number, 3)
+
+
+def short(number: float) -> str:
+    """Five cells at most, for axis labels: `950`, `1.2k`, `100k`, `65.5k`, `4.3M`."""
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit:
+            scaled = number / limit
+            return f"{scaled:.0f}{suffix}" if scaled >= 100 or scaled == int(scaled) else f"{scaled:.1f}{suffix}"
+    return f"{number:.0f}" if number == int(number) else decimal(number, 2)
+
+
+def per_second(number: float | None) -> str:
+    if number is None:
+        return f"{UNKNOWN} /s"
+    return f"{number:,.0f} /s" if number >= 100 or number == 0 else f"{number:.1f} /s"
+
+
+def milliseconds(number: float | None) -> str:
+    if number is None:
+        return UNKNOWN
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
+
+
+def percent(rate: float | None, digits: int = 1) -> str:
+    """A rate of 0 to 1 as `12.4 %`."""
+    if rate is None:
+        return UNKNOWN
+    if 0 < rate < 10 ** -(digits + 2) / 2:
+        return f"<{10**-digits:.{digits}f} %"
+    return f"{rate * 100:.{digits}f} %"
+
+
+def size(number: int | None) -> str:
+    """Decimal units, as disks are sold: `812 B`, `12.3 MB`."""
+    if number is None:
+        return UNKNOWN
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def wall_clock(unix_s: float, *, seconds: bool = True) -> str:
+    """Local time of day. The zone is shown once, in the header, by `zone`."""
+    return time.strftime("%H:%M:%S" if seconds else "%H:%M", time.localtime(unix_s))
+
+
+def date_and_time(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
+
+
+def zone(unix_s: float) -> str:
+    return time.strftime("%Z", time.localtime(unix_s))
+
+
+def words(identifier: str) -> str:
+    """`SSL_ERROR` and `cooling_down` as people say them."""
+    return identifier.replace("_", " ").lower()
+
+
+def clean(text: str) -> str:
+    """Outside text made safe to draw: one line, no control or zero-width characters that could move the cursor or hide."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(" " if char in "\t\n\r\v\f" else char for char in text if _is_visible(char))
+
+
+def _is_visible(char: str) -> bool:
+    return char in "\t\n\r\v\f" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Mn", "Me")

@@ -1,0 +1,127 @@
+"""Where each pane goes at which size of terminal: a function from size to regions, and the Textual layout that applies it.
+
+Three shapes: two columns under thin rules (from 60x20), two columns of boxes (from 116x36), three columns of boxes (from 176x44).
+Below 60x20 there is one line that says the most important.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from textual.geometry import NULL_OFFSET, Region, Size, Spacing
+from textual.layout import ArrangeResult, Layout, WidgetPlacement
+
+if TYPE_CHECKING:
+    from textual.widget import Widget
+
+_T = TypeVar("_T")
+
+MIN_WIDTH, MIN_HEIGHT = 60, 20
+BOXES_WIDTH, BOXES_HEIGHT = 116, 36
+WIDE_WIDTH, WIDE_HEIGHT = 176, 44
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A pane in a column: rows it cannot do without, rows it likes, and its share of what is left."""
+
+    pane: str
+    least: int
+    wanted: int
+    weight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    regions: dict[str, Region]
+    boxed: bool
+
+
+_COMPACT_LEFT = (Slot("connection", 3, 4), Slot("heartbeat", 3, 3, 2), Slot("backoff", 3, 4, 1), Slot("market", 4, 5, 3))
+_COMPACT_RIGHT = (Slot("training", 5, 6, 1), Slot("scale", 4, 5, 2), Slot("overflow", 4, 5, 2))
+_BOX_LEFT = (Slot("connection", 6, 7), Slot("heartbeat", 5, 7, 2), Slot("backoff", 5, 6), Slot("market", 5, 7, 3))
+_BOX_RIGHT = (Slot("training", 8, 10, 1), Slot("scale", 6, 9, 2), Slot("overflow", 6, 8, 2))
+_WIDE_LEFT = (Slot("connection", 7, 8), Slot("heartbeat", 6, 9, 2), Slot("backoff", 6, 7), Slot("reconnects", 6, 10, 2))
+_WIDE_MIDDLE = (Slot("market", 8, 14, 2), Slot("training", 10, 15, 2))
+_WIDE_RIGHT = (Slot("scale", 8, 15, 1), Slot("overflow", 8, 12, 1))
+
+
+def plan(width: int, height: int, zoomed: str = "", notice: bool = False) -> Plan:
+    """The regions of all panes that are shown; the others are not."""
+    if width < MIN_WIDTH or height < MIN_HEIGHT:
+        body = Region(0, 0, width, max(1, height - 1))
+        return Plan({"summary": body} | ({"footer": Region(0, height - 1, width, 1)} if height > 1 else {}), False)
+    regions = {
+        "header": Region(0, 0, width, 1),
+        "alerts": Region(0, 1, width, 1),
+        "status": Region(0, height - 2, width, 1),
+        "footer": Region(0, height - 1, width, 1),
+    }
+    body = Region(0, 2, width, height - 4)
+    if notice:
+        return Plan(regions | {"notice": body}, True)
+    if zoomed == "alerts":
+        return Plan(regions | {"alerts": Region(0, 1, width, height - 3)}, True)
+    if zoomed:
+        return Plan(regions | {zoomed: body}, True)
+    if width >= WIDE_WIDTH and height >= WIDE_HEIGHT:
+        return Plan(regions | _columns(body, (_WIDE_LEFT, _WIDE_MIDDLE, _WIDE_RIGHT), ("log",), 12), True)
+    if width >= BOXES_WIDTH and height >= BOXES_HEIGHT:
+        return Plan(regions | _columns(body, (_BOX_LEFT, _BOX_RIGHT), ("reconnects", "log"), 9), True)
+    log = 4 if body.height >= 20 else 3
+    return Plan(regions | _columns(body, (_COMPACT_LEFT, _COMPACT_RIGHT), ("log",), log + max(0, body.height - 20) // 4), False)
+
+
+def _columns(
+    body: Region, columns: tuple[tuple[Slot, ...], ...], bottom: tuple[str, ...], bottom_height: int
+) -> dict[str, Region]:
+    regions: dict[str, Region] = {}
+    top = body.height - bottom_height
+    for x, width, slots in _split(body.width, columns):
+        y = body.y
+        for slot, rows in zip(slots, share(top, slots), strict=True):
+            regions[slot.pane] = Region(x, y, width, rows)
+            y += rows
+    for x, width, pane in _split(body.width, bottom):
+        regions[pane] = Region(x, body.y + top, width, bottom_height)
+    return regions
+
+
+def _split(width: int, items: tuple[_T, ...]) -> list[tuple[int, int, _T]]:
+    edges = [round(width * index / len(items)) for index in range(len(items) + 1)]
+    return [(edges[index], edges[index + 1] - edges[index], item) for index, item in enumerate(items)]
+
+
+def share(total: int, slots: tuple[Slot, ...]) -> list[int]:
+    """Rows for each slot: first what it needs, then what it likes from the top down, then the rest by weight. Sums to `total`."""
+    rows = [slot.least for slot in slots]
+    spare = total - sum(rows)
+    for index, slot in enumerate(slots):
+        more = max(0, min(spare, slot.wanted - slot.least))
+        rows[index] += more
+        spare -= more
+    weights = [slot.weight for slot in slots]
+    for _ in range(max(0, spare)):
+        index = max(range(len(slots)), key=lambda i: (weights[i] / (1 + rows[i] - slots[i].wanted) if weights[i] else 0, -i))
+        rows[index] += 1
+    return rows
+
+
+class DashboardLayout(Layout):
+    """Applies `plan` to the widgets whose ids are the panes' names."""
+
+    name = "dashboard"
+
+    def __init__(self) -> None:
+        self.zoomed = ""
+        self.notice = False
+
+    def arrange(self, parent: Widget, children: list[Widget], size: Size, greedy: bool = True) -> ArrangeResult:
+        parent.pre_layout(self)
+        regions = plan(size.width, size.height, self.zoomed, self.notice).regions
+        return [
+            WidgetPlacement(regions[child.id], NULL_OFFSET, Spacing(), child)
+            for child in children
+            if child.id is not None and child.id in regions
+        ]

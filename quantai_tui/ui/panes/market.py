@@ -1,0 +1,90 @@
+"""Each symbol's trades: price, rate, and whether every one of them is there."""
+
+from __future__ import annotations
+
+from ...telemetry import StoreSnapshot, SymbolSnapshot
+from ..cells import Row, Span, fitted, row, spread
+from ..format import UNKNOWN, clean, count, per_second, short, size
+from ..sparkline import nice_range, spark_rows
+from ..view import View
+from .states import NOT_KNOWN
+
+
+def draw_market(view: View, width: int, height: int) -> list[Row]:
+    if view.snapshot is None:
+        return [row(NOT_KNOWN)]
+    stream, store = view.snapshot.stream, view.snapshot.store
+    symbols = list(stream.symbols.items())
+    if not symbols:
+        return [row(("no symbol subscribed", "muted")), _store_row(store, width)][:height]
+    single = len(symbols) > 1 and 2 * len(symbols) + 1 > height
+    room = max(1, height - 1)
+    per_symbol = 1 if single else 2
+    shown = symbols if len(symbols) * per_symbol <= room else symbols[: max(1, (room - 1) // per_symbol)]
+    rows: list[Row] = []
+    for name, symbol in shown:
+        rows.append(_headline(name, symbol, stream.repairing, width))
+        if not single:
+            rows.append(_ids(symbol, width))
+    if len(shown) < len(symbols):
+        rows.append(row((f"and {len(symbols) - len(shown)} more: z shows them", "muted")))
+    notes = [_note(name, symbol, width) for name, symbol in shown if symbol.gap_note]
+    if len(rows) + 1 + len(notes) + 2 <= height:
+        rows += notes
+    spark = height - len(rows) - 1
+    if spark >= 1:
+        values = view.series("trades_per_s")
+        span = nice_range(values, least=5.0)
+        rows += spark_rows(values, width, min(spark, 12), span, "spark-trades", labels=(f"{short(span.high)}/s", "0"))
+    return [*rows[: height - 1], _store_row(store, width)][-height:]
+
+
+def wholeness(symbol: SymbolSnapshot, repairing: bool) -> Span:
+    """Whether the tape has holes, in words."""
+    if symbol.missing:
+        return f"missing {count(symbol.missing)}{', repairing' if repairing else ''}", "alert-warning"
+    if symbol.unrecoverable:
+        return f"{count(symbol.unrecoverable)} lost for good", "alert-critical"
+    if symbol.last_id is None:
+        return "no trade yet", "muted"
+    if symbol.repaired:
+        return f"whole, {count(symbol.repaired)} repaired", "state-live"
+    return "whole", "state-live"
+
+
+def _headline(name: str, symbol: SymbolSnapshot, repairing: bool, width: int) -> Row:
+    """Name and price, then the rate where there is room, and at the right edge whether the tape is whole."""
+    column = 10 if width >= 34 else 8
+    price: list[Span] = [(f"{clean(name):<{column}}", "text"), (clean(symbol.price or UNKNOWN), "value")]
+    left = fitted(width, price, [(per_second(symbol.trades_per_s), "text")])
+    words = wholeness(symbol, repairing)
+    joined = spread(width, left, [words])
+    return fitted(width, price, [words]) if joined is left else joined
+
+
+def _ids(symbol: SymbolSnapshot, width: int) -> Row:
+    through = symbol.complete_through_id
+    level = through is not None and through == symbol.last_id
+    upto: list[Span] = [("  complete", "muted")] if level else [("  whole to ", "muted"), (_id(through), "text")]
+    return fitted(
+        width,
+        [("last ", "muted"), (_id(symbol.last_id), "text"), *upto],
+        [("gaps ", "muted"), (count(symbol.gaps), "text")],
+        [("venue holes ", "muted"), (count(symbol.venue_holes), "text")] if symbol.venue_holes else [],
+        [("duplicates ", "muted"), (count(symbol.duplicates), "text")] if symbol.duplicates else [],
+    )
+
+
+def _id(number: int | None) -> str:
+    return UNKNOWN if number is None else str(number)
+
+
+def _note(name: str, symbol: SymbolSnapshot, width: int) -> Row:
+    return fitted(width, [(f"{clean(name)}: {clean(symbol.gap_note)}", "muted")])
+
+
+def _store_row(store: StoreSnapshot, width: int) -> Row:
+    queued: list[Span] = [("queued ", "muted"), (count(store.queued), "text")]
+    if store.paused:
+        queued = [(f"disk behind, {count(store.queued)} queued: reading slower", "alert-warning")]
+    return fitted(width, [("store ", "muted"), (size(store.size_bytes), "text")], queued)

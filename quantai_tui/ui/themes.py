@@ -1,0 +1,227 @@
+"""Themes are data: TOML files with colours and domain tokens, checked when loaded. A broken file is named and skipped."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.style import Style
+from textual.color import Color, ColorParseError
+from textual.theme import Theme
+
+DEFAULT_THEME = "harbor"
+PLAIN_THEME = "plain"
+
+_BASES = ("background", "surface", "panel", "foreground", "primary", "secondary", "accent", "success", "warning", "error")
+
+TOKENS: dict[str, str] = {
+    "muted": "secondary",
+    "edge": "secondary",
+    "edge-focus": "primary",
+    "title": "foreground",
+    "value": "foreground",
+    "key": "primary",
+    "state-live": "success",
+    "state-pending": "primary",
+    "state-backoff": "warning",
+    "state-failed": "error",
+    "state-idle": "secondary",
+    "stale": "secondary",
+    "alert-info": "primary",
+    "alert-warning": "warning",
+    "alert-critical": "error",
+    "scale-cap": "warning",
+    "overflow": "error",
+    "spark-rtt": "primary",
+    "spark-trades": "success",
+    "spark-loss": "accent",
+    "spark-scale": "success",
+}
+"""Every token a pane may use besides `text`, and the base colour that stands in where a theme does not name it."""
+
+_NAME = re.compile(r"[a-z0-9-]+")
+_BOLD = frozenset({"value", "title", "key", "state-live", "state-pending", "state-backoff", "state-failed", "alert-critical"})
+_PLAIN_DIM = frozenset({"muted", "edge", "state-idle", "stale"})
+_PLAIN_REVERSE = frozenset({"state-failed", "alert-critical"})
+
+
+class ThemeError(ValueError):
+    """A theme file that cannot be used: which file, which key, what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The themes there are, the one to begin with, and one line for each file that is not usable. `plain` stands at the end."""
+
+    themes: tuple[Theme, ...]
+    choice: str
+    problems: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The themes to choose from: the plain one only when there is no other."""
+        return [theme.name for theme in self.themes[:-1]] or [PLAIN_THEME]
+
+    def after(self, name: str) -> str:
+        """The next theme's name."""
+        names = self.names
+        return names[(names.index(name) + 1) % len(names)] if name in names else names[0]
+
+
+def themes_folder() -> Path:
+    """Inside a wheel the themes are packed into the package; in a checkout they lie beside it."""
+    package = Path(__file__).resolve().parent.parent
+    packed = package / "_themes"
+    return packed if packed.is_dir() else package.parent / "themes"
+
+
+def load_themes(folder: Path | None = None, wanted: str | None = None) -> Shelf:
+    """All usable themes of a folder, the default one first, then by name. A wanted theme that is not there is a problem too."""
+    folder = themes_folder() if folder is None else folder
+    themes: dict[str, Theme] = {}
+    problems: list[str] = []
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            theme = read_theme(path)
+            if theme.name in themes:
+                raise ThemeError(f"{path.name}: the name {theme.name!r} is taken by another file")
+            themes[theme.name] = theme
+        except (ThemeError, OSError) as error:
+            problems.append(str(error))
+    if not themes:
+        problems.append(f"no theme in {folder}: plain terminal colours are used")
+    ordered = sorted(themes.values(), key=lambda theme: (theme.name != DEFAULT_THEME, theme.name))
+    ordered.append(plain_theme())
+    names = [theme.name for theme in ordered]
+    if wanted and wanted not in names:
+        problems.append(f"there is no theme {wanted!r}; there are {', '.join(names)}")
+    return Shelf(tuple(ordered), wanted if wanted in names else names[0], tuple(problems))
+
+
+def read_theme(path: Path) -> Theme:
+    """One theme file.
+
+    Raises ThemeError for anything but the known keys with colours of the form `#rrggbb`, and OSError when it cannot be read.
+    """
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ThemeError(f"{path.name}: not valid TOML: {error}") from error
+    _known_keys(path, "", data, ("name", "dark", "colors", "tokens"))
+    name, dark = data.get("name"), data.get("dark")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ThemeError(f"{path.name}: name must be one word of small letters, digits and hyphens, got {name!r}")
+    if not isinstance(dark, bool):
+        raise ThemeError(f"{path.name}: dark must be true or false, got {dark!r}")
+    colors = _colors(path, "colors", data.get("colors", {}), _BASES)
+    missing = [base for base in _BASES if base not in colors]
+    if missing:
+        raise ThemeError(f"{path.name}: [colors] lacks {', '.join(missing)}")
+    tokens = _colors(path, "tokens", data.get("tokens", {}), tuple(TOKENS))
+    return _theme(name, colors, {**token_defaults(colors), **tokens, **_widget_colors(colors)}, dark=dark)
+
+
+def token_defaults(colors: Mapping[str, str]) -> dict[str, str]:
+    return {token: colors[base] for token, base in TOKENS.items()}
+
+
+def plain_theme() -> Theme:
+    """The terminal's own colours and no others: what a non-empty NO_COLOR asks for."""
+    default = "ansi_default"
+    variables = dict.fromkeys(TOKENS, default) | {
+        "ansi-background": default,
+        "ansi-foreground": default,
+        "border": default,
+        "border-blurred": default,
+        "block-cursor-foreground": default,
+        "block-cursor-background": default,
+        "block-cursor-text-style": "reverse",
+        "input-cursor-foreground": default,
+        "input-cursor-background": default,
+        "input-cursor-text-style": "reverse",
+        "input-selection-foreground": default,
+        "input-selection-background": default,
+    }
+    return _theme(PLAIN_THEME, dict.fromkeys(_BASES, default), variables, ansi=True)
+
+
+def _theme(name: str, colors: Mapping[str, str], variables: dict[str, str], *, dark: bool = True, ansi: bool = False) -> Theme:
+    theme = Theme(name=name, primary=colors["primary"], dark=dark, ansi=ansi, variables=variables)
+    for base in _BASES:
+        setattr(theme, base, colors[base])
+    return theme
+
+
+@contextmanager
+def without_no_color() -> Iterator[None]:
+    """Hide it from Textual, which counts even an empty one and answers with grey true colour; ours is the plain theme."""
+    kept = os.environ.pop("NO_COLOR", None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.environ["NO_COLOR"] = kept
+
+
+_AREA_STRENGTH = 0.45
+
+
+class Palette:
+    """Theme tokens as drawing styles, made once per theme. Each `spark-*` token and `overflow` has a quiet `-area` shade."""
+
+    def __init__(self, variables: Mapping[str, str], *, plain: bool) -> None:
+        ground = Color.parse(variables["background"])
+        self._styles: dict[str, Style] = {}
+        for token in ("text", *TOKENS):
+            color = Color.parse(variables["foreground" if token == "text" else token])
+            style = Style(color=color.rich_color, bgcolor=ground.rich_color, bold=token in _BOLD or None)
+            if plain:
+                style += Style(dim=token in _PLAIN_DIM or None, reverse=token in _PLAIN_REVERSE or None)
+            self._styles[token] = style
+            shade = color if plain else ground.blend(color, _AREA_STRENGTH)
+            self._styles[f"{token}-area"] = Style(color=shade.rich_color, bgcolor=ground.rich_color, dim=plain or None)
+
+    def __getitem__(self, token: str) -> Style:
+        return self._styles[token]
+
+
+def _widget_colors(colors: Mapping[str, str]) -> dict[str, str]:
+    """Textual's own widgets, drawn without their default tints so that text keeps its contrast."""
+    return {
+        "border": colors["primary"],
+        "border-blurred": colors["secondary"],
+        "block-cursor-foreground": colors["background"],
+        "block-cursor-background": colors["primary"],
+        "block-cursor-text-style": "none",
+        "input-cursor-background": colors["foreground"],
+        "input-cursor-foreground": colors["background"],
+    }
+
+
+def _known_keys(path: Path, where: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ThemeError(f"{path.name}: unknown key {where}{key!r}{hint}")
+
+
+def _colors(path: Path, section: str, table: Any, known: tuple[str, ...]) -> dict[str, str]:
+    if not isinstance(table, dict):
+        raise ThemeError(f"{path.name}: [{section}] must be a table")
+    _known_keys(path, f"[{section}] ", table, known)
+    for key, value in table.items():
+        try:
+            valid = isinstance(value, str) and value.startswith("#") and Color.parse(value).a == 1
+        except ColorParseError:
+            valid = False
+        if not valid:
+            raise ThemeError(f"{path.name}: [{section}] {key} must be a colour like '#6db5d8', got {value!r}")
+    return dict(table)

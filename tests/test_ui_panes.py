@@ -1,0 +1,258 @@
+"""Panes as functions: what stands on the screen for what is in a snapshot."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ui_support import NOW, alert, backoff_snapshot, engine_snapshot, series, stream_snapshot, training_snapshot
+
+from quantai_tui.link.base import LinkState
+from quantai_tui.telemetry import EngineSnapshot, StoreSnapshot, StreamState, SymbolSnapshot, TrainingSnapshot, TrainingState
+from quantai_tui.ui import format as fmt
+from quantai_tui.ui.cells import Pace, Row, clip, fitted, row, wrap
+from quantai_tui.ui.layout import plan
+from quantai_tui.ui.panes import PANES
+from quantai_tui.ui.panes.market import wholeness
+from quantai_tui.ui.panes.states import STREAM_SIGNS, TRAINING_SIGNS
+from quantai_tui.ui.sparkline import AXIS_WIDTH, Range, columns, nice_ceiling, nice_range, spark_rows
+from quantai_tui.ui.themes import TOKENS
+from quantai_tui.ui.view import View
+
+DRAWN = {spec.id: spec.draw for spec in PANES}
+
+
+def drawn(pane: str, snapshot: EngineSnapshot | None, width: int = 58, height: int = 8) -> str:
+    view = View(snapshot, LinkState.ATTACHED, now=NOW)
+    return "\n".join(line.text for line in DRAWN[pane](view, width, height))
+
+
+def symbol(**changes: object) -> SymbolSnapshot:
+    return msgspec.structs.replace(SymbolSnapshot(last_id=10, complete_through_id=10, stored=10, price="1.5"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("state", "repairing", "words"),
+    [
+        (symbol(), False, "whole"),
+        (symbol(missing=132), True, "missing 132, repairing"),
+        (symbol(missing=1_320), False, "missing 1,320"),
+        (symbol(repaired=132), False, "whole, 132 repaired"),
+        (symbol(unrecoverable=4), False, "4 lost for good"),
+        (symbol(last_id=None), False, "no trade yet"),
+    ],
+)
+def test_whether_the_tape_has_holes_is_said_in_words(state: SymbolSnapshot, repairing: bool, words: str) -> None:
+    assert wholeness(state, repairing)[0] == words
+
+
+def test_a_training_worker_that_knows_nothing_yet_shows_no_zeros() -> None:
+    nothing = engine_snapshot(training=TrainingSnapshot(state=TrainingState.STARTING, detail="importing torch"), series={})
+    for pane in ("training", "scale", "overflow"):
+        text = drawn(pane, nothing)
+        assert "–" in text  # noqa: RUF001
+        assert "0.0" not in text
+    assert "importing torch" in drawn("training", nothing)
+
+
+def test_both_baselines_are_named_and_the_better_one_is_compared_with() -> None:
+    text = drawn("training", engine_snapshot())
+    assert "52.1 %  +1.2 over persistence" in text
+    assert "majority 50.2 %  persistence 50.9 %" in text
+    worse = training_snapshot(accuracy=0.49, majority_accuracy=0.55, baseline_accuracy=0.55)
+    assert "49.0 %  -6.0 to majority" in drawn("training", engine_snapshot(training=worse))
+
+
+def test_a_loss_that_is_not_finite_is_named() -> None:
+    text = drawn("training", engine_snapshot(training=training_snapshot(loss=math.nan, nonfinite_loss=3)))
+    assert "loss NaN" in text
+    assert "3 NaN or Inf" in text
+
+
+def test_the_scale_at_its_cap_is_said_and_the_cap_is_marked_on_the_line() -> None:
+    at_cap = training_snapshot(scale=100_000.0)
+    full = engine_snapshot(training=at_cap, series={"scale": series(1.0, 50_000.0, 100_000.0)})
+    text = drawn("scale", full)
+    assert "100 % of cap 100,000  AT THE CAP" in text
+    assert "┄ cap" in text
+    assert text.splitlines()[1].count("┄") > 20
+
+
+def test_the_backoff_shows_cause_and_advice_also_where_there_are_three_rows() -> None:
+    lines = drawn("backoff", backoff_snapshot(), 38, 3).splitlines()
+    assert lines[0].startswith("attempt 3 of 10  next in 2 s  ━")
+    assert lines[1].startswith("refused: [Errno 111] Connect call")
+    assert lines[2].startswith("Check the network of this machine")
+
+
+def test_the_countdown_bar_runs_down() -> None:
+    filled = []
+    for left in (4.0, 3.0, 1.0, 0.0):
+        stream = stream_snapshot(state=StreamState.BACKOFF, attempt=1, backoff_remaining_s=left, backoff_total_s=4.0)
+        filled.append(drawn("backoff", engine_snapshot(stream=stream), 40, 5).count("━"))
+    assert filled == [40, 30, 10, 0]
+
+
+def test_a_planted_burst_is_said_to_be_planted() -> None:
+    planted = training_snapshot(planted="demo: an overflow burst is planted every 5 minutes")
+    assert "burst is planted" in drawn("overflow", engine_snapshot(training=planted))
+
+
+def test_a_disk_that_is_behind_is_said() -> None:
+    behind = engine_snapshot(store=StoreSnapshot(size_bytes=1, queued=80_000, paused=True))
+    assert "disk behind, 80,000 queued: reading slower" in drawn("market", behind)
+
+
+def test_more_symbols_than_rows_are_counted() -> None:
+    symbols = {f"COIN{i}USDT": symbol() for i in range(9)}
+    text = drawn("market", engine_snapshot(stream=stream_snapshot(symbols=symbols)), 38, 4)
+    assert "and 7 more: z shows them" in text
+    assert "store" in text
+
+
+def test_reconnects_are_listed_newest_first() -> None:
+    lines = drawn("reconnects", engine_snapshot(), 90).splitlines()
+    assert lines[0].split() == ["time", "outcome", "cause", "waited", "lasted"]
+    assert lines[1].split()[:4] == ["21:45:00", "✓", "ok", "timeout"]
+    assert lines[3].split()[:4] == ["21:30:00", "✗", "failed", "network"]
+    assert "Connection reset by peer" in lines[3]
+
+
+def test_every_state_has_a_sign_and_a_word() -> None:
+    assert set(STREAM_SIGNS) == set(StreamState)
+    assert set(TRAINING_SIGNS) == set(TrainingState)
+    for snapshot_of, pane in ((stream_snapshot, "connection"), (training_snapshot, "training")):
+        states = STREAM_SIGNS if pane == "connection" else TRAINING_SIGNS
+        for state in states:
+            key = "stream" if pane == "connection" else "training"
+            text = drawn(pane, engine_snapshot(**{key: snapshot_of(state=state)}))
+            assert fmt.words(state.value).upper() in text
+    assert len({glyph for glyph, _ in STREAM_SIGNS.values()}) == len(STREAM_SIGNS)
+
+
+@given(
+    width=st.integers(26, 200),
+    height=st.integers(1, 40),
+    index=st.integers(0, len(PANES) - 1),
+    which=st.sampled_from(["none", "live", "backoff", "empty"]),
+)
+def test_no_pane_draws_outside_its_room_or_uses_an_unknown_colour(width: int, height: int, index: int, which: str) -> None:
+    snapshots = {
+        "none": None,
+        "live": engine_snapshot(alerts=(alert(),)),
+        "backoff": backoff_snapshot(),
+        "empty": EngineSnapshot(),
+    }
+    view = View(snapshots[which], LinkState.ATTACHED, detail="why\nbecause", now=NOW)
+    rows = PANES[index].draw(view, width, height)
+    assert len(rows) <= height
+    for line in rows:
+        assert len(line.text) <= width, line.text
+        assert {token.removesuffix("-area") for _, token in line.spans} <= {"text", *TOKENS}
+
+
+def test_a_gap_in_a_series_is_shown_as_a_gap() -> None:
+    (line,) = spark_rows((1.0, None, 10.0), 3 + AXIS_WIDTH, 1, Range(0.0, 10.0), "spark-rtt")
+    assert line.text.rstrip() == "▂·█"
+    assert line.pace is Pace.LINE
+
+
+def test_something_never_looks_like_nothing() -> None:
+    assert columns((0.0, 0.001, 10.0), 3, 1, Range(0.0, 10.0)) == [1, 2, 8]
+
+
+def test_a_tall_chart_moves_more_slowly_than_a_line() -> None:
+    assert {line.pace for line in spark_rows((1.0, 2.0), 20, 5, Range(0.0, 2.0), "spark-rtt")} == {Pace.CHART}
+
+
+def test_a_logarithmic_range_gives_each_octave_the_same_height() -> None:
+    span = Range(256.0, 65_536.0, log=True)
+    assert columns((512.0, 4_096.0, 65_536.0, 1e9, 1.0), 5, 1, span) == [2, 4, 8, 8, 1]
+
+
+@given(st.floats(1e-6, 1e12))
+def test_an_axis_ends_on_a_round_number_that_is_not_below(value: float) -> None:
+    ceiling = nice_ceiling(value, 1e-9)
+    assert value <= ceiling * (1 + 1e-8)
+    assert ceiling <= value * 2.5000001
+    assert f"{ceiling:.0e}"[0] in "125"
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True)), max_size=50), st.booleans())
+def test_any_series_can_be_drawn(values: list[float | None], from_zero: bool) -> None:
+    finite = [value for value in values if value is None or not math.isfinite(value) or abs(value) < 1e100]
+    span = nice_range(finite, from_zero=from_zero)
+    rows = spark_rows(finite, 40, 3, span, "spark-rtt", marked="scale-cap", shaded=True)
+    assert [len(line.text) for line in rows] == [40, 40, 40]
+
+
+@pytest.mark.parametrize(
+    ("size", "panes", "boxed"),
+    [((80, 24), 12, False), ((120, 40), 13, True), ((200, 50), 13, True), ((50, 15), 2, False), ((80, 19), 2, False)],
+)
+def test_the_plan_covers_the_screen_without_overlap(size: tuple[int, int], panes: int, boxed: bool) -> None:
+    arrangement = plan(*size)
+    assert len(arrangement.regions) == panes
+    assert arrangement.boxed is boxed
+    cells = [(x, y) for region in arrangement.regions.values() for y in region.line_range for x in region.column_range]
+    assert len(cells) == len(set(cells)) == size[0] * size[1]
+
+
+@given(st.integers(60, 320), st.integers(20, 120))
+def test_the_plan_fits_every_size(width: int, height: int) -> None:
+    arrangement = plan(width, height)
+    assert sum(region.area for region in arrangement.regions.values()) == width * height
+    assert (
+        min(region.height for name, region in arrangement.regions.items() if name not in ("header", "alerts", "status", "footer"))
+        >= 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (fmt.duration(None), "–"),  # noqa: RUF001
+        (fmt.duration(45.9), "45 s"),
+        (fmt.duration(125), "2m 05s"),
+        (fmt.duration(11_040), "3h 04m"),
+        (fmt.duration(1_047_600), "12d 03h"),
+        (fmt.age(0.4), "<1 s"),
+        (fmt.countdown(0.2), "1 s"),
+        (fmt.countdown(0.0), "0 s"),
+        (fmt.delay(2.34), "2.3 s"),
+        (fmt.decimal(0.68124), "0.6812"),
+        (fmt.decimal(math.inf), "Inf"),
+        (fmt.decimal(1e-7), "1.0e-07"),
+        (fmt.quantity(65_536.0), "65,536"),
+        (fmt.quantity(1.0), "1"),
+        (fmt.short(65_536), "65.5k"),
+        (fmt.percent(0.004), "0.4 %"),
+        (fmt.percent(0.00001), "<0.1 %"),
+        (fmt.percent(None), "–"),  # noqa: RUF001
+        (fmt.per_second(18.24), "18.2 /s"),
+        (fmt.size(128_400_000), "128 MB"),
+        (fmt.words("SSL_ERROR"), "ssl error"),
+        (fmt.wall_clock(NOW), "00:00:00"),
+        (fmt.zone(NOW), "UTC"),
+        (fmt.clean("a\x1b[2Jb\u200bc\td"), "a[2Jbc d"),
+    ],
+)
+def test_numbers_and_times_have_a_fixed_shape(said: str, expected: str) -> None:
+    assert said == expected
+
+
+@given(st.text(max_size=60), st.integers(0, 30))
+def test_clipped_text_fits_whatever_it_is(text: str, width: int) -> None:
+    from rich.cells import cell_len
+
+    assert cell_len(clip(fmt.clean(text), width)) <= width
+    assert all(cell_len(line) <= max(width, 1) for line in wrap(fmt.clean(text), max(width, 1), 3))
+
+
+def test_what_does_not_fit_is_left_out_whole_and_only_the_first_is_cut() -> None:
+    assert fitted(20, [("abcdefgh", "text")], [("123456789012", "text")], [("xy", "text")]).text == "abcdefgh  xy"
+    assert fitted(5, [("abcdefgh", "text")]).text == "abcd…"
+    assert fitted(9) == Row() == row()

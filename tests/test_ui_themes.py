@@ -1,0 +1,94 @@
+"""Theme files: the shipped ones are complete and readable, broken ones are named and skipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from textual.color import Color
+from ui_support import FakeLink, FrozenClock, engine_snapshot, until
+
+from quantai_tui.ui.app import DashboardApp
+from quantai_tui.ui.themes import PLAIN_THEME, TOKENS, ThemeError, load_themes, read_theme, themes_folder
+
+SHIPPED = sorted(themes_folder().glob("*.toml"))
+_DECORATION = {"edge", "edge-focus"}
+
+
+def test_three_themes_are_shipped_dark_light_and_high_contrast() -> None:
+    shelf = load_themes()
+    assert [theme.name for theme in shelf.themes] == ["harbor", "beacon", "chalk", PLAIN_THEME]
+    assert [theme.dark for theme in shelf.themes[:3]] == [True, True, False]
+    assert shelf.choice == "harbor"
+    assert shelf.problems == ()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_token_of_a_shipped_theme_is_readable_on_its_background(path: Path) -> None:
+    theme = read_theme(path)
+    ground = Color.parse(theme.background or "")
+    least = 7.0 if theme.name == "beacon" else 4.5
+    for token in TOKENS:
+        if token not in _DECORATION:
+            ratio = _contrast(Color.parse(theme.variables[token]), ground)
+            assert ratio >= least, f"{theme.name}: {token} stands at {ratio:.1f}:1"
+    assert _contrast(Color.parse(theme.foreground or ""), Color.parse(theme.panel or "")) >= least
+
+
+def _contrast(one: Color, other: Color) -> float:
+    """WCAG 2.1, relative luminance and contrast ratio."""
+
+    def luminance(color: Color) -> float:
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in color.normalized]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('name = "harbor"', 'name = "my theme"', "name must be one word"),
+        ("dark = true", 'dark = "yes"', "dark must be true or false"),
+        ('primary = "#6db5d8"', "", r"\[colors\] lacks primary"),
+        ('primary = "#6db5d8"', 'primary = "bluish"', r"\[colors\] primary must be a colour like '#6db5d8', got 'bluish'"),
+        ("state-live =", "state-alive =", r"unknown key \[tokens\] 'state-alive'; did you mean 'state-live'"),
+        ("[tokens]", "[token]", "unknown key 'token'; did you mean 'tokens'"),
+        ("[tokens]", "[tokens", "not valid TOML"),
+    ],
+)
+def test_a_broken_theme_file_says_what_is_wrong_with_it(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text((themes_folder() / "harbor.toml").read_text().replace(old, new, 1))
+    with pytest.raises(ThemeError, match=f"mine.toml: .*{complaint}"):
+        read_theme(path)
+
+
+def test_tokens_that_a_theme_leaves_out_take_their_base_colours(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text((themes_folder() / "harbor.toml").read_text().split("[tokens]")[0])
+    assert read_theme(path).variables["state-failed"] == "#f27a72"
+
+
+async def test_broken_files_are_named_in_one_toast_and_the_rest_is_used(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("name = [/b]")
+    (tmp_path / "worse.toml").write_bytes(b"\xff\xfe")
+    (tmp_path / "good.toml").write_text((themes_folder() / "chalk.toml").read_text())
+    app = DashboardApp(FakeLink(engine_snapshot()), clock=FrozenClock(), theme="nosuch", themes_folder=tmp_path)
+    async with app.run_test(notifications=True) as pilot:
+        await until(pilot, lambda: len(app._notifications) == 1)
+        (toast,) = app._notifications
+        assert "bad.toml: not valid TOML" in toast.message
+        assert "worse.toml" in toast.message
+        assert "there is no theme 'nosuch'; there are chalk" in toast.message
+        assert app.theme == "chalk"
+
+
+async def test_with_no_theme_at_all_the_terminals_own_colours_are_used(tmp_path: Path) -> None:
+    app = DashboardApp(FakeLink(engine_snapshot()), clock=FrozenClock(), themes_folder=tmp_path)
+    async with app.run_test() as pilot:
+        assert app.theme == PLAIN_THEME
+        await pilot.press("t")
+        await pilot.pause()
+        assert app.theme == PLAIN_THEME

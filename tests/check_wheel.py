@@ -1,7 +1,7 @@
-"""Is a wheel whole? Installs it into an empty virtual environment elsewhere and uses it there: `python tests/check_wheel.py WHEEL`.
+"""Is a wheel whole? Installs it into an empty virtual environment and uses it there: `python tests/check_wheel.py WHEEL`.
 
-The libraries it needs are lent by the environment that runs this script, so that nothing is downloaded twice; the package itself and
-its themes can only come from the wheel.
+The libraries it needs are lent by the environment that runs this script, so that nothing is downloaded twice; the package
+itself and its themes can only come from the wheel.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 _PROBE = """
 import pathlib, quantai_tui
-from quantai_tui.ui.themes import theme_folder
+from quantai_tui.ui.themes import themes_folder
 home = pathlib.Path(quantai_tui.__file__).parent
 assert "site-packages" in str(home), home
-themes = sorted(path.name for path in theme_folder().glob("*.toml"))
-assert str(theme_folder()).startswith(str(home)), theme_folder()
+themes = sorted(path.name for path in themes_folder().glob("*.toml"))
+assert str(themes_folder()).startswith(str(home)), themes_folder()
 assert len(themes) >= 3, themes
 assert (home / "py.typed").exists()
 print("package", home.parent.name, "themes", themes)

@@ -16,6 +16,7 @@ from quantai_tui.cli.options import Wanted
 from quantai_tui.engine.engine import Engine, StartError
 from quantai_tui.engine.linger import logout_warning
 from quantai_tui.engine.local import LocalLink
+from quantai_tui.engine.registry import running
 from quantai_tui.link import Command, CommandName, LinkState
 from quantai_tui.settings import default_config_path
 from quantai_tui.telemetry import (
@@ -270,3 +271,18 @@ def test_an_alert_stands_until_its_lower_threshold_and_keeps_its_time() -> None:
 def test_each_rule_raises_its_alert_and_a_quiet_engine_none(snapshot: EngineSnapshot, key: str) -> None:
     assert key in {alert.key for alert in AlertBook(silence_s=600).evaluate(snapshot)}
     assert AlertBook(silence_s=600).evaluate(EngineSnapshot()) == ()
+
+
+async def test_an_engine_that_starts_while_its_predecessor_stops_waits_for_it() -> None:
+    first = demo_engine(*QUIET)
+    await first.start()
+    stopping = asyncio.create_task(first.stop())
+    await until(lambda: running() == [])
+    assert not stopping.done()
+    second = demo_engine(*QUIET)
+    await second.start()
+    try:
+        assert stopping.done()
+    finally:
+        await second.stop()
+        await stopping

@@ -56,7 +56,7 @@ def attach(name: str | None) -> None:
     async def find() -> Path:
         return await find_running(entry)
 
-    show(SocketLink(find), embedded=entry.mode != "live")
+    show(SocketLink(find), embedded=entry.mode != "live", entry=lambda: entry)
 
 
 @click.command()

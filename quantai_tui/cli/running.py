@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -12,6 +13,7 @@ from .options import RunOptions, Wanted, fail
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
+    from ..engine.registry import Entry
     from ..link import EngineLink
 
 
@@ -32,7 +34,7 @@ def run(wanted: Wanted, options: RunOptions) -> None:
     from ..link import SocketLink
 
     try:
-        show(SocketLink(process.find), embedded=wanted.mode != "live")
+        show(SocketLink(process.find), embedded=wanted.mode != "live", entry=lambda: process.entry)
     finally:
         process.forget()
 
@@ -85,13 +87,24 @@ def need_terminal() -> None:
         fail("TERM says that this terminal cannot be drawn on; with --headless the same runs without it")
 
 
-def show(link: EngineLink, *, embedded: bool) -> None:
-    """Run a dashboard on this link; ends the program with the exit code that fits."""
+def show(link: EngineLink, *, embedded: bool, entry: Callable[[], Entry | None] = lambda: None) -> None:
+    """Run a dashboard on this link; ends the program with the exit code that fits.
+
+    `entry` tells which engine it was. One that was told to stop is waited for: at the prompt that follows all is really over.
+    """
     from ..engine.places import state_root
     from ..ui.app import run_dashboard
 
-    code = run_dashboard(link, stop_on_quit=embedded, crash_log=state_root() / "dashboard.log")
+    outcomes: list[str] = []
+    code = run_dashboard(link, stop_on_quit=embedded, crash_log=state_root() / "dashboard.log", on_outcome=outcomes.append)
     if link.exit_code is not None:
         fail(link.detail, link.exit_code)
+    stopped = entry() if outcomes == ["stop"] else None
+    if stopped is not None:
+        from ..engine.stopping import wait_gone
+
+        problem = asyncio.run(wait_gone(stopped))
+        if problem:
+            fail(problem, 1)
     if code:
         raise SystemExit(code)

@@ -34,6 +34,7 @@ from .warmup import warm_start
 logger = logging.getLogger(__name__)
 
 _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
+_PREDECESSOR_S = 15.0
 _STATISTICS_EVERY_S = 60.0
 _PRUNE_EVERY_S = 3600.0
 
@@ -123,7 +124,7 @@ class Engine:
 
     async def _start(self) -> None:
         self.folder.prepare()
-        self._claim = Claim.take(self.folder)
+        self._claim = await self._take_claim()
         if self._fresh:
             self.folder.clear()
         self._log = EngineLog(self.folder.log, self.desk.settings.LOG_LEVEL)
@@ -147,6 +148,17 @@ class Engine:
             self._spawn(self._warm_up(), "warm-up")
         self._spawn(self._sample(), "vitals")
         self._spawn(self._housekeeping(), "housekeeping")
+
+    async def _take_claim(self) -> Claim:
+        """The sole right to the folder. One that is held but not announced belongs to an engine about to stop: wait for it."""
+        deadline = self._clock.monotonic() + _PREDECESSOR_S
+        while True:
+            try:
+                return Claim.take(self.folder)
+            except AlreadyRunning as error:
+                if error.entry is not None or self._clock.monotonic() >= deadline:
+                    raise
+            await self._clock.sleep(0.1)
 
     async def _start_exchange(self, command: list[str]) -> None:
         self._exchange = ExchangeChild(command, self.folder.path / "exchange.log", self._clock)
@@ -337,6 +349,8 @@ class Engine:
 
     async def _stop(self) -> None:
         started = self._clock.monotonic()
+        if self._claim is not None:
+            self._claim.withdraw()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -64,10 +64,14 @@ class Claim:
         temporary.replace(path)
         self._entry_path = path
 
-    def release(self) -> None:
+    def withdraw(self) -> None:
+        """Nobody should find this engine any longer: it is about to stop."""
         if self._entry_path is not None:
             self._entry_path.unlink(missing_ok=True)
             self._entry_path = None
+
+    def release(self) -> None:
+        self.withdraw()
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -92,10 +96,10 @@ def _read(path: Path) -> Entry | None:
         return None
 
 
-def _held(folder: Path) -> bool:
+def is_alive(entry: Entry) -> bool:
     """Whether an engine holds the folder's lock; the kernel lets go of it however a process ends."""
     try:
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(Path(entry.folder) / "lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -112,7 +116,7 @@ def running() -> list[Entry]:
     entries = []
     for path in sorted(socket_folder().glob("*.json")):
         entry = _read(path)
-        if entry is not None and _held(Path(entry.folder)):
+        if entry is not None and is_alive(entry):
             entries.append(entry)
         else:
             path.unlink(missing_ok=True)

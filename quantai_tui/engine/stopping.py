@@ -10,7 +10,7 @@ import time
 
 from ..link.frames import FrameError, encode, read_from_engine
 from ..link.messages import PROTOCOL_VERSION, Ack, Command, CommandName, Hello, Welcome
-from .registry import Entry, running
+from .registry import Entry, is_alive
 
 _ANSWER_WITHIN_S = 5.0
 _GONE_WITHIN_S = 30.0
@@ -23,8 +23,13 @@ async def stop_engine(entry: Entry) -> str:
     except (OSError, asyncio.IncompleteReadError, FrameError, TimeoutError):
         with contextlib.suppress(ProcessLookupError):
             os.kill(entry.pid, signal.SIGTERM)
+    return await wait_gone(entry)
+
+
+async def wait_gone(entry: Entry) -> str:
+    """Wait until the engine has let go of its folder; returns what is wrong when it does not."""
     deadline = time.monotonic() + _GONE_WITHIN_S
-    while any(other.pid == entry.pid for other in running()):
+    while is_alive(entry):
         if time.monotonic() > deadline:
             return f"{entry.name} (pid {entry.pid}) has not stopped within {_GONE_WITHIN_S:.0f} s; see {entry.log}"
         await asyncio.sleep(0.05)

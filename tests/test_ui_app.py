@@ -70,6 +70,15 @@ async def test_a_key_sends_its_command_and_shows_sent_then_done(key: str, comman
         assert link.sent == [command]
 
 
+async def test_what_was_done_a_while_ago_is_not_said_for_ever() -> None:
+    async with dashboard(live()) as (app, pilot, clock):
+        await pilot.press("r")
+        await until(pilot, lambda: "reconnect: done" in screen_text(app))
+        clock.advance(11)
+        app.tick()
+        await until(pilot, lambda: "reconnect: done" not in screen_text(app))
+
+
 async def test_a_command_the_engine_refuses_says_why() -> None:
     link = live()
     link.answers[CommandName.RECONNECT] = Ack(1, False, "banned until 12:40, no dial before")

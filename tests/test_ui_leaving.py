@@ -72,6 +72,25 @@ async def test_the_engines_own_mode_says_whether_quitting_stops_it(mode: Mode) -
         await until(pilot, lambda: app.return_value == "stop")
 
 
+@pytest.mark.parametrize("key", ["q", "ctrl+c"])
+async def test_an_engine_that_is_still_starting_is_stopped_once_it_is_there(key: str) -> None:
+    link = FakeLink(None, LinkState.STARTING, snapshot_age_s=None)
+    async with dashboard(link, stop_on_quit=True) as (app, pilot, _):
+        await pilot.press(key)
+        await until(pilot, lambda: "stopping the engine" in screen_text(app))
+        assert link.sent == []
+        link.state = LinkState.ATTACHED
+        await until(pilot, lambda: app.return_value == "stop")
+    assert link.sent == [CommandName.STOP]
+
+
+async def test_a_second_ctrl_c_does_not_wait_for_the_engine() -> None:
+    link = FakeLink(None, LinkState.STARTING, snapshot_age_s=None)
+    async with dashboard(link, stop_on_quit=True) as (app, pilot, _):
+        await pilot.press("ctrl+c", "ctrl+c")
+        await until(pilot, lambda: app.return_value == "detach")
+
+
 async def test_an_engine_with_nothing_to_look_at_ends_the_dashboard_by_itself() -> None:
     link = FakeLink(None, LinkState.STARTING, snapshot_age_s=None)
     async with dashboard(link) as (app, pilot, _):

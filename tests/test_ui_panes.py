@@ -88,6 +88,20 @@ def test_the_backoff_shows_cause_and_advice_also_where_there_are_three_rows() ->
     assert lines[2].startswith("Check the network of this machine")
 
 
+@pytest.mark.parametrize(
+    ("state", "attempt", "words"),
+    [
+        (StreamState.LIVE, 1, "no wait"),  # the attempt that led here may still be counted
+        (StreamState.CONNECTING, 2, "attempt 2 of 10  dialling"),
+        (StreamState.HANDSHAKING, 0, "first dial  dialling"),
+        (StreamState.FAILED, 10, "retries used up"),
+    ],
+)
+def test_dialling_is_said_only_while_it_is_so(state: StreamState, attempt: int, words: str) -> None:
+    snapshot = engine_snapshot(stream=stream_snapshot(state=state, attempt=attempt))
+    assert drawn("backoff", snapshot).splitlines()[0] == words
+
+
 def test_the_countdown_bar_runs_down() -> None:
     filled = []
     for left in (4.0, 3.0, 1.0, 0.0):
@@ -234,6 +248,10 @@ def test_the_plan_fits_every_size(width: int, height: int) -> None:
         (fmt.percent(None), "–"),  # noqa: RUF001
         (fmt.per_second(18.24), "18.2 /s"),
         (fmt.size(128_400_000), "128 MB"),
+        (fmt.price("2281.65000000"), "2281.65"),
+        (fmt.price("0.00001230"), "0.0000123"),
+        (fmt.price("65000.00000000"), "65000.00"),
+        (fmt.price("12"), "12"),
         (fmt.words("SSL_ERROR"), "ssl error"),
         (fmt.wall_clock(NOW), "00:00:00"),
         (fmt.zone(NOW), "UTC"),

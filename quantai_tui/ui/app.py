@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -43,6 +44,8 @@ Outcome = Literal["stop", "detach"]
 
 _POLL_PERIOD_S = 0.25
 _CLOSE_LIMIT_S = 30.0
+_START_LIMIT_S = 30.0
+_STATUS_LASTS_S = {"state-pending": math.inf, "state-failed": 30.0}  # what is under way stays, a refusal can be read
 _DASHBOARD_ACTIONS = frozenset(item.method for item in ACTIONS if not item.priority)
 
 
@@ -71,7 +74,6 @@ class DashboardApp(App[Outcome]):
         guard: TerminalGuard | None = None,
         driver_class: type[Driver] | None = None,
     ) -> None:
-        colorless = bool(os.environ.get("NO_COLOR"))
         with without_no_color():
             super().__init__(driver_class=driver_class)
         self.title = "QuantAI"
@@ -83,18 +85,20 @@ class DashboardApp(App[Outcome]):
         self._guard = guard
         self._started = clock.monotonic()
         self._status = Status()
+        self._status_until = math.inf
         self._commands = Commands(link, self.say)
+        self._started_up = asyncio.Event()
         self._cells = CellMemory()
         self._last_shape: tuple[object, ...] = ()
         self._due = dict.fromkeys(Pace, 0.0)
         self._leaving = False
-        self._colorless = colorless
+        self._colorless = bool(os.environ.get("NO_COLOR"))
         self._shelf = load_themes(themes_folder, wanted=theme)
         for item in self._shelf.themes:
             self.register_theme(item)
-        self.theme = PLAIN_THEME if colorless else self._shelf.choice
+        self.theme = PLAIN_THEME if self._colorless else self._shelf.choice
         self._engine_theme = ""
-        self._theme_is_fixed = colorless or theme is not None
+        self._theme_is_fixed = self._colorless or theme is not None
         self.palette = self._make_palette()
         self.dashboard = Dashboard(self.palette, self.view())
 
@@ -124,14 +128,16 @@ class DashboardApp(App[Outcome]):
 
     def view(self) -> View:
         """The link as it stands now."""
+        if self._clock.monotonic() > self._status_until:
+            self._status = Status()
         return look(self._link, self._clock, self._started, self._stale_after_s, self._status)
 
     def tick(self) -> None:
         """Sample the link. Each kind of row follows at its own pace; a change of state reaches all of them at once."""
-        view = self.view()
-        self._follow(view)
+        self._follow()
         if self.screen is not self.dashboard:
             return
+        view = self.view()
         now = self._clock.monotonic()
         fresh = view.shape != self._last_shape
         due = [pace for pace in Pace if fresh or now >= self._due[pace]]
@@ -141,20 +147,21 @@ class DashboardApp(App[Outcome]):
         if due:
             self.dashboard.show(view, due)
 
-    def _follow(self, view: View) -> None:
+    def _follow(self) -> None:
         """What the engine decides about the dashboard: that there is nothing to look at, and the theme of its settings."""
-        if view.link is LinkState.FAILED and self._link.exit_code is not None and not self._leaving:
+        state, snapshot = self._link.state, self._link.snapshot
+        if state is not LinkState.STARTING:
+            self._started_up.set()
+        if state is LinkState.FAILED and self._link.exit_code is not None and not self._leaving:
             self.leave("detach")
-        wanted = view.snapshot.theme if view.snapshot is not None else ""
+        wanted = snapshot.theme if snapshot is not None else ""
         if wanted == self._engine_theme or self._theme_is_fixed:
             return
         self._engine_theme = wanted
         if wanted in self._shelf.names:
             self.theme = wanted
         elif wanted:
-            self._status = Status(
-                f"theme: there is no {clean(wanted)!r}; there are {', '.join(self._shelf.names)}", "alert-warning"
-            )
+            self.say(f"theme: there is no {wanted!r}; there are {', '.join(self._shelf.names)}", "alert-warning")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """The dashboard's keys are its own: on any other screen only the way out works."""
@@ -163,6 +170,7 @@ class DashboardApp(App[Outcome]):
     def say(self, text: str, token: str = "text") -> None:
         """Put one line above the keys, at once."""
         self._status = Status(clean(text), token)
+        self._status_until = self._clock.monotonic() + _STATUS_LASTS_S.get(token, 10.0)
         self.tick()
 
     def _send(self, name: CommandName, word: str) -> None:
@@ -280,7 +288,7 @@ class DashboardApp(App[Outcome]):
 
     def action_interrupt(self) -> None:
         """Ctrl-C: like `q`, but asks nothing. A second one does not wait for the engine to stop."""
-        if self._quit_stops and not self._leaving and self._link.state is LinkState.ATTACHED:
+        if self._quit_stops and not self._leaving and self._link.state in (LinkState.STARTING, LinkState.ATTACHED):
             self._stop_and_leave()
         else:
             self.leave("detach")
@@ -305,12 +313,21 @@ class DashboardApp(App[Outcome]):
         self.run_worker(self._stop_engine(), group="commands")
 
     async def _stop_engine(self) -> None:
+        await self._attached_or_not()
         ack = await self._commands.ask(CommandName.STOP)
         if ack.ok or self._link.state in (LinkState.FAILED, LinkState.CLOSED):
             self.exit("stop")
             return
         self._leaving = False
         self.say(f"stop: not done — {ack.message}", "state-failed")
+
+    async def _attached_or_not(self) -> None:
+        """An engine that is still starting cannot be told anything yet, and would go on without anybody looking."""
+        try:
+            async with asyncio.timeout(_START_LIMIT_S):
+                await self._started_up.wait()
+        except TimeoutError:
+            log.warning("the engine was not there within %.0f s", _START_LIMIT_S)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Own tokens for themes that do not name them, Textual's built-in ones among them."""

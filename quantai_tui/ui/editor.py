@@ -20,6 +20,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ..link.messages import Ack, CommandName, SaveResult, SettingField, SettingProblem, SettingsForm
+from .cells import clip
 from .conflict import ConflictScreen
 from .dialogs import ask_discard
 from .draft import Draft
@@ -44,7 +45,8 @@ class EditorScreen(Screen[str]):
     EditorScreen #filter.open { display: block; }
     EditorScreen Input { height: 1; border: none; padding: 0 1; color: $value; background: $panel; }
     EditorScreen OptionList, EditorScreen OptionList:focus {
-        height: 1fr; border: none; border-top: solid $edge; border-bottom: solid $edge; padding: 0; background: $background;
+        width: 100%; height: 1fr; padding: 0; background: $background;
+        border: none; border-top: solid $edge; border-bottom: solid $edge;
         background-tint: $background 0%; scrollbar-size-vertical: 1;
     }
     EditorScreen OptionList:focus { border-top: solid $edge-focus; border-bottom: solid $edge-focus; }
@@ -53,7 +55,7 @@ class EditorScreen(Screen[str]):
     EditorScreen OptionList:ansi > .option-list--option-highlighted,
     EditorScreen OptionList:ansi:focus > .option-list--option-highlighted { text-style: reverse; }
     EditorScreen #about { height: 4; }
-    EditorScreen #value { margin: 0 1; }
+    EditorScreen #value, EditorScreen #filter { margin: 0 1; }
     EditorScreen #value:disabled { color: $muted; }
     EditorScreen #verdict { height: 2; }
     EditorScreen #keys { color: $muted; }
@@ -120,7 +122,7 @@ class EditorScreen(Screen[str]):
         for item in fields:
             if item.group != group:
                 group = item.group
-                options.add_option(Option(Content.assemble((clean(group), "bold $title")), disabled=True))
+                options.add_option(Option(Content.assemble((f" {clean(group)}", "bold $title")), disabled=True))
             options.add_option(Option(self._line(item), id=item.name))
         names = [item.name for item in fields]
         if names:
@@ -149,8 +151,8 @@ class EditorScreen(Screen[str]):
         return Content.assemble(
             (f" {sign} ", f"bold {style}"),
             (f"{item.name:<{_NAME_CELLS}} ", style),
-            (f"{_cut(shown, left):<{left}} ", "bold $value" if not item.locked else "$muted"),
-            (_cut(source, room - left - 1), "$state-live" if item.name in self._draft.applied else "$muted"),
+            (f"{clip(shown, left):<{left}} ", "bold $value" if not item.locked else "$muted"),
+            (clip(source, room - left - 1), "$state-live" if item.name in self._draft.applied else "$muted"),
         )
 
     def _head(self) -> None:
@@ -380,7 +382,3 @@ class EditorScreen(Screen[str]):
     async def _save_and_leave(self) -> None:
         if await self._save():
             self.dismiss(self._outcome)
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"

@@ -131,6 +131,14 @@ def zone(unix_s: float) -> str:
     return time.strftime("%Z", time.localtime(unix_s))
 
 
+def price(text: str | None) -> str:
+    """As received, but without the zeros that a venue pads with; two decimals stay."""
+    if text is None:
+        return UNKNOWN
+    whole, point, decimals = clean(text).partition(".")
+    return whole + point + decimals.rstrip("0").ljust(min(2, len(decimals)), "0")
+
+
 def words(identifier: str) -> str:
     """`SSL_ERROR` and `cooling_down` as people say them."""
     return identifier.replace("_", " ").lower()

@@ -8,6 +8,8 @@ from ..format import clean, countdown, delay, duration, percent, words
 from ..view import View
 from .states import NOT_KNOWN
 
+_DIALLING = (StreamState.CONNECTING, StreamState.HANDSHAKING, StreamState.SUBSCRIBING)
+
 
 def draw_backoff(view: View, width: int, height: int) -> list[Row]:
     if view.snapshot is None:
@@ -43,8 +45,8 @@ def _waiting(stream: StreamSnapshot, width: int, height: int) -> list[Row]:
 
 
 def _quiet(stream: StreamSnapshot, width: int) -> Row:
-    if stream.attempt:
-        return fitted(width, _attempt(stream), [("dialling", "state-pending")])
+    if stream.state in _DIALLING:
+        return fitted(width, _attempt(stream) if stream.attempt else [("first dial", "muted")], [("dialling", "state-pending")])
     if stream.state is StreamState.FAILED:
         return row(("retries used up", "state-failed"))
     return row(("no wait", "muted"))

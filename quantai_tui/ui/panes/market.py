@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...telemetry import StoreSnapshot, SymbolSnapshot
 from ..cells import Row, Span, fitted, row, spread
-from ..format import UNKNOWN, clean, count, per_second, short, size
+from ..format import UNKNOWN, clean, count, per_second, price, short, size
 from ..sparkline import nice_range, spark_rows
 from ..view import View
 from .states import NOT_KNOWN
@@ -55,11 +55,11 @@ def wholeness(symbol: SymbolSnapshot, repairing: bool) -> Span:
 def _headline(name: str, symbol: SymbolSnapshot, repairing: bool, width: int) -> Row:
     """Name and price, then the rate where there is room, and at the right edge whether the tape is whole."""
     column = 10 if width >= 34 else 8
-    price: list[Span] = [(f"{clean(name):<{column}}", "text"), (clean(symbol.price or UNKNOWN), "value")]
-    left = fitted(width, price, [(per_second(symbol.trades_per_s), "text")])
+    named: list[Span] = [(f"{clean(name):<{column}}", "text"), (price(symbol.price), "value")]
+    left = fitted(width, named, [(per_second(symbol.trades_per_s), "text")])
     words = wholeness(symbol, repairing)
     joined = spread(width, left, [words])
-    return fitted(width, price, [words]) if joined is left else joined
+    return fitted(width, named, [words]) if joined is left else joined
 
 
 def _ids(symbol: SymbolSnapshot, width: int) -> Row:

@@ -271,7 +271,7 @@ class ResilientStream:
             self.machine.to(StreamState.BACKOFF, why)
             if await self._wait(wait):
                 return False
-        self.machine.to(StreamState.CONNECTING, "storing what is in hand")
+        self.machine.to(StreamState.CONNECTING, "storing what is in hand" if self._intake.waiting else "dialling")
         # Trades of the last link must be in the ledger before those of the next: else a gap between them gets a wrong cause.
         return await unless(self._wake, _done(self._intake.wait_stored())) is not None
 

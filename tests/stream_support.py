@@ -163,7 +163,9 @@ class ScriptedExchange:
         self.rest_answers: list[tuple[int, dict[str, str]]] = []  # statuses to answer with before serving again
         self.rest_headers: dict[str, str] = {}
         self.rest_keeps_from = 0
+        self.rest_reaches = 1 << 62  # the last id that REST knows of
         self.venue_lacks: set[int] = set()
+        self.unknown_symbols: set[str] = set()
         self.step_ms = 1
         self.now_ms = START_MS
 
@@ -285,7 +287,10 @@ class ScriptedExchange:
         if (answer := self._scripted_answer(request)) is not None:
             return answer
         limit = int(request.query["limit"])
-        rows = [t for t in self.trades if t.id not in self.venue_lacks and t.symbol == request.query["symbol"]]
+        symbol = request.query["symbol"]
+        if symbol in self.unknown_symbols:
+            return web.Response(status=400, body=encode_rest_error(-1121, "Invalid symbol."))
+        rows = [t for t in self.trades if t.symbol == symbol and t.id <= self.rest_reaches and t.id not in self.venue_lacks]
         if "fromId" in request.query:
             start = max(int(request.query["fromId"]), self.rest_keeps_from)
             rows = [t for t in rows if t.id >= start][:limit]

@@ -109,7 +109,7 @@ def test_the_demo_in_process_shows_the_same_and_ends_with_its_dashboard(stage: S
 @pytest.mark.timeout(120)
 def test_a_killed_exchange_is_waited_for_and_what_was_missed_is_whole_again(stage: Stage) -> None:
     terminal = stage.terminal("demo", "--set", "TRAIN_AUTOSTART=false", columns=120, rows=40)
-    terminal.wait_for(lambda text: "● LIVE" in text and "whole" in text, 20)
+    terminal.wait_for(lambda text: "● LIVE" in text and re.search(r"ETHUSDT .*whole", text), 20)
     before = stage.pid("exchange")
 
     os.kill(before, signal.SIGKILL)

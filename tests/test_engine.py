@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import gzip
 import logging
+import os
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -123,7 +128,10 @@ async def test_saved_settings_are_checked_written_logged_and_applied(engine: Eng
     saved, _, result = await ask(engine, CommandName.SETTINGS_SAVE, values=values, revision=form["revision"])
     assert saved
     assert isinstance(result, dict)
-    assert result["applied"] == {"WS_PING_INTERVAL": "stream reconnects", "LOG_LEVEL": "live now"}
+    assert result["applied"] == {
+        "WS_PING_INTERVAL": "stream reconnects with the new numbers",
+        "LOG_LEVEL": "live now",
+    }
     assert "WS_PING_INTERVAL = 0.2" in default_config_path().read_text()
     await until(lambda: engine.snapshot().stream.reconnects > reconnects or engine.snapshot().stream.uptime_s < 5)
     await until(lambda: engine.snapshot().stream.state is StreamState.LIVE)
@@ -247,7 +255,7 @@ def snapshot_with(**training: object) -> EngineSnapshot:
 
 
 def test_an_alert_stands_until_its_lower_threshold_and_keeps_its_time() -> None:
-    book = AlertBook(silence_s=600)
+    book = AlertBook(lambda: 600.0)
     assert book.evaluate(snapshot_with(overflow_rate=0.19)) == ()
     (raised,) = book.evaluate(snapshot_with(overflow_rate=0.21))
     (still,) = book.evaluate(snapshot_with(overflow_rate=0.16))
@@ -269,8 +277,8 @@ def test_an_alert_stands_until_its_lower_threshold_and_keeps_its_time() -> None:
     ],
 )
 def test_each_rule_raises_its_alert_and_a_quiet_engine_none(snapshot: EngineSnapshot, key: str) -> None:
-    assert key in {alert.key for alert in AlertBook(silence_s=600).evaluate(snapshot)}
-    assert AlertBook(silence_s=600).evaluate(EngineSnapshot()) == ()
+    assert key in {alert.key for alert in AlertBook(lambda: 600.0).evaluate(snapshot)}
+    assert AlertBook(lambda: 600.0).evaluate(EngineSnapshot()) == ()
 
 
 async def test_an_engine_that_starts_while_its_predecessor_stops_waits_for_it() -> None:
@@ -286,3 +294,83 @@ async def test_an_engine_that_starts_while_its_predecessor_stops_waits_for_it() 
     finally:
         await second.stop()
         await stopping
+
+
+async def test_two_starts_at_once_make_one_worker(engine: Engine) -> None:
+    await asyncio.gather(ask(engine, CommandName.TRAIN_START), ask(engine, CommandName.TRAIN_START))
+    await until(lambda: engine.snapshot().training.state is not TrainingState.STARTING)
+    assert engine.snapshot().training.restarts == 0
+    assert not any("token" in line for line in engine.snapshot().log)
+
+
+async def test_an_engine_that_stops_takes_no_more_commands() -> None:
+    engine = demo_engine(*QUIET)
+    await engine.start()
+    engine.request_stop()
+    assert await ask(engine, CommandName.TRAIN_START) == (False, "the engine is stopping", None)
+    await engine.stop()
+    assert engine.snapshot().training.pid is None
+
+
+async def test_the_silence_alert_follows_the_setting_in_force(engine: Engine) -> None:
+    _, _, form = await ask(engine, CommandName.SETTINGS_DESCRIBE)
+    assert isinstance(form, dict)
+    await until(lambda: engine.snapshot().stream.symbols["ETHUSDT"].stored > 0)
+    values = {"WS_MESSAGE_WARNING_TIMEOUT": "0.5"}
+    assert (await ask(engine, CommandName.SETTINGS_SAVE, values=values, revision=form["revision"]))[0]
+    await ask(engine, CommandName.RECONNECT)
+    await until(lambda: engine.snapshot().stream.state is StreamState.LIVE)
+    pid = engine.exchange_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await until(lambda: any(alert.key == "silence" for alert in engine.snapshot().alerts))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_an_engine_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = demo_engine("DATA_DIR=below", *QUIET)
+    await engine.start()
+    try:
+        monkeypatch.chdir(tmp_path)
+        assert [entry.name for entry in running()] == ["demo-3"]
+        assert Path(running()[0].folder).is_absolute()
+    finally:
+        await engine.stop()
+
+
+def test_status_lines_that_nobody_reads_do_not_hold_up_the_engine() -> None:
+    command = [sys.executable, "-m", "quantai_tui", "demo", "--headless", "--json", "--set=TRAIN_AUTOSTART=False"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        # A pipe of one page is full after a few lines, and then nobody reads on.
+        fcntl.fcntl(process.stdout.fileno(), 1031, 4096)
+        assert process.stdout.readline().startswith(b"{")
+        full = time.monotonic() + 20
+        while time.monotonic() < full and not select.select([process.stdout], [], [], 0.05)[0]:
+            continue
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+
+
+def test_a_file_too_short_to_train_on_is_said_to_be_so(xrpeth: Path, tmp_path: Path) -> None:
+    short = tmp_path / "XRPETH-aggTrades-2019-10-11.csv"
+    with gzip.open(xrpeth, "rt") as whole:
+        short.write_text("".join(line for line, _ in zip(whole, range(300), strict=False)))
+    done = headless("replay", str(short), "--headless")
+    assert done.returncode == 2
+    assert "too short to train on" in done.stderr
+    assert "stored 300" in done.stdout
+    assert headless("replay", str(short), "--headless", "--set=TRAIN_AUTOSTART=False").returncode == 0
+
+
+def test_an_engine_below_nohup_lets_a_hang_up_pass() -> None:
+    command = ["nohup", sys.executable, "-m", "quantai_tui", "serve", "demo", "--set=TRAIN_AUTOSTART=False"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert b"runs" in process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        assert [entry.pid for entry in running()] == [process.pid]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0

@@ -39,10 +39,16 @@ class _Store:
         self._writer.begin_ledger(_SYMBOL, first_id, (EPOCH_MS + ms) * 1000)
         self._writer.commit()
 
-    def give_up(self, first_id: int, last_id: int) -> None:
+    def give_up(self, first_id: int, last_id: int, outcome: str = "unrecoverable") -> None:
         self._writer.begin()
-        self._writer.close_gap(_SYMBOL, first_id, last_id, "unrecoverable", 0.0)
+        self._writer.close_gap(_SYMBOL, first_id, last_id, outcome, 0.0)
         self._writer.commit()
+
+    def prune(self, max_age_ms: int) -> int:
+        self._writer.begin()
+        removed = self._writer.prune(max_age_ms * 1000)
+        self._writer.commit()
+        return removed
 
     def close(self) -> None:
         self._writer.close()
@@ -184,16 +190,63 @@ def test_klines_stand_in_where_trades_were_given_up(store: _Store) -> None:
     ]
 
 
-def test_without_klines_a_stretch_that_was_given_up_is_bridged(store: _Store) -> None:
-    store.trades(trade(1, 0), trade(2, 70_000, "7.0"), trade(50, 310_000), trade(51, 370_000))
+def test_without_klines_the_series_starts_after_a_stretch_that_was_given_up(store: _Store) -> None:
+    store.trades(trade(1, 0), trade(2, 70_000, "7.0"), trade(50, 310_000, "3.0"), trade(51, 370_000), trade(52, 430_000))
     store.give_up(3, 49)
-    assert [(bar.trades, bar.close) for bar in store.bars()] == [
-        (1, "7.0"),
-        (0, "7.0"),
-        (0, "7.0"),
-        (0, "7.0"),
-        (1, "2.50000000"),
-    ]
+    assert store.minutes() == [6], "neither quiet bars for hours nobody knows of, nor the two partial bars at their edges"
+    store.klines(kline(5 * _MINUTE_MS), kline(4 * _MINUTE_MS))
+    assert store.minutes() == [4, 5, 6]
+    store.klines(*(kline(minute * _MINUTE_MS) for minute in (1, 2, 3)))
+    assert store.minutes() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_quiet_start_after_a_stretch_that_was_given_up_carries_the_close_of_the_partial_bar(store: _Store) -> None:
+    store.trades(trade(1, 0), trade(2, 70_000), trade(50, 310_000, "3.0"), trade(51, 430_000), trade(52, 490_000))
+    store.give_up(3, 49)
+    assert [(bar.trades, bar.close) for bar in store.bars()] == [(0, "3.0"), (1, "2.50000000")]
+
+
+def test_what_was_given_up_within_a_bars_width_is_bridged(store: _Store) -> None:
+    store.trades(trade(1, 0), trade(2, 90_000), trade(5, 149_000), trade(6, 200_000))
+    store.give_up(3, 4)
+    assert store.minutes() == [1, 2]
+
+
+def test_what_was_given_up_at_the_very_beginning_parts_the_klines_from_the_trades(store: _Store) -> None:
+    store.klines(*(kline(minute * _MINUTE_MS) for minute in range(-5, 1)))
+    store.begin(1, 30_000)
+    store.trades(trade(40, 310_000), trade(41, 370_000), trade(42, 430_000))
+    store.give_up(1, 39)
+    assert store.minutes() == [6]
+
+
+def test_a_hole_at_the_venue_is_bridged_where_it_is_short(store: _Store) -> None:
+    store.trades(trade(1, 0), trade(2, 70_000), trade(4, 130_000), trade(5, 190_000), trade(9, 1_000_000), trade(10, 1_060_000))
+    store.give_up(3, 3, "venue_hole")
+    assert store.minutes() == [1, 2]
+    with StoreReader(store.path) as reader:
+        assert len(reader.bars(_SYMBOL, 1)) == 189, "also in seconds, which are shorter than it"
+    store.give_up(6, 8, "venue_hole")
+    assert store.minutes() == [], "nobody has trades of that quarter of an hour"
+    store.trades(trade(11, 1_090_000))
+    assert store.minutes() == [17]
+
+
+@pytest.mark.parametrize("klines", [True, False])
+def test_what_was_given_up_stays_so_when_its_neighbours_are_removed_by_age(klines: bool, store: _Store) -> None:
+    hour_ms = 3_600_000
+    if klines:
+        store.klines(*(kline(minute * _MINUTE_MS) for minute in range(1, 6)))
+    store.trades(trade(1, 0), trade(2, 70_000), trade(50, 310_000), trade(51, 370_000), trade(52, 5 * hour_ms))
+    store.give_up(3, 49)
+    before = store.bars()
+    assert len(before) == (299 if klines else 294)
+    assert sum(not bar.from_trades for bar in before) == (5 if klines else 0)
+    while store.prune(hour_ms):
+        pass
+    with StoreReader(store.path) as reader:
+        assert [one.id for one in reader.trades(_SYMBOL, 0, 100)] == [52]
+    assert store.bars() == before
 
 
 def test_a_later_kline_replaces_an_earlier_one(store: _Store) -> None:

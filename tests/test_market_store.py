@@ -22,6 +22,7 @@ from market_support import (
 )
 
 from quantai_tui.market import INTERVALS, Gap, StoreReader, import_archive, read_archive
+from quantai_tui.market.schema import open_for_reading, read_open_gaps
 
 _HOUR_US = 3_600_000_000
 
@@ -138,6 +139,58 @@ async def test_ids_settled_before_their_neighbours_come_are_not_missed(tmp_path:
         await store.append(SYMBOL, walk(3, first_id=7))
         position = await store.position(SYMBOL)
     assert (position.complete_through_id, position.missing) == (9, ())
+
+
+async def test_settled_ids_are_counted_by_outcome_until_they_come_after_all(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    trades = walk(40)
+    async with opened(path) as store:
+        await store.append(SYMBOL, trades[:10])
+        await store.append(SYMBOL, trades[30:])
+        await store.add_gap(SYMBOL, 11, 30, "outage", 5.0)
+        await store.close_gap(SYMBOL, 11, 20, "unrecoverable")
+        await store.close_gap(SYMBOL, 21, 24, "venue_hole")
+        position = await store.position(SYMBOL)
+        assert (position.unrecoverable, position.venue_holes, position.missing) == (10, 4, ((25, 30),))
+        await store.append(SYMBOL, [trades[id - 1] for id in (12, 13, 20, 21, 25)])
+        after = await store.position(SYMBOL)
+        assert (after.unrecoverable, after.venue_holes, after.stored) == (7, 3, 25)
+        await store.close_gap(SYMBOL, 18, 30, "venue_hole")
+        last = await store.position(SYMBOL)
+        assert (last.unrecoverable, last.venue_holes, last.missing) == (5, 10, ()), "25 is stored, 18 and 19 count once"
+        with StoreReader(path) as reader:
+            position = reader.position(SYMBOL)
+        assert (position.unrecoverable, position.venue_holes) == (5, 10)
+    async with opened(path) as store:
+        await store.append(SYMBOL, trades)
+        position = await store.position(SYMBOL)
+        assert (position.unrecoverable, position.venue_holes, position.stored) == (0, 0, 40)
+    assert {row[5] for row in dump(path)["gaps"]} == {"repaired"}
+    assert_bars_are_those_of_the_trades(path)
+
+
+async def test_a_gap_that_is_repaired_page_by_page_is_closed_as_fast_at_its_end_as_at_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with opened(path) as store:
+        await store.add_gap(SYMBOL, 1, 100_000, "outage", 5.0)
+        for first in range(1, 100_000, 50):
+            await store.close_gap(SYMBOL, first, first + 49, "repaired")
+        assert (await store.position(SYMBOL)).gaps == ()
+    assert len(dump(path)["gaps"]) == 2000
+    connection = open_for_reading(path)
+    try:
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        connection.set_progress_handler(count, 10)
+        assert read_open_gaps(connection, SYMBOL) == ()
+        assert steps < 10, "the 2000 closed rows are not looked at"
+    finally:
+        connection.close()
 
 
 async def test_a_gap_recorded_twice_is_one_gap(tmp_path: Path) -> None:

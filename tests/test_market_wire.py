@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from market_support import kline, trade, walk
+from market_support import kline, opened, trade, walk
 
 from quantai_tui.market import AggTrade, ControlReply, OtherEvent, RestError, ServerShutdown, WireError, decode_frame
 from quantai_tui.market.wire import (
@@ -113,8 +114,14 @@ def test_a_single_trade_event_is_another_event_and_no_agg_trade() -> None:
         _bytes({**_AGG, "a": "9213679"}),
         _bytes({key: value for key, value in _AGG.items() if key != "q"}),
         _bytes({key: value for key, value in _AGG.items() if key != "s"}),
-        *(_bytes({**_AGG, key: bad}) for key in "pq" for bad in ("", "abc", "nan", "inf", "-1", "1e999")),
-        *(_bytes({"data": {**_AGG, "p": bad}, "stream": "x"}) for bad in ("abc", "nan")),
+        *(
+            _bytes({**_AGG, key: bad})
+            for key in "pq"
+            for bad in ("", "abc", "nan", "inf", "-1", "1e999", "1e-1400", "1E5", "1" * 41)
+        ),
+        *(_bytes({**_AGG, key: bad}) for key in "aflT" for bad in (-2, 2**53, 2**63, 2**64)),
+        *(_bytes({"data": {**_AGG, "p": bad}, "stream": "x"}) for bad in ("abc", "nan", "1e-1400", "0" * 41)),
+        *(_bytes({"data": {**_AGG, key: 2**63}, "stream": "x"}) for key in "aT"),
     ],
 )
 def test_a_bad_frame_is_one_error_that_quotes_it_in_short(data: bytes) -> None:
@@ -174,12 +181,50 @@ def test_a_refused_request_is_told_with_its_code() -> None:
     assert decode_rest_error(b"<html>403 Forbidden</html>") is None
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"{}", b'[{"a":1}]', encode_agg_trades([trade(1, price="nan")])])
+def test_the_venues_placeholders_and_the_largest_numbers_are_understood() -> None:
+    placeholder = {**_AGG, "p": "0", "q": "0", "f": -1, "l": -1}
+    largest = {**_AGG, "a": 2**53 - 1, "T": 2**53 - 1, "p": "9" * 40}
+    for event in (placeholder, largest):
+        frame = decode_frame(_bytes(event))
+        assert frame == AggTrade(*(event[key] for key in "apqflTm"), event["s"])  # type: ignore[arg-type]
+        assert decode_frame(_bytes({"stream": "x", "data": event})) == frame
+
+
+async def test_whatever_numbers_are_let_through_can_be_stored_and_added_up(tmp_path: Path) -> None:
+    extremes = ("9" * 40, "0." + "0" * 37 + "1", "0" * 40, "1." + "9" * 38)
+    frames = [
+        decode_frame(_bytes({**_AGG, "a": 2**53 - 20 + at, "f": -1, "l": 2**53 - 1, "p": price, "q": quantity}))
+        for at, (price, quantity) in enumerate(product(extremes, extremes))
+    ]
+    async with opened(tmp_path / "store.db") as store:
+        assert (await store.write("LRCBTC", frames)).stored == 16  # type: ignore[arg-type]
+        assert (await store.position("LRCBTC")).last_id == 2**53 - 5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"{}",
+        b'[{"a":1}]',
+        encode_agg_trades([trade(1, price="nan")]),
+        encode_agg_trades([trade(1, quantity="1e-1400")]),
+        encode_agg_trades([trade(2**53)]),
+    ],
+)
 def test_a_bad_body_is_a_wire_error(body: bytes) -> None:
     with pytest.raises(WireError):
         decode_agg_trades(body, "XRPETH")
     with pytest.raises(WireError):
         decode_klines(body, 60)
+
+
+@pytest.mark.parametrize(("column", "bad"), [(0, 2**63), (0, -60_000), (1, "1e-1400"), (5, "1" * 41), (8, 2**63)])
+def test_a_kline_out_of_bounds_is_refused(column: int, bad: int | str) -> None:
+    (row,) = json.loads(encode_klines([kline(0)]))
+    row[column] = bad
+    with pytest.raises(WireError):
+        decode_klines(_bytes([row]), 60)
 
 
 def test_a_kline_that_does_not_start_on_its_interval_is_refused() -> None:

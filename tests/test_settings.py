@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,9 @@ from quantai_tui.settings import (
     describe,
     describe_all,
     load,
+    masked,
+    shown,
+    validate,
     validate_file,
 )
 
@@ -55,7 +61,31 @@ BAD_VALUES = {
     "GRAD_SCALER_AUTO_RESET": ["maybe"],
     "GRAD_SCALER_RESET_THRESHOLD_EPOCHS": ["0"],
     "GRAD_SCALER_MAX_CONSECUTIVE_OVERFLOW": ["0"],
+    "BACKFILL_START": ["nowhere", "12x", "\u0663", "1" * 19],
+    "PROXY_URL": ["foo", "xhttp://proxy:1", "http://proxy:99999", "http://:3128", "http://proxy:3128 x"],
+    "THEME": ["NOT A THEME"],
+    "EXCHANGE_WS_URL": ["ws://127.0.0.1:9/?wss://x", "wss://x?y", "wss://x:0", "wss://:9"],
+    "EXCHANGE_REST_URL": ["http://127.0.0.1:9/?https://x", "https://"],
+    "TRAIN_DEVICE": ["cuda:\u0663", "cuda:"],
+    "STORE_RETENTION_DAYS": ["0.01", "-1", "1e9"],
 }
+
+# Whatever a training worker, SQLite, msgpack or a timer could not take.
+BEYOND = [
+    *(f"{info.name}={2**31}" for info in describe_all() if info.kind == "int"),
+    *(f"{info.name}=1.1e9" for info in describe_all() if info.kind == "float" and "SCALE" not in info.name),
+    "GRAD_SCALER_MAX_SCALE=2e38",
+    "GRAD_SCALER_MIN_SCALE=1e-38",
+    "GRAD_SCALER_GROWTH_FACTOR=1e5",
+]
+
+
+def edited(path: Path, changes: Mapping[str, str]) -> ConfigFile:
+    """The file saved with these texts."""
+    settings, problems = validate(changes, {})
+    assert settings is not None, problems
+    file = ConfigFile.read(path)
+    return file.write(file.propose(settings, changes, file.revision))
 
 
 def problems_of(*overrides: str) -> str:
@@ -77,6 +107,100 @@ def test_a_value_outside_its_rule_is_refused_by_name_value_and_source(name: str,
     assert name in said
     assert f"--set {name}" in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("setting", BEYOND)
+def test_a_number_that_no_part_of_the_program_could_take_is_refused_with_the_bound_it_breaks(setting: str) -> None:
+    said = problems_of(setting)
+    assert any(bound in said for bound in ("at most", "<=", "from 2^-126 to 2^127", "36500")), said
+
+
+@pytest.mark.parametrize(("name", "value"), [("BACKFILL_START", "now\n"), ("THEME", "dark\n"), ("TRAIN_DEVICE", "cpu\n")])
+def test_a_rule_holds_to_the_very_end_of_a_value(name: str, value: str) -> None:
+    _, problems = validate({name: value}, {})
+    assert [problem.key for problem in problems] == [name]
+
+
+def test_validating_makes_no_new_class_each_time() -> None:
+    before = Settings.__subclasses__()
+    validate({}, {})
+    assert Settings.__subclasses__() == before
+
+
+def test_bounds_that_are_only_technical_stay_out_of_the_rules() -> None:
+    for info in describe_all():
+        assert "2147483647" not in info.rule
+        assert "1e+09" not in info.rule
+    assert describe("WS_RECONNECT_MAX_RETRIES").rule == ">= 0"
+
+
+@pytest.mark.parametrize("name", ["WS_PING_INTERVAL", "WS_RECONNECT_MAX_RETRIES"])
+def test_true_is_no_number(tmp_path: Path, name: str) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f"{name} = true\n")
+    assert "must be a" in str(validate_file(config)[0])
+
+
+def test_an_id_to_begin_at_may_be_a_number_in_toml(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("BACKFILL_START = 4711\n")
+    assert load(config).settings.BACKFILL_START == "4711"
+
+
+@pytest.mark.parametrize("value", ["0", "0.0416666666666666667", "36500"])
+def test_trades_are_kept_for_ever_or_for_an_hour_at_least(value: str) -> None:
+    assert float(value) == load(layers=Layers(overrides=(f"STORE_RETENTION_DAYS={value}",))).settings.STORE_RETENTION_DAYS
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "forbidden", "pipe"])
+def test_a_ca_file_that_cannot_be_read_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "ca.pem"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "forbidden":
+        path.write_text("x")
+        path.chmod(0)
+        if os.access(path, os.R_OK):
+            pytest.skip("this user may read everything")
+    said = problems_of(f"EXCHANGE_CA_FILE={path}")
+    assert said.startswith(f"EXCHANGE_CA_FILE = {path}: must be a file that can be read: ")
+
+
+def test_a_ca_file_that_is_there_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text("x")
+    assert str(path) == load(layers=Layers(overrides=(f"EXCHANGE_CA_FILE={path}",))).settings.EXCHANGE_CA_FILE
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "PROXY_URL=http://bob:s3cret@proxy:99999",
+        "PROXY_URL=http://bob:s3c/s3cret@proxy:1",
+        "PROXY_URL=http://bob:s3@s3cret@proxy:0",
+        "PROXY_URL=bob:s3cret@proxy:3128",
+        "PROXY_URLL=http://bob:s3cret@proxy:3128",
+        "PROXY_URLL=bob:s3cret@proxy:3128",
+        "http://bob:s3cret@proxy:3128",
+    ],
+)
+def test_no_problem_tells_a_proxys_password(setting: str) -> None:
+    said = problems_of(setting)
+    assert "s3cret" not in said
+    assert "***@proxy" in said
+
+
+def test_a_password_is_masked_wherever_a_value_is_shown() -> None:
+    assert shown("PROXY_URL", "http://bob:s3cret@proxy:3128") == "http://***@proxy:3128"
+    assert shown("PROXY_URL", "http://proxy:3128") == "http://proxy:3128"
+    assert shown("DATA_DIR", "/home/me@here") == "/home/me@here"
+    assert shown("SYMBOLS", ("ETHUSDT", "BTCUSDT")) == "ETHUSDT,BTCUSDT"
+    assert masked('# mine\nPROXY_URL = "http://bob:s3cret@p"\nX = 1\n') == '# mine\nPROXY_URL = "http://***@p"\nX = 1\n'
+    settings = load(layers=Layers(overrides=("PROXY_URL=http://bob:s3cret@proxy:3128",))).settings
+    assert settings.PROXY_URL == "http://bob:s3cret@proxy:3128"
+    assert "s3cret" not in repr(settings)
 
 
 def test_every_setting_is_described_in_full() -> None:
@@ -138,6 +262,38 @@ def test_only_unknown_names_of_ours_matter_in_environment_and_dotenv(monkeypatch
     assert "DATABASE_URL" not in said
 
 
+def test_variables_in_dotenv_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BASE", "/srv/me")
+    Path(".env").write_text("SUB=q\nDATA_DIR=${BASE}/${SUB}/${NONE:-x}\n")
+    assert load().settings.DATA_DIR == Settings().DATA_DIR == "/srv/me/q/x"
+
+
+def test_a_line_of_dotenv_is_counted_with_the_empty_ones_before_it() -> None:
+    Path(".env").write_text("\n\nOTHER=1\n\n# comment\n\n  WS_PING_INTERVAL=0\n")
+    assert ".env, line 7" in problems_of()
+
+
+def test_a_line_of_dotenv_that_cannot_be_read_matters_when_it_is_ours() -> None:
+    Path(".env").write_text("some words\nWS_PING_INTERVAL 20\nX='open\n\nTHEME: dark\nWS_SOON now\n")
+    with pytest.raises(SettingsProblems) as caught:
+        load()
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"{name}: the line cannot be read; it must be NAME=VALUE (.env, line {line})"
+        for name, line in (("WS_PING_INTERVAL", 2), ("THEME", 5), ("WS_SOON", 6))
+    ]
+
+
+def test_a_folder_called_dotenv_is_none_of_ours() -> None:
+    Path(".env").mkdir()
+    assert load().settings.WS_PING_INTERVAL == 30.0
+
+
+def test_a_text_given_stands_in_for_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("WS_PING_INTERVAL = 20\n")
+    assert load(path, file_text="WS_PING_INTERVAL = 21\n").settings.WS_PING_INTERVAL == 21.0
+
+
 def test_a_broken_cross_rule_names_both_sides() -> None:
     said = problems_of("WS_RECONNECT_MAX_DELAY=0.5")
     assert said == (
@@ -181,8 +337,7 @@ def test_saving_keeps_comments_and_order_and_a_backup(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     before = "# my settings\nWS_PONG_TIMEOUT = 9  # slow line\n\nWS_PING_INTERVAL = 20\n"
     path.write_text(before)
-    file = ConfigFile.read(path)
-    saved = file.save({"WS_PING_INTERVAL": "25", "SYMBOLS": "ETHUSDT,BTCUSDT"}, file.revision)
+    saved = edited(path, {"WS_PING_INTERVAL": "25", "SYMBOLS": "ETHUSDT,BTCUSDT"})
     assert path.read_text() == saved.text
     assert saved.text.startswith("# my settings\nWS_PONG_TIMEOUT = 9  # slow line\n\nWS_PING_INTERVAL = 25.0\n")
     assert path.with_suffix(".toml.bak").read_text() == before
@@ -196,18 +351,49 @@ def test_a_file_that_changed_meanwhile_is_not_overwritten_and_both_texts_are_sho
     revision = ConfigFile.read(path).revision
     path.write_text("WS_PING_INTERVAL = 21\n")
     with pytest.raises(ConfigConflict) as caught:
-        ConfigFile.read(path).save({"WS_PING_INTERVAL": "25"}, revision)
+        ConfigFile.read(path).propose(
+            load(layers=Layers(overrides=("WS_PING_INTERVAL=25",))).settings, ["WS_PING_INTERVAL"], revision
+        )
     assert "21" in caught.value.on_disk
     assert "25" in caught.value.proposed
     assert path.read_text() == "WS_PING_INTERVAL = 21\n"
 
 
+def test_every_kind_of_value_is_written_in_its_own_type(tmp_path: Path) -> None:
+    texts = {"WS_RECONNECT_MAX_RETRIES": "5.0", "GRAD_SCALER_AUTO_RESET": "off", "WS_PING_INTERVAL": "7", "SYMBOLS": "btcusdt"}
+    saved = edited(tmp_path / "config.toml", texts)
+    assert saved.text == (
+        'WS_RECONNECT_MAX_RETRIES = 5\nGRAD_SCALER_AUTO_RESET = false\nWS_PING_INTERVAL = 7.0\nSYMBOLS = "BTCUSDT"\n'
+    )
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_saving_through_a_link_writes_its_target_and_keeps_the_permissions(tmp_path: Path, mode: int) -> None:
+    target = tmp_path / "dotfiles" / "quantai.toml"
+    target.parent.mkdir()
+    target.write_text("WS_PING_INTERVAL = 20\n")
+    target.chmod(mode)
+    link = tmp_path / "config.toml"
+    link.symlink_to(target)
+    edited(link, {"WS_PING_INTERVAL": "25"})
+    backup = target.with_suffix(".toml.bak")
+    assert link.is_symlink()
+    assert target.read_text() == "WS_PING_INTERVAL = 25.0\n"
+    assert backup.read_text() == "WS_PING_INTERVAL = 20\n"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (target, backup)] == [mode, mode]
+
+
+def test_a_new_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "config.toml"
+    edited(path, {"WS_PING_INTERVAL": "25"})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_an_invalid_edit_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("WS_RECONNECT_INITIAL_DELAY = 5\n")
-    file = ConfigFile.read(path)
     with pytest.raises(SettingsProblems):
-        file.save({"WS_RECONNECT_MAX_DELAY": "4"}, file.revision)
+        edited(path, {"WS_RECONNECT_MAX_DELAY": "4"})
     assert path.read_text() == "WS_RECONNECT_INITIAL_DELAY = 5\n"
 
 
@@ -217,7 +403,7 @@ def test_a_number_survives_being_saved_and_read(value: float) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.toml"
-        ConfigFile.read(path).save({"WS_PING_INTERVAL": as_text(value)}, ConfigFile.read(path).revision)
+        edited(path, {"WS_PING_INTERVAL": as_text(value)})
         assert value == load(path, environment={}).settings.WS_PING_INTERVAL
 
 

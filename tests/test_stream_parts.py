@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from stream_support import SYMBOL, ManualClock, ScriptedExchange, authority, exchange
@@ -14,6 +16,7 @@ from quantai_tui.settings import Settings
 from quantai_tui.stream import HttpStatusError, LinkFault, Phase, RestClient, StreamConfig, classify
 from quantai_tui.stream.gate import DIAL_WINDOW_S, DIALS_PER_WINDOW, Gate
 from quantai_tui.stream.session import _in_frames
+from quantai_tui.stream.transport import dial
 
 __all__ = ["authority", "exchange"]  # fixtures
 
@@ -68,7 +71,9 @@ def test_many_streams_are_asked_for_in_frames_that_the_venue_accepts():
 
 async def test_rest_speaks_to_the_venue_and_names_what_it_refuses(exchange: ScriptedExchange):
     context = ssl.create_default_context(cafile=str(exchange.ca_file))
-    rest = RestClient(f"https://localhost:{exchange.rest_port}", lambda: context, Gate())
+    clock = ManualClock()
+    gate = Gate(clock)
+    rest = RestClient(f"https://localhost:{exchange.rest_port}", lambda: context, gate, clock=clock)
     made = exchange.make(5)
     exchange.rest_headers = {"X-MBX-USED-WEIGHT-1M": "17"}
     assert [one.id for one in await rest.agg_trades(SYMBOL, made[1].id, 2)] == [made[1].id, made[2].id]
@@ -79,6 +84,8 @@ async def test_rest_speaks_to_the_venue_and_names_what_it_refuses(exchange: Scri
     with pytest.raises(HttpStatusError) as caught:
         await rest.server_time()
     assert (caught.value.status, caught.value.retry_after_s, caught.value.code) == (429, 3.0, -1003)
+    assert gate.closed_for == 3.0, "nobody may ask before, whoever was told"
+    clock._now += 3.0
     exchange.rest_answers = [(200, {})]
     with pytest.raises(WireError):
         await rest.agg_trades(SYMBOL, 0)
@@ -102,6 +109,22 @@ async def test_a_proxy_that_rest_cannot_use_is_refused_with_the_remedy():
     rest = RestClient("https://localhost", ssl.create_default_context, Gate(), proxy="socks5://localhost:1080")
     with pytest.raises(LinkFault, match="PROXY_URL"):
         await rest.server_time()
+
+
+async def test_a_dial_that_is_dropped_just_as_tls_is_done_leaves_nothing_open_beneath_the_next(exchange: ScriptedExchange):
+    def drop(phase: Phase) -> None:
+        if phase is Phase.UPGRADE:
+            dropped.cancel()
+
+    context = ssl.create_default_context(cafile=str(exchange.ca_file))
+    receiver = SimpleNamespace(take=lambda data: None, is_full=lambda: False)
+    url = f"wss://localhost:{exchange.ws_port}"
+    dropped = asyncio.create_task(dial(url, exchange.config(), context, receiver, drop))
+    with pytest.raises(asyncio.CancelledError):
+        await dropped
+    link = await dial(url, exchange.config(), context, receiver, lambda phase: None)
+    assert link.tls_version is not None
+    await link.close()
 
 
 def test_importing_the_stream_loads_neither_transport_nor_http_nor_torch():

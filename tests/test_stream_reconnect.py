@@ -371,3 +371,13 @@ async def test_a_fault_of_the_program_itself_is_shown_and_does_not_hide_in_a_tas
     await eventually(lambda: not exchange.subscribed, "the connection is closed")
     await stream.stop()
     assert stream.state is S.STOPPED
+
+
+@pytest.mark.parametrize("url", ["ws://localhost:{port}", "WS://localhost:{port}", "http://localhost:{port}", "localhost:{port}"])
+async def test_an_address_without_tls_is_refused_and_nothing_is_dialled(exchange, start, url):
+    stream = await start(MemorySink(), ws_url=url.format(port=exchange.ws_port))
+    await reaches(stream, S.FAILED)
+    error = stream.snapshot().last_error
+    assert error.kind == "config"
+    assert "must begin with wss://" in error.message
+    assert exchange.dials == 0

@@ -218,7 +218,7 @@ async def test_a_beginning_moves_back_when_live_trades_came_before_the_answer(ex
     await clock.advance(2.0)
     await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 41))
     assert sink.begins == [FIRST_ID + 40, FIRST_ID]
-    assert sink.gaps == [(FIRST_ID, FIRST_ID + 39, INITIAL_BACKFILL)]
+    assert sink.gaps == [(FIRST_ID + 39, FIRST_ID + 39, INITIAL_BACKFILL), (FIRST_ID, FIRST_ID + 39, INITIAL_BACKFILL)]
 
 
 async def test_history_half_fetched_at_a_restart_is_still_exempt_from_the_age_limit(exchange, start):

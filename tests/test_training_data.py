@@ -108,6 +108,15 @@ def test_bars_found_later_in_the_past_do_not_move_validation_back_into_what_was_
     assert dataset.build(bars, WINDOW, HORIZON).validation_from_us < before.validation_from_us
 
 
+def test_validation_begins_anew_where_all_bars_lie_before_where_it_began() -> None:
+    bars = random_bars(2000)
+    older = BarColumns(*(column[:600] for column in bars))
+    for not_before in (900, 599, 598, 595):
+        data = dataset.build(older, WINDOW, HORIZON, int(bars.open_time_us[not_before]))
+        assert data.validation_from_us == dataset.build(older, WINDOW, HORIZON).validation_from_us
+    assert len(dataset.build(older, WINDOW, HORIZON, int(bars.open_time_us[594])).validation) == 1
+
+
 def test_a_price_that_is_none_is_named_with_its_bar() -> None:
     bars = random_bars(500)
     bars.close[77] = 0.0

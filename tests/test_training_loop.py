@@ -74,6 +74,18 @@ def test_nothing_is_learnt_where_there_is_nothing_to_learn() -> None:
     assert heard.epochs[0].accuracy < 0.5
 
 
+def test_training_survives_a_ledger_that_begins_earlier_and_still_validates_on_what_it_has_not_seen() -> None:
+    bars = random_bars(2000)
+    parts = iter((slice(1400, 2000), slice(0, 600), slice(0, 2000)))  # as it was; older history comes in; all is whole
+    heard = Heard()
+    assert TrainingLoop(
+        config(max_epochs=3), heard, read=lambda *_: BarColumns(*(column[part] for part in [next(parts)] for column in bars))
+    ).run()
+    first, _, last = heard.epochs
+    assert [epoch.data_bars for epoch in heard.epochs] == [600, 600, 2000]
+    assert last.validation_samples == first.validation_samples
+
+
 def test_the_same_seed_trains_the_same_model() -> None:
     runs = []
     for _ in range(2):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import stat
@@ -18,12 +17,10 @@ from typing import Any
 import pytest
 from training_support import SYMBOL, config, random_bars, store_of
 
-from quantai_tui.telemetry import SYSTEM_CLOCK, TrainingSnapshot, TrainingState
+from quantai_tui.telemetry import TrainingSnapshot, TrainingState
 from quantai_tui.training import TrainingSupervisor, WorkerConfig
-from quantai_tui.training.channel import ChannelClosed, WorkerChannel
-from quantai_tui.training.messages import Ack, Event, FrameReader, Hello, Metrics, encode_frame
+from quantai_tui.training.messages import Hello, encode_frame
 from quantai_tui.training.supervisor import WorkerUnavailable
-from quantai_tui.training.view import TrainingView
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -323,87 +320,46 @@ async def test_a_stranger_on_the_socket_is_turned_away(folder: Path, supervise: 
     assert supervisor.snapshot().state is TrainingState.STARTING
 
 
-def test_counts_go_on_over_the_lives_of_the_worker_and_what_was_unknown_stays_so() -> None:
-    view = TrainingView(SYSTEM_CLOCK)
-    assert view.snapshot(SYMBOL, ()).step is None
-    view.take_metrics(Metrics(TrainingState.TRAINING, step=100, overflow_count=7, resets=1, nonfinite_loss=2, loss=0.5))
-    view.fold()
-    view.fold()
-    between = view.snapshot(SYMBOL, ())
-    assert (between.step, between.overflow_count, between.resets, between.nonfinite_loss, between.loss) == (100, 7, 1, 2, 0.5)
-    view.take_metrics(Metrics(TrainingState.TRAINING, step=10, overflow_count=1, resets=0))
-    after = view.snapshot(SYMBOL, ())
-    assert (after.step, after.overflow_count, after.resets, after.nonfinite_loss) == (110, 8, 1, 2)
-    view.take_metrics(Metrics(TrainingState.TRAINING, step=11))
-    assert view.snapshot(SYMBOL, ()).overflow_count is None
+def _supervising() -> int:
+    return sum(task.get_name() == "training supervisor" for task in asyncio.all_tasks())
+
+
+async def test_two_starts_at_once_start_one_worker(folder: Path, supervise: Callable[..., TrainingSupervisor]) -> None:
+    supervisor = supervise(config(), python=script(folder, f'echo started >> "{folder}/starts"; exec sleep 60'))
+    await asyncio.gather(supervisor.start(), supervisor.start())
+    assert _supervising() == 1
+    await until(supervisor, lambda s: (folder / "starts").exists())
+    await asyncio.gather(supervisor.stop(), supervisor.start(), supervisor.stop())
+    assert _supervising() == 0
+    assert not (folder / "s").exists()
+
+
+async def test_after_closing_no_worker_is_started_any_more(folder: Path, supervise: Callable[..., TrainingSupervisor]) -> None:
+    supervisor = supervise(config(), python=script(folder, "exec sleep 60"))
+    await supervisor.start()
+    stopping = asyncio.create_task(supervisor.stop())
+    starting = asyncio.create_task(supervisor.start())
+    await asyncio.sleep(0)  # both have begun: the one ends the worker, the other waits for it
+    await supervisor.close()
+    await stopping
+    for start in (starting, supervisor.start()):
+        with pytest.raises(WorkerUnavailable, match="the engine is stopping"):
+            await start
+    assert _supervising() == 0
+    await supervisor.close()
+
+
+async def test_what_goes_wrong_is_logged_within_the_packages_own_tree(
+    folder: Path, supervise: Callable[..., TrainingSupervisor], caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = supervise(config(), python="/nowhere/python")
+    await supervisor.start()
+    await asyncio.wait_for(supervisor.wait_failed(), 10)
+    assert {record.name.partition(".")[0] for record in caplog.records if "training has failed" in record.message} == {
+        "quantai_tui"
+    }
 
 
 def test_a_socket_path_that_is_too_long_is_refused_with_the_limit(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="107 bytes"):
         TrainingSupervisor(config(), socket_path=tmp_path / ("x" * 120), log_path=tmp_path / "log")
-
-
-async def test_when_nobody_reads_metrics_are_dropped_and_counted_and_the_rest_arrives(folder: Path) -> None:
-    gate = asyncio.Event()
-    bodies: list[bytes] = []
-    all_read = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await gate.wait()
-        frames = FrameReader()
-        while data := await reader.read(65536):
-            bodies.extend(frames.feed(data))
-        writer.close()
-        all_read.set()
-
-    async with await asyncio.start_unix_server(serve, str(folder / "c"), limit=4096):
-        channel = await asyncio.to_thread(WorkerChannel, str(folder / "c"))
-        begin = time.monotonic()
-        sent = sum(channel.send_metrics(Metrics(TrainingState.TRAINING, "x" * 500)) for _ in range(5000))
-        channel.send(Ack(7, True, "done"))
-        channel.send(Event("info", "said"))  # type: ignore[arg-type]
-        assert time.monotonic() - begin < 5
-        assert channel.dropped == 5000 - sent > 0
-        gate.set()
-        assert await asyncio.to_thread(channel.flush, 5.0)
-        channel._socket.close()
-        await asyncio.wait_for(all_read.wait(), 10)
-    assert len(bodies) == sent + 2
-    assert b"done" in bodies[-2]
-    assert b"said" in bodies[-1]
-
-
-async def test_a_closed_socket_is_told_to_the_sender(folder: Path) -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    async with await asyncio.start_unix_server(serve, str(folder / "c")):
-        channel = await asyncio.to_thread(WorkerChannel, str(folder / "c"))
-        with pytest.raises(ChannelClosed):
-            await asyncio.to_thread(channel.receive)
-        with pytest.raises(ChannelClosed):
-            channel.send(Event("info", "too late"))  # type: ignore[arg-type]
-        channel._socket.close()
-
-
-async def test_a_log_that_grows_is_cut_and_its_tail_stays_readable(folder: Path) -> None:
-    from quantai_tui.training.child import WorkerLog
-
-    log = WorkerLog(folder / "log" / "worker.log")
-    descriptor = log.open()
-    try:
-        for number in range(30_000):
-            os.write(descriptor, f"line {number} {'x' * 80}\n".encode())
-        log.refresh()
-        assert log.tail[-1].startswith("line 29999 ")
-        assert len(log.tail) == 20
-        os.write(descriptor, b"after the cut\n")
-        log.refresh()
-    finally:
-        os.close(descriptor)
-    assert log.tail == ("after the cut",)
-    assert (folder / "log" / "worker.log.1").stat().st_size > 2_000_000
-    with contextlib.suppress(FileNotFoundError):
-        log.path.unlink()
-    log.refresh()
-    assert "cannot be read" in log.tail[0]

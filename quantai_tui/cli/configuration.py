@@ -19,7 +19,7 @@ def config() -> None:
 @common_options
 def config_show(**values: Any) -> None:
     """Every setting: value, default, source, unit and rule."""
-    from ..settings import Layers, SettingsProblems, as_text, describe_all, load
+    from ..settings import Layers, SettingsProblems, describe_all, load, shown
 
     options = RunOptions(**values)
     try:
@@ -31,7 +31,7 @@ def config_show(**values: Any) -> None:
         if info.group != group:
             group = info.group
             click.secho(f"\n{group}", bold=True)
-        value = as_text(getattr(loaded.settings, info.name)) or "(empty)"
+        value = shown(info.name, getattr(loaded.settings, info.name)) or "(empty)"
         unit = f" {info.unit}" if info.unit else ""
         click.echo(f"  {info.name} = {value}{unit}")
         click.echo(f"      {info.title}: {info.description}")

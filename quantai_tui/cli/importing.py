@@ -64,6 +64,7 @@ async def _import_one(file: Path, store: TradeStore, symbol: str | None) -> None
 
 async def _import_all(files: list[Path], into: str, symbol: str | None, options: RunOptions) -> None:
     from ..engine.desk import SettingsDesk
+    from ..engine.engine import EXIT_STORE_FAILED
     from ..engine.places import EngineFolder, PlaceError, data_root
     from ..engine.registry import AlreadyRunning, Claim
     from ..market.archive import ArchiveError
@@ -84,7 +85,9 @@ async def _import_all(files: list[Path], into: str, symbol: str | None, options:
                 await _import_one(file, store, symbol)
         finally:
             await store.close()
-    except (ArchiveError, StoreError, PlaceError) as error:
+    except (ArchiveError, PlaceError) as error:
         fail(str(error))
+    except StoreError as error:
+        fail(str(error), EXIT_STORE_FAILED)
     finally:
         claim.release()

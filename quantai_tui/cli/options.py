@@ -34,6 +34,11 @@ class RunOptions:
     for_s: float | None = None
     exit_on_failure: bool | None = None
 
+    @property
+    def asks_for_its_own(self) -> bool:
+        """Whether an engine that runs already could not be what was asked for."""
+        return self.fresh or bool(self.overrides) or self.config is not None
+
     def serve_arguments(self) -> list[str]:
         arguments = [f"--set={override}" for override in self.overrides]
         if self.config is not None:
@@ -57,17 +62,19 @@ class Wanted:
         return [*arguments, "--", self.file] if self.file else arguments
 
     def source(self) -> Source:
+        """Reads a replayed file whole, for its fingerprint. Raises StartError."""
         from ..engine import source as sources
 
         if self.mode == "demo":
             return sources.demo(self.seed, self._exchange("--seed", str(self.seed)))
         if self.mode == "replay":
+            from ..engine.engine import StartError
             from ..market.archive import ArchiveError, file_fingerprint
 
             try:
                 fingerprint = file_fingerprint(Path(self.file))
             except ArchiveError as error:
-                fail(str(error))
+                raise StartError(str(error)) from error
             command = self._exchange("--file", str(Path(self.file).resolve()), "--speed", self.speed)
             return sources.replay(Path(self.file).name, fingerprint, self.speed, command)
         return sources.live()

@@ -28,7 +28,8 @@ def run(wanted: Wanted, options: RunOptions) -> None:
 
     try:
         # Before the dashboard is imported: the other core starts the engine meanwhile.
-        process = EngineProcess([*options.serve_arguments(), *wanted.serve_arguments()])  # a file comes last, behind its --
+        # A file comes last, behind its --.
+        process = EngineProcess([*options.serve_arguments(), *wanted.serve_arguments()], join=not options.asks_for_its_own)
     except PlaceError as error:
         fail(str(error))
     from ..link import SocketLink
@@ -65,14 +66,9 @@ def run_headless(wanted: Wanted, options: RunOptions) -> NoReturn:
 def run_in_process(wanted: Wanted, options: RunOptions) -> NoReturn:
     from ..ui.app import DashboardApp  # noqa: F401 - before the engine: the first frame must not wait for its imports
 
-    def build_now() -> type[Engine]:
-        from ..engine.engine import Engine
-
-        return Engine
-
     async def build() -> Engine:
-        await asyncio.to_thread(build_now)
-        return build_engine(wanted, options, exit_on_failure=bool(options.exit_on_failure))
+        # In a thread: imports, settings and a file's fingerprint would hold up the keys.
+        return await asyncio.to_thread(build_engine, wanted, options, exit_on_failure=bool(options.exit_on_failure))
 
     from ..engine.local import LocalLink
 

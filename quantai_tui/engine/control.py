@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from ..link.frames import FrameError, encode, read_from_client
 from ..link.messages import PROTOCOL_VERSION, Ack, Command, Hello, Refused, Sample, Watch, Welcome
@@ -16,6 +17,7 @@ from ..telemetry import EngineSnapshot
 logger = logging.getLogger(__name__)
 
 _HELLO_WITHIN_S = 5.0
+_FINISH_WITHIN_S = 2.0
 _FASTEST_PERIOD_S = 0.1
 _MAX_DASHBOARDS = 16
 _MAX_COMMANDS_IN_FLIGHT = 16
@@ -29,7 +31,7 @@ class ControlServer:
         path: Path,
         name: str,
         snapshot: Callable[[], EngineSnapshot],
-        execute: Callable[[Command], Awaitable[Ack]],
+        execute: Callable[[Command], Coroutine[Any, Any, Ack]],
     ) -> None:
         self._path = path
         self._name = name
@@ -37,14 +39,13 @@ class ControlServer:
         self._execute = execute
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._commands: set[asyncio.Task[Ack]] = set()
 
     async def start(self) -> None:
         self._path.unlink(missing_ok=True)  # the claim on the folder is ours, so this one is a dead engine's
-        before = os.umask(0o177)
-        try:
-            self._server = await asyncio.start_unix_server(self._serve, path=str(self._path))
-        finally:
-            os.umask(before)
+        # The folder is 0700: between the two lines nobody else can reach the socket.
+        self._server = await asyncio.start_unix_server(self._serve, path=str(self._path))
+        self._path.chmod(0o600)
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -53,6 +54,11 @@ class ControlServer:
         for client in clients:
             client.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
+        if self._commands:
+            _, late = await asyncio.wait(self._commands, timeout=_FINISH_WITHIN_S)
+            for command in late:
+                command.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -98,6 +104,8 @@ class ControlServer:
                         group.create_task(self._answer(writer, message, slots))
         except* (OSError, asyncio.IncompleteReadError):
             logger.info("%s detached", hello.client)
+        except* FrameError as errors:
+            logger.warning("%s sent what is not of this protocol: %s", hello.client, errors.exceptions[0])
 
     async def _watch(self, writer: asyncio.StreamWriter, period_s: float) -> None:
         while True:
@@ -107,7 +115,11 @@ class ControlServer:
 
     async def _answer(self, writer: asyncio.StreamWriter, command: Command, slots: asyncio.Semaphore) -> None:
         try:
-            ack = await self._execute(command)
+            # Shielded: a dashboard that leaves must not cut in two what it has asked for.
+            task = asyncio.create_task(self._execute(command), name=f"command-{command.name.value}")
+            self._commands.add(task)
+            task.add_done_callback(self._commands.discard)
+            ack = await asyncio.shield(task)
             with contextlib.suppress(OSError):
                 writer.write(encode(ack))
                 await writer.drain()

@@ -9,18 +9,20 @@ from pathlib import Path
 
 from ..link import SaveResult, SettingField, SettingProblem, SettingsForm
 from ..settings import (
+    MASK,
     ConfigConflict,
     ConfigFile,
     Layers,
     Loaded,
     Settings,
     SettingsProblems,
-    as_text,
     default_config_path,
     describe,
     describe_all,
     load,
+    masked,
     names,
+    shown,
     validate,
 )
 
@@ -77,7 +79,7 @@ class SettingsDesk:
                     kind=info.kind,
                     choices=info.choices,
                     applies=effect_of(info.name),
-                    value=as_text(getattr(self.settings, info.name)),
+                    value=self._shown(info.name),
                     default=info.default,
                     source=origin.text,
                     locked=origin.text if origin.locks_file else "",
@@ -87,33 +89,60 @@ class SettingsDesk:
 
     def check(self, values: Mapping[str, str]) -> tuple[SettingProblem, ...]:
         """What would be wrong if these settings were changed and all others stayed."""
-        unknown = [SettingProblem(name, "there is no such setting") for name in values if name not in names()]
-        if unknown:
-            return tuple(unknown)
-        merged = {name: getattr(self.settings, name) for name in names()} | dict(values)
-        _, problems = validate(merged, {})
-        return tuple(SettingProblem(problem.key, problem.rule) for problem in problems)
+        return self._tried(self._real_changes(values))[1]
 
     def save(self, values: Mapping[str, str], revision: str) -> tuple[SaveResult, frozenset[str]]:
         """Write the changes when all of it is valid; returns the result and the names whose value in force changed."""
-        problems = self.check(values)
-        if problems:
+        changes = self._real_changes(values)
+        wanted, problems = self._tried(changes)
+        if wanted is None:
             return SaveResult(False, problems), frozenset()
-        try:
-            ConfigFile.read(self.path).save(values, revision)
-        except ConfigConflict as conflict:
-            return SaveResult(False, conflict_text=conflict.on_disk, proposed_text=conflict.proposed), frozenset()
-        except SettingsProblems as error:
-            return SaveResult(False, tuple(SettingProblem(p.key, p.rule) for p in error.problems)), frozenset()
-        except (OSError, ValueError) as error:
-            return SaveResult(False, (SettingProblem("", f"{self.path} was not written: {error}"),)), frozenset()
-        before = self.settings
-        self.loaded = load(self._given_path, layers=self._layers)
-        changed = frozenset(name for name in names() if getattr(before, name) != getattr(self.settings, name))
-        for name in sorted(values):
-            old, new = as_text(getattr(before, name)), as_text(getattr(self.settings, name))
+        before = self.loaded
+        if changes:
+            try:
+                file = ConfigFile.read(self.path)
+                proposed = file.propose(wanted, changes, revision)
+                # What environment, .env and command line make of the new text may be invalid where the text itself is not.
+                loaded = load(self._given_path, layers=self._layers, file_text=proposed)
+                file.write(proposed)
+            except ConfigConflict as conflict:
+                texts = masked(conflict.on_disk), masked(conflict.proposed)
+                return SaveResult(False, conflict_text=texts[0], proposed_text=texts[1]), frozenset()
+            except SettingsProblems as error:
+                return SaveResult(
+                    False, tuple(SettingProblem(p.key, f"{p.rule} ({p.source})") for p in error.problems)
+                ), frozenset()
+            except (OSError, ValueError) as error:
+                return SaveResult(False, (SettingProblem("", f"{self.path} was not written: {error}"),)), frozenset()
+            self.loaded = loaded
+        changed = frozenset(name for name in names() if getattr(before.settings, name) != getattr(self.settings, name))
+        for name in sorted(changes):
+            old, new = shown(name, getattr(before.settings, name)), self._shown(name)
             logger.info("setting %s: %s -> %s (saved to %s)", name, old, new, self.path)
         return SaveResult(True, applied={name: self._applied(name, changed) for name in values}), changed
+
+    def _shown(self, name: str) -> str:
+        return shown(name, getattr(self.settings, name))
+
+    def _real_changes(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Without the masked texts that came back as they were sent: a secret is never overwritten by its mask."""
+        return {
+            name: text for name, text in values.items() if MASK not in text or name not in names() or text != self._shown(name)
+        }
+
+    def _tried(self, changes: Mapping[str, str]) -> tuple[Settings | None, tuple[SettingProblem, ...]]:
+        """The settings in force with these changes, or what is wrong with them."""
+        problems = [SettingProblem(name, "there is no such setting") for name in changes if name not in names()]
+        problems += [
+            SettingProblem(name, f"write user and password in place of {MASK}, or leave the field as it was")
+            for name, text in changes.items()
+            if f"{MASK}@" in text
+        ]
+        if problems:
+            return None, tuple(problems)
+        merged = {name: getattr(self.settings, name) for name in names()} | dict(changes)
+        wanted, found = validate(merged, {})
+        return wanted, tuple(SettingProblem(problem.key, problem.rule) for problem in found)
 
     def _applied(self, name: str, changed: frozenset[str]) -> str:
         if name in changed:

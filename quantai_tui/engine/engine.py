@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -28,13 +29,15 @@ from .logs import EngineLog
 from .places import EngineFolder, PlaceError, data_root
 from .registry import AlreadyRunning, Claim, Entry, control_socket, worker_socket
 from .source import Source
-from .vitals import PERIOD_S, Vitals
+from .vitals import PERIOD_S, Vitals, statistics
 from .warmup import warm_start
+from .worker_settings import worker_config
 
 logger = logging.getLogger(__name__)
 
 _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
 _PREDECESSOR_S = 15.0
+EXIT_STORE_FAILED = 5
 _STATISTICS_EVERY_S = 60.0
 _PRUNE_EVERY_S = 3600.0
 
@@ -81,6 +84,8 @@ class Engine:
         self._started_at = clock.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._claim: Claim | None = None
+        self._symbols: tuple[str, ...] = ()
+        self._training_reads = ("", "")
         self._log: EngineLog | None = None
         self._exchange: ExchangeChild | None = None
         self._exchange_info: ExchangeInfo | None = None
@@ -112,7 +117,10 @@ class Engine:
         """Raises StartError; then nothing is left running."""
         try:
             await self._start()
-        except (PlaceError, ExchangeFailed, StoreError, SettingsProblems) as error:
+        except StoreError as error:
+            await self.stop()
+            raise StartError(str(error), exit_code=EXIT_STORE_FAILED) from error
+        except (PlaceError, ExchangeFailed, SettingsProblems, OSError, ValueError) as error:
             await self.stop()
             raise StartError(str(error)) from error
         except AlreadyRunning as error:
@@ -126,13 +134,14 @@ class Engine:
         self.folder.prepare()
         self._claim = await self._take_claim()
         if self._fresh:
-            self.folder.clear()
+            await asyncio.to_thread(self.folder.clear)
         self._log = EngineLog(self.folder.log, self.desk.settings.LOG_LEVEL)
         logger.info("engine %s starts (pid %d, %s)", self.name, os.getpid(), self._source.mode.value)
         if self._source.exchange_command is not None:
             await self._start_exchange(self._source.exchange_command(self.folder.exchange, self.desk.settings.SYMBOLS))
         self._store = await TradeStore.open(self.folder.store)
-        self._vitals = Vitals(self.desk.settings.WS_MESSAGE_WARNING_TIMEOUT)
+        self._symbols = self.desk.settings.SYMBOLS
+        self._vitals = Vitals(lambda: self.desk.settings.WS_MESSAGE_WARNING_TIMEOUT)
         self._stream = ResilientStream(self._stream_config(), self._store, clock=self._clock, rng=self._rng)
         self._training = TrainingSupervisor(
             self.worker_config(), socket_path=worker_socket(self.folder), log_path=self.folder.worker_log, clock=self._clock
@@ -144,6 +153,7 @@ class Engine:
         await self.stream.start()
         if self.desk.settings.TRAIN_AUTOSTART:
             await self.training.start()
+        self._training_reads = (self.train_symbol, self.desk.settings.BAR_INTERVAL)
         if self.mode is not Mode.REPLAY:
             self._spawn(self._warm_up(), "warm-up")
         self._spawn(self._sample(), "vitals")
@@ -163,6 +173,7 @@ class Engine:
     async def _start_exchange(self, command: list[str]) -> None:
         self._exchange = ExchangeChild(command, self.folder.path / "exchange.log", self._clock)
         info = self._exchange_info = await self._exchange.start()
+        chosen = self.desk.settings.TRAIN_SYMBOL
         self.desk.force(
             {
                 **self._source.forced,
@@ -171,6 +182,7 @@ class Engine:
                 "EXCHANGE_CA_FILE": info.ca_file,
                 "PROXY_URL": "",
                 "SYMBOLS": ",".join(info.symbols),
+                "TRAIN_SYMBOL": chosen if chosen in info.symbols else "",
             }
         )
 
@@ -249,6 +261,12 @@ class Engine:
         )
         return msgspec.structs.replace(snapshot, finished=self._is_finished(snapshot))
 
+    @property
+    def train_symbol(self) -> str:
+        """What is learned: the symbol of the settings, if this engine listens to it; a new one waits for the next start."""
+        wanted = self.desk.settings.train_symbol
+        return wanted if wanted in self._symbols else self._symbols[0]
+
     def _replay_progress(self) -> float | None:
         info = self._exchange_info
         if self.mode is not Mode.REPLAY or info is None or not info.total:
@@ -263,7 +281,7 @@ class Engine:
         if not self.desk.settings.TRAIN_AUTOSTART:
             return True
         trained_to = snapshot.training.data_through_time
-        last = snapshot.stream.symbols[self.desk.settings.train_symbol].last_trade_time
+        last = snapshot.stream.symbols[self.train_symbol].last_trade_time
         if last is None or trained_to is None or snapshot.training.epochs_done < 1:
             return False
         return trained_to >= last - 2 * INTERVALS[self.desk.settings.BAR_INTERVAL]
@@ -272,32 +290,17 @@ class Engine:
 
     def worker_config(self) -> WorkerConfig:
         """The training worker's share of the settings."""
-        settings = self.desk.settings
-        needed = 8 * (settings.TRAIN_WINDOW + settings.TRAIN_HORIZON)
-        return WorkerConfig(
-            store_path=str(self.folder.store),
-            symbol=settings.train_symbol,
-            interval_s=INTERVALS[settings.BAR_INTERVAL],
-            window=settings.TRAIN_WINDOW,
-            horizon=settings.TRAIN_HORIZON,
-            max_bars=max(settings.TRAIN_BARS, needed),
-            min_bars=needed,
-            batch_size=settings.TRAIN_BATCH_SIZE,
-            learning_rate=settings.TRAIN_LEARNING_RATE,
-            device=settings.TRAIN_DEVICE,
-            precision=settings.TRAIN_PRECISION,
-            model_size=settings.TRAIN_MODEL,
-            seed=settings.TRAIN_SEED,
-            steps_per_s=settings.TRAIN_STEPS_PER_S,
-            plant_overflow_every_s=settings.DEMO_OVERFLOW_EVERY if self.mode is Mode.DEMO else 0.0,
-            growth_factor=settings.GRAD_SCALER_GROWTH_FACTOR,
-            growth_interval=settings.GRAD_SCALER_GROWTH_INTERVAL,
-            max_scale=settings.GRAD_SCALER_MAX_SCALE,
-            min_scale=settings.GRAD_SCALER_MIN_SCALE,
-            auto_reset=settings.GRAD_SCALER_AUTO_RESET,
-            reset_threshold_epochs=settings.GRAD_SCALER_RESET_THRESHOLD_EPOCHS,
-            max_consecutive_overflow=settings.GRAD_SCALER_MAX_CONSECUTIVE_OVERFLOW,
+        return worker_config(
+            self.desk.settings, symbol=self.train_symbol, store_path=self.folder.store, demo=self.mode is Mode.DEMO
         )
+
+    async def apply_worker_settings(self) -> str:
+        """Hand the settings in force to the worker, and fetch history if it reads other bars now; returns what is done."""
+        before = self._training_reads
+        self._training_reads = (self.train_symbol, self.desk.settings.BAR_INTERVAL)
+        if self._training_reads != before and self.mode is not Mode.REPLAY:
+            self._spawn(self._warm_up(), "warm-up")
+        return await self.training.apply(self.worker_config())
 
     def _stream_config(self) -> StreamConfig:
         return StreamConfig.from_settings(self.desk.settings, exit_on_failure=self._exit_on_failure)
@@ -313,10 +316,8 @@ class Engine:
     # What goes on by itself
 
     async def _warm_up(self) -> None:
-        settings = self.desk.settings
-        await warm_start(
-            lambda: self.stream, self.store, settings.train_symbol, settings.BAR_INTERVAL, settings.WARMUP_BARS, self._clock
-        )
+        symbol, interval = self._training_reads
+        await warm_start(self.stream, self.store, symbol, interval, self.desk.settings.WARMUP_BARS, self._clock)
 
     async def _sample(self) -> None:
         while True:
@@ -335,7 +336,7 @@ class Engine:
         last_prune = self._clock.monotonic()
         while True:
             await self._clock.sleep(_STATISTICS_EVERY_S)
-            logger.info("statistics: %s", _statistics(self.snapshot()))
+            logger.info("statistics: %s", statistics(self.snapshot()))
             if self._clock.monotonic() - last_prune >= _PRUNE_EVERY_S and self.desk.settings.STORE_RETENTION_DAYS > 0:
                 last_prune = self._clock.monotonic()
                 await self.store.prune(int(self.desk.settings.STORE_RETENTION_DAYS * 86_400 * 1_000_000))
@@ -354,43 +355,30 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        ends: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         if self._training is not None:
-            await self._training.stop()
+            ends.append(("training", self._training.close))
         if self._stream is not None:
-            await self._stream.stop()
+            ends.append(("stream", self._stream.stop))
         if self._store is not None:
-            try:
-                await self._store.close()
-            except StoreError:
-                logger.exception("the store did not close cleanly")
+            ends.append(("store", self._store.close))  # behind the worker: a reader that closes last leaves the log unmerged
         if self._exchange is not None:
-            await self._exchange.stop()
+            ends.append(("exchange", self._exchange.stop))
         if self._control is not None:
-            await self._control.stop()
+            ends.append(("control socket", self._control.stop))
+        for name, end in ends:
+            try:
+                await end()
+            except Exception:
+                # The parts behind it must be stopped all the same: an orphan is worse than an unclean end.
+                logger.exception("%s did not stop cleanly", name)
         logger.info("engine %s stopped in %.1f s", self.name, self._clock.monotonic() - started)
-        if self._log is not None:
-            self._log.close()
-        if self._claim is not None:
-            self._claim.release()
-
-
-def _statistics(snapshot: EngineSnapshot) -> str:
-    stream, training = snapshot.stream, snapshot.training
-    symbols = " ".join(
-        f"{name}: last {s.last_id} whole to {s.complete_through_id} stored {s.stored} missing {s.missing} repaired {s.repaired}"
-        for name, s in stream.symbols.items()
-    )
-
-    def shown(value: float | None, form: str = ".4g") -> str:
-        return "n/a" if value is None else format(value, form)
-
-    return (
-        f"stream {stream.state.value} rtt {shown(stream.rtt_ms.last)} ms {shown(stream.messages_per_s)} msg/s "
-        f"reconnects {stream.reconnects}; {symbols}; "
-        f"training {training.state.value} step {shown(training.step, 'd')} loss {shown(training.loss)} "
-        f"scale {shown(training.scale)} overflows {shown(training.overflow_count, 'd')} resets {shown(training.resets, 'd')}; "
-        f"alerts {len(snapshot.alerts)}"
-    )
+        try:
+            if self._log is not None:
+                self._log.close()
+        finally:
+            if self._claim is not None:
+                self._claim.release()
 
 
 def _log_end(task: asyncio.Task[None]) -> None:

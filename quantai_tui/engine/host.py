@@ -15,21 +15,25 @@ from typing import TextIO
 import msgspec
 
 from ..telemetry import EngineSnapshot, StreamState, TrainingState
-from .engine import Engine, StartError
+from .engine import EXIT_STORE_FAILED, Engine, StartError
 from .launch import Report
+from .printer import Printer
 
 EXIT_OK = 0
 EXIT_BAD_INPUT = 2
 EXIT_STREAM_FAILED = 3
 EXIT_WORKER_FAILED = 4
-EXIT_STORE_FAILED = 5
+
+_STARVED_S = 5.0  # a worker that waits looks into the store twice a second
 
 
 @contextlib.contextmanager
 def _signals(stop: Callable[[], object], *, detached: bool) -> Iterator[None]:
     """SIGINT and SIGTERM ask for a stop. A detached engine has no terminal to lose and lets a hang-up pass."""
     loop = asyncio.get_running_loop()
-    asked = (signal.SIGINT, signal.SIGTERM) if detached else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    asked = [signal.SIGINT, signal.SIGTERM]
+    if not detached and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored on purpose below nohup
+        asked.append(signal.SIGHUP)
     for number in asked:
         loop.add_signal_handler(number, stop)
     if detached:
@@ -101,14 +105,13 @@ async def headless(build: Callable[[], Engine], *, as_json: bool, for_s: float |
         starting = asyncio.create_task(engine.start())
         with _signals(_stopper(engine, starting), detached=False):
             await starting
+            out.flush()
+            printer = Printer(out.fileno())
             try:
-                return await _print_until_done(engine, as_json, for_s, out)
-            except BrokenPipeError:
-                # Whoever read our lines has left. Python would complain once more when it flushes at exit.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-                return EXIT_OK
+                return await _print_until_done(engine, printer, _json_line if as_json else _text_line, for_s)
             finally:
                 await engine.stop()
+                printer.close()
     except StartError as error:
         print(f"quantai-tui: {error}", file=sys.stderr)
         return error.exit_code
@@ -116,18 +119,27 @@ async def headless(build: Callable[[], Engine], *, as_json: bool, for_s: float |
         return EXIT_OK
 
 
-async def _print_until_done(engine: Engine, as_json: bool, for_s: float | None, out: TextIO) -> int:
+async def _print_until_done(
+    engine: Engine, printer: Printer, line_of: Callable[[EngineSnapshot], str], for_s: float | None
+) -> int:
     begun = time.monotonic()
     deadline = None if for_s is None else begun + for_s
     line_at = begun
+    starving_since: float | None = None
     while True:
         snapshot = engine.snapshot()
-        code = _verdict(engine, snapshot, deadline)
+        starving_since = (starving_since or time.monotonic()) if _is_starving(snapshot) else None
+        code = _verdict(engine, snapshot, deadline, starving_since)
         if code is not None or time.monotonic() >= line_at:
-            print(_json_line(snapshot) if as_json else _text_line(snapshot), file=out, flush=True)
+            printer.put(line_of(snapshot))
             line_at += 1.0
         if code is not None:
             return code
+        if isinstance(printer.error, BrokenPipeError):
+            return EXIT_OK  # whoever read our lines has left
+        if printer.error is not None:
+            print(f"quantai-tui: the status lines cannot be written: {printer.error}", file=sys.stderr)
+            return 1
         until = line_at if deadline is None else min(line_at, deadline)
         # Five looks a second: a replay should not sit there finished for a whole second.
         wait = min(0.2, max(0.0, until - time.monotonic()))
@@ -135,7 +147,13 @@ async def _print_until_done(engine: Engine, as_json: bool, for_s: float | None, 
             await asyncio.wait_for(engine.wait_stop_requested(), wait)
 
 
-def _verdict(engine: Engine, snapshot: EngineSnapshot, deadline: float | None) -> int | None:
+def _is_starving(snapshot: EngineSnapshot) -> bool:
+    """A replay that is stored whole and still too short to train on: no more bars will come."""
+    stored = snapshot.replay_progress == 1.0 and not snapshot.store.queued
+    return stored and snapshot.training.state is TrainingState.WAITING
+
+
+def _verdict(engine: Engine, snapshot: EngineSnapshot, deadline: float | None, starving_since: float | None) -> int | None:
     """The exit code when it is time to leave, else None."""
     if engine.store.failure is not None:
         print(f"quantai-tui: the store failed: {engine.store.failure}", file=sys.stderr)
@@ -148,6 +166,13 @@ def _verdict(engine: Engine, snapshot: EngineSnapshot, deadline: float | None) -
     if snapshot.training.state is TrainingState.FAILED and engine.exits_on_failure:
         print(f"quantai-tui: training failed for good: {snapshot.training.detail}", file=sys.stderr)
         return EXIT_WORKER_FAILED
+    if starving_since is not None and time.monotonic() - starving_since > _STARVED_S:
+        print(
+            f"quantai-tui: the file is too short to train on ({snapshot.training.detail}); everything in it is stored. "
+            "Set a shorter BAR_INTERVAL or TRAIN_WINDOW, or TRAIN_AUTOSTART=False to replay without training",
+            file=sys.stderr,
+        )
+        return EXIT_BAD_INPUT
     over = deadline is not None and time.monotonic() >= deadline
     return EXIT_OK if snapshot.finished or engine.stop_requested or over else None
 
@@ -172,7 +197,7 @@ def _text_line(snapshot: EngineSnapshot) -> str:
             f"attempt {stream.attempt} of {stream.max_attempts or 'any'} in {stream.backoff_remaining_s:.0f} s ({stream.cause})"
         )
     for name, symbol in stream.symbols.items():
-        state = f"missing {symbol.missing}" if symbol.missing else "whole"
+        state = "no trade yet" if symbol.last_id is None else f"missing {symbol.missing}" if symbol.missing else "whole"
         parts.append(f"{name} id {_number(symbol.last_id, 'd')} stored {symbol.stored} {state}")
     parts.append(f"rtt {_number(stream.rtt_ms.last, '.1f')} ms")
     if snapshot.replay_progress is not None:

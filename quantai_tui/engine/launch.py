@@ -15,7 +15,7 @@ import msgspec
 from ..link import EngineUnavailable
 from .logs import last_lines
 from .places import PlaceError
-from .registry import Entry, running
+from .registry import Entry, is_alive, running
 
 _TAIL_LINES = 12
 _TAIL_BYTES = 16_384
@@ -33,8 +33,12 @@ class Report(msgspec.Struct, frozen=True):
 class EngineProcess:
     """An engine started by us, in a session of its own: a hang-up of our terminal does not reach it."""
 
-    def __init__(self, serve_arguments: Sequence[str]) -> None:
-        """Starts at once. Raises PlaceError when there is nowhere to write its first words to."""
+    def __init__(self, serve_arguments: Sequence[str], *, join: bool = True) -> None:
+        """Starts at once. `join`: an engine of the same name that runs already will do, too.
+
+        Raises PlaceError when there is nowhere to write its first words to.
+        """
+        self._join = join
         try:
             self._first_words = tempfile.TemporaryFile()  # noqa: SIM115 - ours until `forget`; nameless, so it cannot be left behind
         except OSError as error:
@@ -61,11 +65,9 @@ class EngineProcess:
         """The socket of this engine, once it is ready. Raises EngineUnavailable when it did not start or has ended."""
         if self._report_end is not None:
             await self._wait_ready()
-        code = self._process.poll()
-        if code is not None and self._entry is not None and self._entry.pid == self._process.pid:
-            raise EngineUnavailable(_with_tail(f"the engine has ended (exit {code})", Path(self._entry.log)))
         assert self._entry is not None
-        return Path(self._entry.socket)
+        self._process.poll()  # reaps it, so that its end can be seen
+        return await find_running(self._entry)
 
     async def _wait_ready(self) -> None:
         assert self._report_end is not None
@@ -82,7 +84,7 @@ class EngineProcess:
             code = await asyncio.to_thread(self._process.wait)
             raise EngineUnavailable(self._with_first_words(f"the engine did not start (exit {code})"))
         report = msgspec.json.decode(line, type=Report)
-        if report.entry is None:
+        if report.entry is None or (report.error and not self._join):
             raise EngineUnavailable(report.error, report.exit_code)
         self._entry = report.entry
 
@@ -128,6 +130,6 @@ def pick(name: str | None) -> Entry:
 
 async def find_running(entry: Entry) -> Path:
     """The socket of an engine found in the registry. Raises EngineUnavailable once it has ended."""
-    if any(other.pid == entry.pid and other.folder == entry.folder for other in running()):
+    if is_alive(entry):
         return Path(entry.socket)
     raise EngineUnavailable(_with_tail(f"the engine {entry.name} has ended", Path(entry.log)))

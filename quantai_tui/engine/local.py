@@ -57,6 +57,11 @@ class LocalLink(LinkStatus):
             self._engine = None
             self._fail(str(error), error.exit_code)
             return
+        except Exception as error:
+            logger.exception("the engine did not start")
+            self._engine = None
+            self._fail(f"the engine did not start: {error}", 1)
+            return
         self._state, self._name = LinkState.ATTACHED, engine.name
         while not engine.stop_requested:
             self._take(engine.snapshot())

@@ -21,8 +21,15 @@ class PlaceError(Exception):
 
 
 def data_root(setting: str) -> Path:
-    """DATA_DIR, or the user's data folder of this system."""
-    return Path(setting).expanduser() if setting else platformdirs.user_data_path(_APP, appauthor=False)
+    """DATA_DIR, or the user's data folder of this system; absolute, since others find the engine from other folders.
+
+    Raises PlaceError for the home of a user who does not exist.
+    """
+    try:
+        chosen = Path(setting).expanduser() if setting else platformdirs.user_data_path(_APP, appauthor=False)
+    except RuntimeError as error:
+        raise PlaceError(f"DATA_DIR = {setting}: {error}") from error
+    return chosen.absolute()
 
 
 def state_root() -> Path:

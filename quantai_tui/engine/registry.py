@@ -1,4 +1,7 @@
-"""Which engines run: a lock in each engine's folder, and an entry beside its socket by which others find it."""
+"""Which engines run: a lock in each engine's folder, and an entry beside its socket by which others find it.
+
+The lock decides. An entry whose lock is free is of a dead engine: it is passed over, and the folder's next engine removes it.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,7 @@ class Claim:
         except OSError:
             os.close(handle)
             raise AlreadyRunning(folder.name, _read(_entry_path(folder))) from None
+        _entry_path(folder).unlink(missing_ok=True)  # of an engine that was killed: its pid may be somebody else's by now
         return cls(folder, handle)
 
     def publish(self, entry: Entry) -> None:
@@ -100,7 +104,7 @@ def is_alive(entry: Entry) -> bool:
     """Whether an engine holds the folder's lock; the kernel lets go of it however a process ends."""
     try:
         handle = os.open(Path(entry.folder) / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,13 +116,6 @@ def is_alive(entry: Entry) -> bool:
 
 
 def running() -> list[Entry]:
-    """All engines of this user that are alive, by name. Entries of dead ones are removed."""
-    entries = []
-    for path in sorted(socket_folder().glob("*.json")):
-        entry = _read(path)
-        if entry is not None and is_alive(entry):
-            entries.append(entry)
-        else:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".sock").unlink(missing_ok=True)
+    """All engines of this user that are alive, by name. Raises PlaceError."""
+    entries = [entry for path in socket_folder().glob("*.json") if (entry := _read(path)) is not None and is_alive(entry)]
     return sorted(entries, key=lambda entry: entry.name)

@@ -15,6 +15,10 @@ _FROM_CLIENT: msgspec.msgpack.Decoder[ClientMessage] = msgspec.msgpack.Decoder(C
 _FROM_ENGINE: msgspec.msgpack.Decoder[EngineMessage] = msgspec.msgpack.Decoder(EngineMessage)
 
 
+# Bad text and deep nesting come out of msgspec as what they are, not as its own errors.
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
 class FrameError(Exception):
     """What came is not a frame of this protocol."""
 
@@ -37,7 +41,7 @@ async def read_from_client(reader: asyncio.StreamReader) -> ClientMessage:
     """The next message of a dashboard. Raises FrameError, asyncio.IncompleteReadError at the end, OSError."""
     try:
         return _FROM_CLIENT.decode(await _read_body(reader))
-    except msgspec.MsgspecError as error:
+    except _UNDECODABLE as error:
         raise FrameError(f"not a message of a dashboard: {error}") from error
 
 
@@ -45,5 +49,5 @@ async def read_from_engine(reader: asyncio.StreamReader) -> EngineMessage:
     """The next message of an engine. Raises FrameError, asyncio.IncompleteReadError at the end, OSError."""
     try:
         return _FROM_ENGINE.decode(await _read_body(reader))
-    except msgspec.MsgspecError as error:
+    except _UNDECODABLE as error:
         raise FrameError(f"not a message of an engine: {error}") from error

@@ -13,13 +13,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, NoReturn, cast
 
-from .trades import AggTrade
+from .trades import FIRST_UNSAFE_INTEGER, AggTrade, is_number
 
 _NAME = re.compile(r"^([A-Z0-9_]+)-aggTrades-", re.IGNORECASE)
 _COLUMNS = (8, 7)  # spot; USD-M has no `best match`
 _KLINE_COLUMNS = 12
 _BOOLEANS = {"true": True, "false": False}
-_INFINITY = float("inf")
 _WANTED = "download an aggTrades file, SYMBOL-aggTrades-YYYY-MM.zip"
 _AGAIN = "the file is damaged: download it again"
 _UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
@@ -151,10 +150,19 @@ def _trade(path: Path, number: int, line: str, symbol: str) -> AggTrade:
     fields = line.rstrip().split(",")
     try:
         id, price, quantity, first_id, last_id, time, buyer_is_maker = fields[:7]
-        if len(fields) in _COLUMNS and 0.0 <= float(price) < _INFINITY and 0.0 <= float(quantity) < _INFINITY:
-            return AggTrade(
-                int(id), price, quantity, int(first_id), int(last_id), int(time), _BOOLEANS[buyer_is_maker.lower()], symbol
-            )
+        trade = AggTrade(
+            int(id), price, quantity, int(first_id), int(last_id), int(time), _BOOLEANS[buyer_is_maker.lower()], symbol
+        )
+        if (
+            len(fields) in _COLUMNS
+            and 0 <= trade.id < FIRST_UNSAFE_INTEGER
+            and 0 <= trade.time < FIRST_UNSAFE_INTEGER
+            and -1 <= trade.first_id < FIRST_UNSAFE_INTEGER  # -1: the venue's placeholders
+            and -1 <= trade.last_id < FIRST_UNSAFE_INTEGER
+            and is_number(price)
+            and is_number(quantity)
+        ):
+            return trade
     except (ValueError, KeyError):
         pass  # named field by field below
     raise _what_is_wrong(path, number, fields)
@@ -173,15 +181,14 @@ def _what_is_wrong(path: Path, number: int, fields: list[str]) -> ArchiveError:
 
 
 def _field_is_good(name: str, field: str) -> bool:
+    if name in ("price", "quantity"):
+        return is_number(field)
+    if name == "buyer is maker":
+        return field.lower() in _BOOLEANS
     try:
-        if name in ("price", "quantity"):
-            return 0.0 <= float(field) < _INFINITY
-        if name == "buyer is maker":
-            return field.lower() in _BOOLEANS
-        int(field)
+        return (-1 if name in ("first id", "last id") else 0) <= int(field) < FIRST_UNSAFE_INTEGER
     except ValueError:
         return False
-    return True
 
 
 def _cannot_read(path: Path, error: BaseException) -> NoReturn:

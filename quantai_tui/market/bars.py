@@ -18,7 +18,7 @@ US_PER_S = 1_000_000
 LADDER = tuple(INTERVALS.values())
 
 # Sums never round: with Inexact trapped, running out of digits is an error instead of a wrong last place. A thousand digits hold
-# the sum of the largest and the smallest number that the wire format lets through; only the digits in use cost time.
+# the sum of the largest and the smallest number that is let through (`LONGEST_NUMBER`); only the digits in use cost time.
 _EXACT = Context(prec=1000, traps=[Inexact, InvalidOperation, FloatOperation])
 _ZERO = Decimal(0)
 

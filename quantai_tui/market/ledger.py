@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
 from .idranges import IdRanges
@@ -75,6 +76,16 @@ class SymbolLedger:
         """These ids will never come: nobody waits for them any longer."""
         self.settled.add(first_id, last_id)
         self.missing.remove(first_id, last_id)
+
+    def recover(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Of some rising ids that are stored now, those that had been settled, as ranges; they are settled no more."""
+        came = IdRanges()
+        for first, last in self.settled.overlap(ids[0], ids[-1]):
+            for id in ids[bisect_left(ids, first) : bisect_right(ids, last)]:
+                came.add(id, id)
+        for first, last in came:
+            self.settled.remove(first, last)
+        return list(came)
 
     def _arrive_run(self, first: int, last: int) -> None:
         if self.begin_id is None:

@@ -4,7 +4,11 @@ Which bars a reader is given, for one symbol and interval:
 
 - from trades: every bar whose interval lies wholly between the ledger's beginning and complete-through. An interval without
   trades is given too, as a quiet bar that carries the last close.
-- where a range of trades was given up as unrecoverable, a fetched kline stands in for the bars that it touches;
+- where a range of trades was given up as unrecoverable, a fetched kline stands in for the bars that it touches. Where klines are
+  lacking there, the series starts after the last bar that is neither whole nor stood in for: nobody knows what happened in it.
+  Only a range whose neighbours lie no more than one bar apart is bridged, since what it lacks is little against what is there;
+- where the venue itself has a hole in its ids, the same holds, but up to a minute is bridged in any case, without stand-ins: a
+  few ids that were never given out are no reason to part a history;
 - before them: the fetched klines that lead up to the ledger's beginning without a hole, the interval of the beginning itself
   included. Until that one has been fetched the bars before it and after it do not join, and the longer stretch is given.
 """
@@ -19,13 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from .bars import LADDER, US_PER_S, quiet_bar
-from .schema import LedgerPosition, StoreError, open_for_reading, read_position
+from .schema import TIMES_BESIDE, UNREPAIRED, LedgerPosition, StoreError, open_for_reading, read_position
 from .trades import AggTrade, Bar
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_BRIDGED_US = 60 * US_PER_S
 _COLUMNS = "open_time_us, open, high, low, close, volume, quote_volume, buy_volume, trades"
 
 
@@ -175,9 +180,16 @@ class StoreReader:
             start_us = max(start_us, span.end_us - limit * width_us)
         if start_us >= span.end_us:
             return [], 0, 0
+        trades_us = max(start_us, span.trades_us)
+        stand_ins, from_us = self._stand_ins(symbol, interval_s, trades_us, span.end_us)
+        if from_us > trades_us:
+            start_us = trades_us = from_us
+        if start_us >= span.end_us:
+            return [], 0, 0
         rows = self._select("klines", symbol, interval_s, start_us, span.trades_us)
-        from_us = max(start_us, span.trades_us)
-        rows += self._with_stand_ins(symbol, interval_s, from_us, span.end_us)
+        merged = {row.open_time_us: row for row in self._select("bars", symbol, interval_s, trades_us, span.end_us)}
+        merged |= {time_us: row for time_us, row in stand_ins.items() if time_us >= trades_us}
+        rows += [merged[time_us] for time_us in sorted(merged)]
         if not rows or rows[0].open_time_us > start_us:
             rows[:0] = self._row_before(symbol, interval_s, start_us)
         if rows and rows[0].open_time_us > start_us:
@@ -231,26 +243,37 @@ class StoreReader:
         )
         return list(map(_Row._make, rows))
 
-    def _with_stand_ins(self, symbol: str, interval_s: int, start_us: int, end_us: int) -> list[_Row]:
-        rows = self._select("bars", symbol, interval_s, start_us, end_us)
+    def _stand_ins(self, symbol: str, interval_s: int, start_us: int, end_us: int) -> tuple[dict[int, _Row], int]:
+        """The klines that stand in for bars between the two times, by opening, and where holes let the series start."""
         width_us = interval_s * US_PER_S
         stand_ins: dict[int, _Row] = {}
-        for before_us, after_us in self._given_up(symbol):
+        from_us = start_us
+        for outcome, before_us, after_us in self._given_up(symbol):
             low_us = max(start_us, before_us // width_us * width_us)
-            high_us = min(end_us, after_us // width_us * width_us + width_us)
-            stand_ins.update((row.open_time_us, row) for row in self._select("klines", symbol, interval_s, low_us, high_us))
-        if stand_ins:
-            merged = {row.open_time_us: row for row in rows} | stand_ins
-            rows = [merged[time_us] for time_us in sorted(merged)]
-        return rows
+            high_us = min(end_us - width_us, after_us // width_us * width_us)
+            if low_us > high_us:
+                continue
+            lost = outcome == "unrecoverable"
+            bridged = after_us - before_us <= (width_us if lost else max(width_us, _BRIDGED_US))
+            if lost or not bridged:
+                stand_ins.update(
+                    (row.open_time_us, row) for row in self._select("klines", symbol, interval_s, low_us, high_us + width_us)
+                )
+            while not bridged and high_us >= low_us and high_us in stand_ins:
+                high_us -= width_us
+            if not bridged and high_us >= low_us:
+                from_us = max(from_us, high_us + width_us)
+        return stand_ins, from_us
 
-    def _given_up(self, symbol: str) -> list[tuple[int, int]]:
-        """For each unrecoverable range the times of the last trade before it and of the first one after it."""
+    def _given_up(self, symbol: str) -> list[tuple[str, int, int]]:
+        """For each settled range its outcome and the times of the last trade before it and of the first one after it.
+
+        A range at the very beginning has the ledger's beginning before it; one that nothing follows parts nothing yet.
+        """
         return self._connection.execute(
-            "SELECT low, high FROM (SELECT "
-            "(SELECT time_us FROM trades t WHERE t.symbol = g.symbol AND t.id < g.first_id ORDER BY id DESC LIMIT 1) AS low, "
-            "(SELECT time_us FROM trades t WHERE t.symbol = g.symbol AND t.id > g.last_id ORDER BY id LIMIT 1) AS high "
-            "FROM gaps g WHERE g.symbol = ? AND g.outcome = 'unrecoverable') WHERE low IS NOT NULL AND high IS NOT NULL",
+            "SELECT outcome, coalesce(low, begin_time_us), high FROM (SELECT gaps.symbol AS of, outcome, "
+            f"{TIMES_BESIDE} FROM {UNREPAIRED} AND outcome IS NOT NULL AND symbol = ?) JOIN symbols ON symbols.symbol = of "
+            "WHERE high IS NOT NULL",
             (symbol,),
         ).fetchall()
 

@@ -56,8 +56,13 @@ CREATE TABLE gaps (
     opened REAL,                      -- Unix time; NULL when it was closed without having been recorded as open
     outcome TEXT,                     -- NULL while open; repaired, venue_hole, unrecoverable
     closed REAL,
+    before_us INTEGER,                -- times of the trades next to it on both sides, written down when these are removed by age
+    after_us INTEGER,
     PRIMARY KEY (symbol, first_id, last_id)
 ) WITHOUT ROWID;
+
+-- A long repair leaves a row for each page that was fetched; what is open or given up must be found without reading them.
+CREATE INDEX unrepaired_gaps ON gaps (symbol, first_id) WHERE outcome IS NOT 'repaired';
 
 CREATE TABLE symbols (
     symbol TEXT PRIMARY KEY,
@@ -73,6 +78,17 @@ CREATE TABLE symbols (
     pruned_before_us INTEGER NOT NULL -- one-second bars before this time were removed by age
 ) WITHOUT ROWID;
 """
+
+# To be continued with AND. Not left to the planner, which knows nothing of how few they are.
+UNREPAIRED = "gaps INDEXED BY unrepaired_gaps WHERE outcome IS NOT 'repaired'"
+
+# Columns of `gaps`: the times `low` and `high` of the trades next to a gap, as written down, else as they are stored.
+TIMES_BESIDE = (
+    "coalesce(before_us, (SELECT time_us FROM trades t WHERE t.symbol = gaps.symbol AND t.id < gaps.first_id "
+    "ORDER BY t.id DESC LIMIT 1)) AS low, "
+    "coalesce(after_us, (SELECT time_us FROM trades t WHERE t.symbol = gaps.symbol AND t.id > gaps.last_id "
+    "ORDER BY t.id LIMIT 1)) AS high"
+)
 
 
 class StoreError(Exception):
@@ -92,7 +108,8 @@ class LedgerPosition(msgspec.Struct, frozen=True):
     """How far one symbol's ledger goes; all None before its first trade.
 
     Every id from `begin_id` to `complete_through_id` is stored, or settled as lost for good. `missing` holds the id ranges up to
-    `last_id` which are neither, recorded as gap or not; `gaps` the recorded ones that are still open.
+    `last_id` which are neither, recorded as gap or not; `gaps` the recorded ones that are still open. `venue_holes` and
+    `unrecoverable` count the ids that were settled so; one that comes after all counts as stored instead.
     """
 
     begin_id: int | None = None
@@ -104,6 +121,8 @@ class LedgerPosition(msgspec.Struct, frozen=True):
     begin_time_us: int | None = None
     complete_through_time_us: int | None = None
     last_time_us: int | None = None
+    venue_holes: int = 0
+    unrecoverable: int = 0
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -187,9 +206,22 @@ def _recognise(connection: sqlite3.Connection, path: Path, *, create: bool) -> N
 
 def read_open_gaps(connection: sqlite3.Connection, symbol: str) -> tuple[Gap, ...]:
     rows = connection.execute(
-        "SELECT first_id, last_id, cause, opened FROM gaps WHERE symbol = ? AND outcome IS NULL ORDER BY first_id", (symbol,)
+        f"SELECT first_id, last_id, cause, opened FROM {UNREPAIRED} AND outcome IS NULL AND symbol = ? ORDER BY first_id",
+        (symbol,),
     )
     return tuple(Gap(first, last, cause, opened or 0.0) for first, last, cause, opened in rows)
+
+
+def read_settled_counts(connection: sqlite3.Connection, symbol: str) -> tuple[int, int]:
+    """How many ids of a symbol were settled as holes at the venue, and how many as unrecoverable."""
+    counts = dict(
+        connection.execute(
+            f"SELECT outcome, sum(last_id - first_id + 1) FROM {UNREPAIRED} AND symbol = ? AND outcome IS NOT NULL "
+            "GROUP BY outcome",
+            (symbol,),
+        )
+    )
+    return counts.get("venue_hole", 0), counts.get("unrecoverable", 0)
 
 
 def read_position(connection: sqlite3.Connection, symbol: str) -> LedgerPosition:
@@ -200,7 +232,8 @@ def read_position(connection: sqlite3.Connection, symbol: str) -> LedgerPosition
         (symbol,),
     ).fetchone()
     gaps = read_open_gaps(connection, symbol)
+    holes, lost = read_settled_counts(connection, symbol)
     if row is None:
-        return LedgerPosition(gaps=gaps)
+        return LedgerPosition(gaps=gaps, venue_holes=holes, unrecoverable=lost)
     begin_id, last_id, through_id, stored, begin_us, through_us, last_us = row
-    return LedgerPosition(begin_id, last_id, through_id, stored, gaps, (), begin_us, through_us, last_us)
+    return LedgerPosition(begin_id, last_id, through_id, stored, gaps, (), begin_us, through_us, last_us, holes, lost)

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+# Ids and times are whole numbers that JSON can carry exactly (RFC 8259, section 6) and that SQLite can store.
+FIRST_UNSAFE_INTEGER = 2**53
+# Binance's numbers have at most 8 decimals and fewer than 20 digits before them. A bound keeps every sum of prices and quantities
+# within the digits that bars are added up in, and a number with an exponent has as many digits as it likes.
+LONGEST_NUMBER = 40
+
+WholeNumber = Annotated[int, msgspec.Meta(ge=0, lt=FIRST_UNSAFE_INTEGER)]
+# Binance fills some ids of its past with placeholders whose first and last id are -1.
+TradeId = Annotated[int, msgspec.Meta(ge=-1, lt=FIRST_UNSAFE_INTEGER)]
+NumberText = Annotated[str, msgspec.Meta(max_length=LONGEST_NUMBER)]
+
+_INFINITY = float("inf")
 
 # Timestamps from this value on are microseconds: as milliseconds it would be the year 5138, as microseconds it is 1973.
 # Binance's spot archives changed from ms to us on 2025-01-01, and `timeUnit=MICROSECOND` does so on a stream.
@@ -14,19 +29,30 @@ def to_us(stamp: int) -> int:
     return stamp if stamp >= FIRST_MICROSECOND_STAMP else stamp * 1000
 
 
+def is_number(text: str) -> bool:
+    """Whether `text` is a plain finite number of zero or more, without exponent, of at most `LONGEST_NUMBER` characters."""
+    if len(text) > LONGEST_NUMBER or "e" in text or "E" in text:
+        return False
+    try:
+        return 0.0 <= float(text) < _INFINITY
+    except ValueError:
+        return False
+
+
 class AggTrade(msgspec.Struct, frozen=True, gc=False):
     """One aggregate trade, field by field as Binance's `aggTrade` event and REST `aggTrades` row spell it.
 
     Price and quantity stay the text that was received, so that nothing is lost to binary floating point. `time` is in the unit
     of its source (ms, or us); use `time_us`. REST rows carry no symbol: it is filled in by the caller.
+    Decoding checks the bounds that the types name; making one does not.
     """
 
-    id: int = msgspec.field(name="a")
-    price: str = msgspec.field(name="p")
-    quantity: str = msgspec.field(name="q")
-    first_id: int = msgspec.field(name="f")
-    last_id: int = msgspec.field(name="l")
-    time: int = msgspec.field(name="T")
+    id: WholeNumber = msgspec.field(name="a")
+    price: NumberText = msgspec.field(name="p")
+    quantity: NumberText = msgspec.field(name="q")
+    first_id: TradeId = msgspec.field(name="f")
+    last_id: TradeId = msgspec.field(name="l")
+    time: WholeNumber = msgspec.field(name="T")
     buyer_is_maker: bool = msgspec.field(name="m")
     symbol: str = msgspec.field(name="s", default="")
 

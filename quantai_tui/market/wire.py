@@ -1,7 +1,8 @@
 """Binance's spot wire format, both directions: stream frames, control frames and REST bodies.
 
 The stream decodes with it and the embedded exchange encodes with it, so a format exists once. Prices and quantities stay text,
-but text that is no finite number of zero or more is refused here: past this point nobody has to ask again.
+but text that is no plain number of zero or more, and ids and times out of bounds, are refused here: past this point nobody has
+to ask again.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from .trades import AggTrade, Bar, to_us
+from .trades import FIRST_UNSAFE_INTEGER, AggTrade, Bar, NumberText, WholeNumber, is_number, to_us
 
 _INFINITY = float("inf")
 _EXCERPT_BYTES = 120
 
 # Beside MsgspecError, decoding raises UnicodeDecodeError for bytes that are no UTF-8 and RecursionError for deep nesting.
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_FRAME_ERRORS = (*_DECODE_ERRORS, IndexError)  # a frame of less than three bytes
+_S = ord("s")
 
 
 class WireError(ValueError):
@@ -99,16 +102,16 @@ class _AggRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class _KlineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    open_time: int
-    open: str
-    high: str
-    low: str
-    close: str
-    volume: str
-    close_time: int
-    quote_volume: str
-    trades: int
-    buy_volume: str
+    open_time: WholeNumber
+    open: NumberText
+    high: NumberText
+    low: NumberText
+    close: NumberText
+    volume: NumberText
+    close_time: WholeNumber
+    quote_volume: NumberText
+    trades: WholeNumber
+    buy_volume: NumberText
     buy_quote_volume: str
     ignore: str = "0"
 
@@ -128,16 +131,21 @@ def decode_frame(data: bytes) -> Frame:
     """
     # The frame's beginning chooses the decoder, so that the common case is one decode into one typed value. What distinguishes an
     # aggTrade are its required fields: no other event has them all with these types, and asking for `e` too would cost a compare.
+    # The third byte tells `{"stream"` from `{"e"`: if it misleads, decoding fails and the long way is taken.
     try:
-        trade = _decode_combined(data).data if data[:9] == b'{"stream"' else _decode_raw(data)
-    except _DECODE_ERRORS:
+        trade = _decode_combined(data).data if data[2] == _S else _decode_raw(data)
+    except _FRAME_ERRORS:
         return _decode_other(data)
+    price, quantity = trade.price, trade.quantity
     try:
-        if trade.symbol and 0.0 <= float(trade.price) < _INFINITY and 0.0 <= float(trade.quantity) < _INFINITY:
-            return trade
+        # `is_number` for both, without its calls; their length is checked in decoding.
+        if trade.symbol and 0.0 <= float(price) < _INFINITY and 0.0 <= float(quantity) < _INFINITY:
+            numbers = price + quantity
+            if "e" not in numbers and "E" not in numbers:
+                return trade
     except ValueError:
         pass  # reported below, together with numbers out of range
-    raise WireError(f"an aggTrade without symbol, or with a price or quantity that is no number: {_excerpt(data)}")
+    raise WireError(f"an aggTrade without symbol, or with a price or quantity that is no plain number: {_excerpt(data)}")
 
 
 def _decode_other(data: bytes) -> Frame:
@@ -155,7 +163,7 @@ def _decode_other(data: bytes) -> Frame:
         return _control_reply(payload, data)
     if kind == "serverShutdown":
         stamp = payload.get("E")
-        return ServerShutdown(stamp if isinstance(stamp, int) else 0)
+        return ServerShutdown(stamp if isinstance(stamp, int) and 0 <= stamp < FIRST_UNSAFE_INTEGER else 0)
     if kind == "aggTrade":
         return _agg_trade_in_odd_order(payload, data)
     if not isinstance(kind, str):
@@ -335,12 +343,8 @@ def _refuse_body(what: str, body: bytes, error: Exception) -> NoReturn:
 
 def _require_numbers(data: bytes, *texts: str) -> None:
     for text in texts:
-        try:
-            good = 0.0 <= float(text) < _INFINITY
-        except ValueError:
-            good = False
-        if not good:
-            raise WireError(f"{text[:40]!r} is no finite number of zero or more: {_excerpt(data)}")
+        if not is_number(text):
+            raise WireError(f"{text[:40]!r} is no plain number of zero or more: {_excerpt(data)}")
 
 
 def _excerpt(data: bytes) -> str:

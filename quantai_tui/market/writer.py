@@ -12,8 +12,8 @@ from .bars import LADDER, US_PER_S
 from .bartable import BarTable
 from .gaptable import GapTable
 from .ledger import SymbolLedger
-from .schema import Counts, LedgerPosition, open_for_writing
-from .trades import FIRST_MICROSECOND_STAMP, AggTrade, Bar
+from .schema import Counts, LedgerPosition, open_for_writing, read_settled_counts
+from .trades import FIRST_MICROSECOND_STAMP, FIRST_UNSAFE_INTEGER, AggTrade, Bar
 
 _PRUNE_ROWS = 20_000  # removed in one transaction; appends are served in between
 
@@ -86,6 +86,8 @@ class LedgerWriter:
         if ids:
             self._bars.merge(symbol, trades)
             ledger.arrive(ids)
+            for first, last in ledger.recover(ids):
+                self._gaps.recover(symbol, first, last)
             if ledger.begin_given and ledger.begin_id is not None and ids[0] < ledger.begin_id:
                 self._extend_back(ledger, ledger.begin_id)
         return Written(len(ids), offered - len(ids))
@@ -103,7 +105,11 @@ class LedgerWriter:
 
     def close_gap(self, symbol: str, first_id: int, last_id: int, outcome: str, closed: float) -> None:
         if self._gaps.close(symbol, first_id, last_id, outcome, closed):
-            self._ledger(symbol).settle(first_id, last_id)
+            ledger = self._ledger(symbol)
+            ledger.settle(first_id, last_id)
+            for first, last in self._stored_runs(symbol, first_id, last_id):  # came in the meantime, on another way
+                ledger.settled.remove(first, last)
+                self._gaps.recover(symbol, first, last)
 
     def put_klines(self, symbol: str, bars: Sequence[Bar]) -> None:
         self._bars.put_klines(symbol, bars)
@@ -111,8 +117,9 @@ class LedgerWriter:
     def position(self, symbol: str) -> LedgerPosition:
         ledger = self._ledgers.get(symbol)
         gaps = self._gaps.open_gaps(symbol)
+        holes, lost = read_settled_counts(self._connection, symbol)
         if ledger is None:
-            return LedgerPosition(gaps=gaps)
+            return LedgerPosition(gaps=gaps, venue_holes=holes, unrecoverable=lost)
         self._find_times(ledger)
         return LedgerPosition(
             ledger.begin_id,
@@ -124,6 +131,8 @@ class LedgerWriter:
             None if ledger.begin_id is None else ledger.begin_time_us,
             ledger.complete_through_time_us,
             ledger.last_time_us,
+            holes,
+            lost,
         )
 
     def prune(self, max_age_us: int) -> int:
@@ -194,13 +203,13 @@ class LedgerWriter:
                 ledger.missing.remove(first, last)
         return ledger
 
-    def _stored_runs(self, symbol: str, from_id: int = 0) -> list[tuple[int, int]]:
-        """The ids that are in the file, as ranges. Reads every id from `from_id` on."""
+    def _stored_runs(self, symbol: str, from_id: int = 0, to_id: int = FIRST_UNSAFE_INTEGER) -> list[tuple[int, int]]:
+        """The ids that are in the file, as ranges. Reads every id from `from_id` to `to_id`."""
         # Within a run, id minus row number is constant.
         return self._connection.execute(
             "SELECT min(id), max(id) FROM (SELECT id, id - row_number() OVER (ORDER BY id) AS run FROM trades "
-            "WHERE symbol = ? AND id >= ?) GROUP BY run ORDER BY 1",
-            (symbol, from_id),
+            "WHERE symbol = ? AND id BETWEEN ? AND ?) GROUP BY run ORDER BY 1",
+            (symbol, from_id, to_id),
         ).fetchall()
 
     def _time_of(self, symbol: str, id: int) -> int | None:
@@ -257,6 +266,7 @@ class LedgerWriter:
             ledger.pruned_to_id = max(ledger.pruned_to_id, kept_from)
             ledger.pruned_before_us = cutoff_us
             self._touched[ledger.symbol] = ledger
+            self._gaps.keep_times(ledger.symbol, ledger.pruned_to_id)
         trades = self._connection.execute(
             "DELETE FROM trades WHERE symbol = ? AND id IN "
             "(SELECT id FROM trades WHERE symbol = ? AND id < ? ORDER BY id LIMIT ?)",

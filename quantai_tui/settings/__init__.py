@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .catalogue import SettingInfo, as_text, describe, describe_all, names
+    from .catalogue import MASK, SettingInfo, as_text, describe, describe_all, masked, names, shown
     from .files import ConfigConflict, ConfigFile
     from .model import Settings
     from .sources import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "catalogue": ("SettingInfo", "as_text", "describe", "describe_all", "names"),
+    "catalogue": ("MASK", "SettingInfo", "as_text", "describe", "describe_all", "masked", "names", "shown"),
     "files": ("ConfigConflict", "ConfigFile"),
     "model": ("Settings",),
     "sources": (
@@ -44,6 +44,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "MASK",
     "ConfigConflict",
     "ConfigFile",
     "Layers",
@@ -58,8 +59,10 @@ __all__ = [
     "describe",
     "describe_all",
     "load",
+    "masked",
     "names",
     "nearest_name",
+    "shown",
     "validate",
     "validate_file",
 ]

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from .model import CROSS_RULES, Settings
+from .model import CROSS_RULES, LARGEST_FLOAT, LARGEST_INT, RETENTION_RULE, Settings
 
-_PATTERN_RULES = {
+MASK = "***"
+# Up to the last @ of the word: an unescaped @ in a password makes an address no one can use, but must not show its rest.
+_USERINFO = re.compile(r"(?<=://)\S*@")
+_BARE_USERINFO = re.compile(r"^(\w*://)?.*@", re.DOTALL)
+
+# Said in words instead of by the model's limits.
+_RULES = {
+    "GRAD_SCALER_MAX_SCALE": "from 2^-126 to 2^127",
+    "GRAD_SCALER_MIN_SCALE": "from 2^-126 to 2^127",
+    "STORE_RETENTION_DAYS": RETENTION_RULE,
+    "EXCHANGE_CA_FILE": "a file that can be read, or empty",
     "BACKFILL_START": "now, earliest or an id",
     "EXCHANGE_WS_URL": "an address that begins with wss://",
     "EXCHANGE_REST_URL": "an address that begins with https://",
@@ -46,6 +57,22 @@ def as_text(value: object) -> str:
     return str(value)
 
 
+def masked(text: str) -> str:
+    """A text of any length, user and password of each address in it masked."""
+    return _USERINFO.sub(f"{MASK}@", text)
+
+
+def shown(name: str, value: object) -> str:
+    """A value as it may stand on a screen, in a log or in an error: `as_text`, user and password of an address masked.
+
+    Also for names that are no settings and values that break their rule: a misspelt PROXY_URL keeps its secret too.
+    """
+    text = as_text(value)
+    if "URL" in name.upper():
+        return _BARE_USERINFO.sub(lambda match: f"{match[1] or ''}{MASK}@", text)
+    return masked(text)
+
+
 def _kind(annotation: Any) -> tuple[str, tuple[str, ...]]:
     if get_origin(annotation) is Literal:
         return "choice", tuple(str(arg) for arg in get_args(annotation))
@@ -54,19 +81,27 @@ def _kind(annotation: Any) -> tuple[str, tuple[str, ...]]:
     return {bool: "bool", int: "int", float: "float"}.get(annotation, "text"), ()
 
 
+def _limits(field: FieldInfo) -> list[str]:
+    parts = []
+    signs = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
+    for limit in field.metadata:
+        if isinstance(limit, (Gt, Ge, Lt, Le)):
+            bound = next(getattr(limit, attr) for attr in ("gt", "ge", "lt", "le") if hasattr(limit, attr))
+            if bound not in (LARGEST_INT, LARGEST_FLOAT):
+                parts.append(f"{signs[type(limit)]} {bound:g}" if isinstance(bound, float) else f"{signs[type(limit)]} {bound}")
+    return parts
+
+
 def _rule(name: str, field: FieldInfo, kind: str, choices: tuple[str, ...]) -> str:
     parts: list[str] = []
     if choices:
         parts.append("one of " + ", ".join(choices))
     elif kind == "bool":
         parts.append("True or False")
-    elif name in _PATTERN_RULES:
-        parts.append(_PATTERN_RULES[name])
-    signs = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
-    for limit in field.metadata:
-        if isinstance(limit, (Gt, Ge, Lt, Le)):
-            bound = next(getattr(limit, attr) for attr in ("gt", "ge", "lt", "le") if hasattr(limit, attr))
-            parts.append(f"{signs[type(limit)]} {bound:g}" if isinstance(bound, float) else f"{signs[type(limit)]} {bound}")
+    elif name in _RULES:
+        parts.append(_RULES[name])
+    else:
+        parts.extend(_limits(field))
     parts.extend(rule.text for rule in CROSS_RULES if rule.key == name)
     return ", ".join(parts)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import tomlkit
 import tomlkit.exceptions
 
-from .catalogue import describe
+from .catalogue import as_text
+from .model import Settings
 from .sources import Gathered, SettingsProblems, gather_toml_text, validate
 
 
@@ -44,23 +46,20 @@ class ConfigFile:
     def revision(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
-    def edited(self, values: Mapping[str, str]) -> str:
-        """The text with these settings set, everything else untouched. Raises ValueError when the file is not TOML."""
+    def propose(self, settings: Settings, changed: Iterable[str], revision: str) -> str:
+        """The text with the `changed` names set as in `settings`, everything else untouched; nothing is written yet.
+
+        Raises ConfigConflict when this is no longer the file that was read at `revision`, SettingsProblems when the new text
+        would not be valid by itself, ValueError when the file is not TOML.
+        """
         try:
             document = tomlkit.parse(self.text)
         except tomlkit.exceptions.TOMLKitError as error:
             raise ValueError(f"{self.path} is not valid TOML: {error}") from error
-        for name, text in values.items():
-            document[name] = _toml_value(name, text)
-        return tomlkit.dumps(document)
-
-    def save(self, values: Mapping[str, str], revision: str) -> ConfigFile:
-        """Write these settings over the file read at `revision`; the former text stays beside it as `.bak`.
-
-        Raises ConfigConflict when the file is no longer the one that was read, SettingsProblems when the result would not be
-        valid, ValueError when the file is not TOML, OSError when it cannot be written. In each case nothing was changed.
-        """
-        proposed = self.edited(values)
+        for name in changed:
+            value = getattr(settings, name)
+            document[name] = as_text(value) if isinstance(value, tuple) else value
+        proposed = tomlkit.dumps(document)
         if self.revision != revision:
             raise ConfigConflict(self.path, self.text, proposed)
         gathered = Gathered()
@@ -68,29 +67,32 @@ class ConfigFile:
         _, problems = validate(gathered.values, gathered.origins)
         if gathered.problems or problems:
             raise SettingsProblems([*gathered.problems, *problems])
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return proposed
+
+    def write(self, text: str) -> ConfigFile:
+        """Replace the file's text; the former one stays beside it as `.bak`. A link stays a link: its target is written.
+
+        Both keep the file's permissions; a new file is for its owner alone, since it may hold a proxy's password. Raises
+        OSError when it cannot be written; then the file is as it was.
+        """
+        target = self.path.resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            mode = stat.S_IMODE(target.stat().st_mode)
+        except FileNotFoundError:
+            mode = stat.S_IRUSR | stat.S_IWUSR
         if self.text:
-            _write_atomically(self.path.with_suffix(self.path.suffix + ".bak"), self.text)
-        _write_atomically(self.path, proposed)
-        return ConfigFile(self.path, proposed)
+            _write_atomically(target.with_suffix(target.suffix + ".bak"), self.text, mode)
+        _write_atomically(target, text, mode)
+        return ConfigFile(self.path, text)
 
 
-def _toml_value(name: str, text: str) -> bool | int | float | str:
-    kind = describe(name).kind
-    if kind == "bool":
-        return text.strip().lower() in {"true", "1", "yes", "on", "t", "y"}
-    if kind == "int":
-        return int(text)
-    if kind == "float":
-        return float(text)
-    return text
-
-
-def _write_atomically(path: Path, text: str) -> None:
+def _write_atomically(path: Path, text: str, mode: int) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), mode)
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

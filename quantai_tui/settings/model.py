@@ -5,24 +5,49 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 Applies = Literal["live", "reconnect", "restart"]
 
+# No rule names these: they only keep a number within what SQLite, msgpack and the clock take. 1e9 s are 31 years.
+LARGEST_INT = 2**31 - 1
+LARGEST_FLOAT = 1e9
+# A loss scale and its reciprocal must both be normal fp32 numbers.
+_SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-126, 2.0**127
+
 _SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+RETENTION_RULE = "0, or from 1/24 (one hour) to 36500"
+_BASE_PATH = r"(/[^\s?#]*)?"
 
 
 def _setting(
     default: Any, group: str, title: str, description: str, *, unit: str = "", applies: Applies = "restart", **limits: Any
 ) -> Any:
     extra: JsonDict = {"group": group, "unit": unit, "applies": applies}
+    if "pattern" in limits:
+        limits["pattern"] = f"^(?:{limits['pattern']})$"  # pydantic searches; its `$` is the very end, never before a newline
+    if isinstance(default, (int, float)) and not isinstance(default, bool):
+        limits.setdefault("le", LARGEST_INT if isinstance(default, int) else LARGEST_FLOAT)
     return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
+
+
+def _unreadable(path: Path) -> str:
+    """Why a file cannot be read; empty when it can."""
+    try:
+        if not path.is_file():  # asked first, since opening a FIFO would wait for its writer
+            return "it is no regular file" if path.exists() else "there is none"
+        with path.open("rb"):
+            return ""
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +95,8 @@ class Settings(BaseSettings):
         "Market",
         "Backfill start",
         "Where the record of a symbol begins when nothing is stored yet: now, earliest, or an aggregate trade id.",
-        pattern=r"now|earliest|\d+",
+        pattern=r"now|earliest|[0-9]{1,18}",
+        coerce_numbers_to_str=True,  # an id looks like a number, and in TOML it may be one
     )
     BACKFILL_MAX_AGE_H: float = _setting(
         24.0,
@@ -82,21 +108,21 @@ class Settings(BaseSettings):
         gt=0,
     )
     STORE_RETENTION_DAYS: float = _setting(
-        30.0, "Market", "Keep trades for", "Trades older than this are deleted; 0 keeps all. Bars stay.", unit="days", ge=0
+        30.0, "Market", "Keep trades for", "Trades older than this are deleted; 0 keeps all. Bars stay.", unit="days", le=36500
     )
     EXCHANGE_WS_URL: str = _setting(
         "wss://stream.binance.com:9443",
         "Market",
         "Stream address",
         "Base address of the market-data stream; TLS only.",
-        pattern=r"wss://[^/\s]+(/\S*)?",
+        pattern=r"wss://[^/\s?#]+" + _BASE_PATH,
     )
     EXCHANGE_REST_URL: str = _setting(
         "https://api.binance.com",
         "Market",
         "REST address",
         "Base address for history and repair; TLS only.",
-        pattern=r"https://[^/\s]+(/\S*)?",
+        pattern=r"https://[^/\s?#]+" + _BASE_PATH,
     )
     EXCHANGE_CA_FILE: str = _setting(
         "", "Market", "Extra CA file", "A PEM file of certificate authorities to trust besides the system's; empty for none."
@@ -107,7 +133,8 @@ class Settings(BaseSettings):
         "Proxy",
         "HTTP proxy for stream and REST, http://host:port; empty for none.",
         applies="restart",
-        pattern=r"(https?://[^/\s]+/?)?",
+        pattern=r"(https?://[^/\s?#]+/?)?",
+        repr=False,  # it may carry a password
     )
     DATA_DIR: str = _setting(
         "", "Market", "Data folder", "Where stores, checkpoints and logs live; empty for the system's usual place."
@@ -167,18 +194,21 @@ class Settings(BaseSettings):
 
     # Scaler
     GRAD_SCALER_GROWTH_FACTOR: float = _setting(
-        1.2, "Scaler", "Growth factor", "The scale grows by this after each whole growth interval.", gt=1
+        1.2, "Scaler", "Growth factor", "The scale grows by this after each whole growth interval.", gt=1, le=1024
     )
     GRAD_SCALER_GROWTH_INTERVAL: int = _setting(
         2000, "Scaler", "Growth interval", "Steps without overflow before the scale grows.", unit="steps", ge=1
     )
-    GRAD_SCALER_MAX_SCALE: float = _setting(100000.0, "Scaler", "Highest scale", "The scale never exceeds it.", gt=0)
+    GRAD_SCALER_MAX_SCALE: float = _setting(
+        100000.0, "Scaler", "Highest scale", "The scale never exceeds it.", ge=_SMALLEST_SCALE, le=_LARGEST_SCALE
+    )
     GRAD_SCALER_MIN_SCALE: float = _setting(
         1.0,
         "Scaler",
         "Lowest scale",
         "The scale never falls below it; without a floor 1/scale overflows fp32 and ruins the weights.",
-        gt=0,
+        ge=_SMALLEST_SCALE,
+        le=_LARGEST_SCALE,
     )
     GRAD_SCALER_AUTO_RESET: bool = _setting(
         True, "Scaler", "Automatic resets", "False switches every automatic reset off (the roll-back switch)."
@@ -221,7 +251,7 @@ class Settings(BaseSettings):
     TRAIN_STEPS_PER_S: float = _setting(
         0.0, "Training", "Steps per second at most", "Spares a shared machine; 0 for no limit.", unit="1/s", ge=0
     )
-    TRAIN_SEED: int = _setting(7, "Training", "Seed", "Start of the model's random numbers.", ge=0, le=2**31 - 1)
+    TRAIN_SEED: int = _setting(7, "Training", "Seed", "Start of the model's random numbers.", ge=0)
     TRAIN_AUTOSTART: bool = _setting(True, "Training", "Start by itself", "Start training together with the engine.")
     DEMO_OVERFLOW_EVERY: float = _setting(
         45.0,
@@ -239,6 +269,14 @@ class Settings(BaseSettings):
     THEME: str = _setting(
         "", "Program", "Theme", "Name of the dashboard's theme; empty for the default.", applies="live", pattern=r"[a-z0-9-]*"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_bool_for_number(cls, value: object, info: ValidationInfo) -> object:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and kind in {int, float}:  # pydantic would take true for 1
+            raise PydanticCustomError("int_type" if kind is int else "float_type", "must be a number")
+        return value
 
     @field_validator("SYMBOLS", mode="before")
     @classmethod
@@ -270,6 +308,33 @@ class Settings(BaseSettings):
     def _check_device(cls, value: str) -> str:
         if not _DEVICE.fullmatch(value):
             raise PydanticCustomError("device", "must be auto, cpu, cuda or cuda:N")
+        return value
+
+    @field_validator("STORE_RETENTION_DAYS")
+    @classmethod
+    def _check_retention(cls, value: float) -> float:
+        if value != 0 and value < 1 / 24:  # what has just arrived must outlive the repair that may still need it
+            raise PydanticCustomError("retention", "must be {rule}", {"rule": RETENTION_RULE})
+        return value
+
+    @field_validator("EXCHANGE_WS_URL", "EXCHANGE_REST_URL", "PROXY_URL")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        try:
+            usable = not value or (urlsplit(value).hostname and urlsplit(value).port != 0)
+        except ValueError:
+            usable = False
+        if not usable:
+            raise PydanticCustomError("address", "must name a host, and a port from 1 to 65535 if any")
+        return value
+
+    @field_validator("EXCHANGE_CA_FILE")
+    @classmethod
+    def _check_ca_file(cls, value: str) -> str:
+        if value:
+            reason = _unreadable(Path(value))
+            if reason:
+                raise PydanticCustomError("ca_file", "must be a file that can be read: {reason}", {"reason": reason})
         return value
 
     @model_validator(mode="after")

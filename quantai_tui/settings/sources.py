@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dotenv.parser import parse_stream
+from dotenv.main import resolve_variables
+from dotenv.parser import Binding, parse_stream
 from pydantic import ValidationError
 
-from .catalogue import as_text, describe, names
-from .model import Settings
+from .catalogue import as_text, describe, masked, names, shown
+from .model import LARGEST_FLOAT, LARGEST_INT, Settings
 
 _OURS = ("WS_", "GRAD_SCALER_")
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: key, value as it was given, the rule it breaks, and its source."""
+    """One thing that is wrong: key, value as it was given (passwords masked), the rule it breaks, and its source."""
 
     key: str
     value: str
@@ -102,7 +104,7 @@ class Gathered:
         self.origins[name] = origin
 
     def unknown(self, name: str, value: str, source: str) -> None:
-        self.problems.append(Problem(name, value, "there is no such setting" + nearest_name(name), source))
+        self.problems.append(Problem(name, shown(name, value), "there is no such setting" + nearest_name(name), source))
 
 
 def line_of(text: str, key: str) -> int | None:
@@ -146,20 +148,36 @@ def _gather_dotenv(gathered: Gathered, path: Path) -> None:
     try:
         with path.open(encoding="utf-8") as stream:
             bindings = list(parse_stream(stream))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):  # some keep a virtual environment in .env
         return
     except (OSError, UnicodeDecodeError) as error:
         gathered.problems.append(Problem(str(path), "", f"cannot be read: {error}", ".env"))
         return
     known = set(names())
+    pairs = [(binding.key, binding.value) for binding in bindings if binding.key is not None]
+    values = resolve_variables(pairs, override=True)  # ${HOME} and the like, as in a bare `Settings()`
     for binding in bindings:
-        if binding.key is None or binding.value is None:
+        source = f"{path}, line {_line_of_binding(binding)}"
+        if binding.error:
+            meant = next(
+                (word for word in _WORD.findall(binding.original.string) if word in known or word.startswith(_OURS)), None
+            )
+            if meant is not None:
+                gathered.problems.append(Problem(meant, "", "the line cannot be read; it must be NAME=VALUE", source))
             continue
-        source = f"{path}, line {binding.original.line}"
+        value = values.get(binding.key) if binding.key is not None else None
+        if binding.key is None or value is None:
+            continue
         if binding.key in known:
-            gathered.put(binding.key, binding.value, Origin(".env", source))
+            gathered.put(binding.key, value, Origin(".env", source))
         elif binding.key.startswith(_OURS):
-            gathered.unknown(binding.key, binding.value, source)
+            gathered.unknown(binding.key, value, source)
+
+
+def _line_of_binding(binding: Binding) -> int:
+    """The line of the text itself: the parser counts the empty lines before it as part of it."""
+    text = binding.original.string
+    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _gather_environment(gathered: Gathered, environment: Mapping[str, str]) -> None:
@@ -177,13 +195,14 @@ def _gather_overrides(gathered: Gathered, overrides: tuple[str, ...]) -> None:
         name, equals, value = text.partition("=")
         name = name.strip()
         if not equals:
-            gathered.problems.append(Problem(text, "", "must be NAME=VALUE", "--set"))
+            gathered.problems.append(Problem(masked(text), "", "must be NAME=VALUE", "--set"))
         elif name in known:
             gathered.put(name, value.strip(), Origin("command line", f"--set {name}"))
         else:
             gathered.unknown(name, value, "--set")
 
 
+_SAID_BY_THE_MODEL = {"symbol", "device", "retention", "address", "ca_file"}
 _TYPE_RULES = {"int": "must be a whole number", "float": "must be a number", "bool": "must be True or False"}
 
 
@@ -193,12 +212,14 @@ def _rule_of(error: Any) -> tuple[str, str]:
         return str(error["ctx"]["key"]), str(error["msg"])
     key = str(error["loc"][0])
     info = describe(key)
-    if error["type"] in {"symbol", "device"}:
+    if error["type"] in _SAID_BY_THE_MODEL:
         return key, str(error["msg"])
     if error["type"] == "finite_number":
         return key, "must be a finite number"
     if error["type"].endswith(("_parsing", "_type")) and info.kind in _TYPE_RULES:
         return key, _TYPE_RULES[info.kind] + (f" {info.rule}" if info.rule and info.kind != "bool" else "")
+    if error["type"] == "less_than_equal" and error["ctx"]["le"] in (LARGEST_INT, LARGEST_FLOAT):
+        return key, f"must be at most {error['ctx']['le']:.15g}"  # a bound that the rule leaves unsaid
     return key, f"must be {info.rule}" if info.rule else str(error["msg"])
 
 
@@ -207,25 +228,27 @@ def _source_text(key: str, origins: Mapping[str, Origin]) -> str:
     return origin.text if origin else "default"
 
 
+class _Exactly(Settings):
+    """Settings that read no source of their own."""
+
+    @classmethod
+    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *others: Any, **named: Any) -> Any:
+        return (init_settings,)
+
+
 def validate(values: Mapping[str, Any], origins: Mapping[str, Origin]) -> tuple[Settings | None, list[Problem]]:
     """Settings made of exactly these values, or what is wrong with them."""
-
-    class _Exactly(Settings):
-        @classmethod
-        def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *others: Any, **named: Any) -> Any:
-            return (init_settings,)
-
     try:
         checked = _Exactly(**values)
     except ValidationError as error:
         problems = []
         for item in error.errors():
             key, rule = _rule_of(item)
-            value = as_text(values.get(key, Settings.model_fields[key].default))
+            value = shown(key, values.get(key, Settings.model_fields[key].default))
             source = _source_text(key, origins)
             if item["type"] == "cross_rule":
                 other = str(item["ctx"]["other"])
-                present = as_text(values.get(other, Settings.model_fields[other].default))
+                present = shown(other, values.get(other, Settings.model_fields[other].default))
                 source = f"{source}; {other} = {present}, {_source_text(other, origins)}"
             problems.append(Problem(key, value, rule, source))
         return None, problems
@@ -238,14 +261,21 @@ def load(
     layers: Layers | None = None,
     environment: Mapping[str, str] | None = None,
     dotenv_path: Path | None = None,
+    file_text: str | None = None,
 ) -> Loaded:
-    """Read all sources and merge them; raises `SettingsProblems` with everything that is wrong."""
+    """Read all sources and merge them; raises `SettingsProblems` with everything that is wrong.
+
+    `file_text` stands in for what the configuration file holds: so an edit is tried before it is written.
+    """
     layers = layers or Layers()
     gathered = Gathered()
     for name, value in (layers.mode_defaults or {}).items():
         gathered.put(name, value, Origin("mode", "default of this mode"))
     path = config_path or default_config_path()
-    _gather_toml(gathered, path, required=config_path is not None)
+    if file_text is None:
+        _gather_toml(gathered, path, required=config_path is not None)
+    else:
+        gather_toml_text(gathered, path, file_text)
     _gather_dotenv(gathered, dotenv_path or Path(".env"))
     _gather_environment(gathered, os.environ if environment is None else environment)
     _gather_overrides(gathered, layers.overrides)

@@ -50,7 +50,9 @@ class FailureKind(StrEnum):
     PROTOCOL = "protocol"
     POLICY = "policy"
     OVERSIZED = "oversized"
+    BAD_SYMBOL = "bad_symbol"
     REST_TIMEOUT = "rest_timeout"
+    REST_BEHIND = "rest_behind"
     PROXY = "proxy"
     CONFIG = "config"
     RESOURCES = "resources"
@@ -128,6 +130,10 @@ RULES: dict[FailureKind, Rule] = {
         _PROTO, "A frame was larger than any the venue documents: reconnecting, missed trades will be fetched."
     ),
     FailureKind.REST_TIMEOUT: Rule(_TIME, "The REST host does not answer: the repair is tried again; live data goes on."),
+    FailureKind.REST_BEHIND: Rule(
+        _TIME, "REST does not have yet what the stream has sent: the repair is tried again; nothing is given up."
+    ),
+    FailureKind.BAD_SYMBOL: Rule(_PROTO, "The venue knows no such symbol: correct SYMBOLS, then start again."),
     FailureKind.PROXY: Rule(_NET, "The proxy did not let us through: check PROXY_URL."),
     FailureKind.CONFIG: Rule(
         _PROTO, "An address or file in the settings cannot be used: check the EXCHANGE_* settings.", fatal=True

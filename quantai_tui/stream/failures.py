@@ -23,6 +23,7 @@ _MAX_CHAIN = 12
 _MAX_MESSAGE = 200
 # How long to leave the venue alone when it says "too many" without saying for how long: its windows are minutes.
 _DEFAULT_WAIT_S = {429: 60.0, 418: 120.0, 403: 60.0}
+_BAD_SYMBOL_CODE = -1121  # Binance's error codes, "BAD_SYMBOL"
 _LONGEST_WAIT_S = 3 * 24 * 3600.0  # Binance's longest ban
 
 # X.509 verify codes, from OpenSSL's x509_vfy.h.
@@ -153,6 +154,8 @@ def _own(exc: BaseException) -> tuple[FailureKind, float] | None:
     if isinstance(exc, LinkFault):
         return exc.kind, exc.min_wait_s
     if isinstance(exc, HttpStatusError):
+        if exc.code == _BAD_SYMBOL_CODE:
+            return FailureKind.BAD_SYMBOL, 0.0
         return _status(exc.status, exc.retry_after_s)
     return None
 

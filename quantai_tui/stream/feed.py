@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock, SymbolSnapshot
-from .failures import one_line
+from .failures import Failure, one_line
 from .ledger import Observed, Outcome, Span, SymbolLedger
 from .sink import TradeSink
 
@@ -45,6 +45,7 @@ class SymbolFeed:
 
     `cause` is why the next gap, should one show, will have come about. Ids below `exempt_below` are history that was asked for:
     the age limit of repairs does not apply to them. `seeded` is False while the beginning of the ledger is still to be asked for.
+    `refused` is why the venue does not serve this symbol, with the Unix time of its answer.
     """
 
     __slots__ = (
@@ -57,6 +58,7 @@ class SymbolFeed:
         "newest_gap",
         "price",
         "quiet",
+        "refused",
         "seeded",
         "symbol",
     )
@@ -71,6 +73,7 @@ class SymbolFeed:
         self.quiet = True  # no live trade yet on the present connection
         self.exempt_below = 0
         self.seeded = seeded
+        self.refused: tuple[Failure, float] | None = None
         self.newest_gap: tuple[str, str] | None = None
         self.gap_note = ""
 
@@ -112,15 +115,22 @@ class Feeds:
         return self._feeds.get(symbol)
 
     async def load(self, symbols: Iterable[str], *, seed: bool) -> None:
-        """Read where the sink stands. With `seed`, a symbol of which it has nothing waits for its beginning to be asked for."""
+        """Read where the sink stands.
+
+        With `seed`, a symbol waits for its beginning to be asked for if the sink has nothing of it, or if it shows that the
+        program ended while live trades were stored and the question was still open (`take_live`).
+        """
         for symbol in symbols:
             if symbol in self._feeds:
                 continue
             position = await self._sink.position(symbol)
-            fresh = position.begin_id is None
-            feed = SymbolFeed(symbol, SymbolLedger(position), self._clock, seeded=not (seed and fresh))
-            feed.cause = INITIAL_BACKFILL if seed and fresh else "the program was not running"
-            feed.exempt_below = max((gap.last_id + 1 for gap in position.gaps if gap.cause == INITIAL_BACKFILL), default=0)
+            history = [gap.last_id for gap in position.gaps if gap.cause == INITIAL_BACKFILL]
+            begin_id = position.begin_id
+            open_question = begin_id is None or any(last_id < begin_id for last_id in history)
+            feed = SymbolFeed(symbol, SymbolLedger(position), self._clock, seeded=not (seed and open_question))
+            # Without a trade, what comes first shows how long the history is that was asked for: it is no outage.
+            feed.cause = INITIAL_BACKFILL if seed and position.last_id is None else "the program was not running"
+            feed.exempt_below = max((last_id + 1 for last_id in history), default=0)
             self._feeds[symbol] = feed
 
     def new_link(self, cause: str) -> None:
@@ -131,20 +141,30 @@ class Feeds:
                 feed.cause = cause
 
     async def take_live(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> bool:
-        """Store a live batch of one symbol. Returns whether it showed a gap."""
+        """Store a live batch of one symbol. Returns whether it left something to be fetched."""
         newest = trades[-1]
         feed.price = newest.price
         feed.last_time_us = newest.time_us
         feed.meter.add(len(trades))
+        history_open = False
         if feed.ledger.begin_id is None:
-            await self.begin(feed, trades[0].id, trades[0].time_us)
+            first_id = trades[0].id
+            history_open = not feed.seeded
+            if not feed.seeded and first_id > 0:
+                # Where history begins is not known yet. That it is wanted is put on record before the first trade is, as a gap
+                # that lies before the ledger: else a restart would take what is there for the whole.
+                await self._keep(
+                    self._sink.add_gap, feed.symbol, first_id - 1, first_id - 1, INITIAL_BACKFILL, self._clock.time()
+                )
+            await self.begin(feed, first_id, trades[0].time_us)
         seen = feed.ledger.observe(trades)
         cause = feed.cause
         if feed.quiet:
             feed.quiet = False
+            feed.refused = None
             feed.cause = "ids skipped on a live link"
         await self._store(feed, seen, cause)
-        return bool(seen.opened)
+        return history_open or bool(seen.opened)
 
     async def take_fetched(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> int:
         """Store trades that were fetched over REST; those known already are dropped. Returns how many were new."""
@@ -158,9 +178,18 @@ class Feeds:
     async def begin(self, feed: SymbolFeed, first_id: int, time_us: int) -> None:
         """Let the ledger begin at `first_id`, or move its beginning back to there."""
         gap = feed.ledger.begin(first_id)
-        await self._keep(self._sink.begin, feed.symbol, first_id, time_us)
         if gap is not None:
             await self._store(feed, Observed((), opened=[gap]), INITIAL_BACKFILL)
+        await self._keep(self._sink.begin, feed.symbol, first_id, time_us)
+
+    async def seed(self, feed: SymbolFeed, first_id: int, time_us: int) -> None:
+        """The question where the ledger begins is answered."""
+        live_from = feed.ledger.begin_id
+        await self.begin(feed, first_id, time_us)
+        if live_from is not None and 0 < live_from <= first_id:
+            # There is nothing before the live trades: the record that it was wanted ends, and no trade was lost.
+            await self._keep(self._sink.close_gap, feed.symbol, 0, live_from - 1, Outcome.REPAIRED.value)
+        feed.seeded = True
 
     async def give_up(self, feed: SymbolFeed, span: Span, outcome: Outcome, why: str) -> None:
         """Settle what is still missing in `span` as lost."""

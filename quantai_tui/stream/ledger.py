@@ -15,6 +15,8 @@ from ..market.idranges import IdRanges
 from ..market.trades import AggTrade
 from .sink import Position
 
+# Above this many separate stretches of settled ids the oldest are forgotten: a trade of theirs would count as a duplicate.
+_MAX_SETTLED = 4096
 # Above this many separate gaps the nearest are joined: what lies between them is fetched a second time, and memory stays bounded.
 MAX_GAPS = 1024
 
@@ -39,10 +41,14 @@ class Observed:
 
 
 class SymbolLedger:
-    """Continuity of one symbol's aggregate ids. Counters only rise; `missing` is the exception."""
+    """Continuity of one symbol's aggregate ids.
+
+    Counters only rise, but for `missing`, and for what was settled as lost when a trade of it comes after all.
+    """
 
     __slots__ = (
         "_gaps",
+        "_settled",
         "begin_id",
         "duplicates",
         "last_id",
@@ -64,7 +70,10 @@ class SymbolLedger:
         if self.begin_id is not None and self.last_id is None:
             self.last_id = self.begin_id - 1
         self.missing = sum(last - first + 1 for first, last in self._gaps)
-        self.repaired = self.duplicates = self.late = self.venue_holes = self.unrecoverable = 0
+        self.venue_holes = position.venue_holes if position else 0
+        self.unrecoverable = position.unrecoverable if position else 0
+        self.repaired = self.duplicates = self.late = 0
+        self._settled = {Outcome.VENUE_HOLE: IdRanges(), Outcome.UNRECOVERABLE: IdRanges()}  # of this run
 
     @property
     def complete_through_id(self) -> int | None:
@@ -99,8 +108,9 @@ class SymbolLedger:
     def observe(self, trades: Sequence[AggTrade], *, repair: bool = False) -> Observed:
         """Take in trades of this symbol in the order they came, live or (`repair`) fetched.
 
-        A trade that fills a gap is accepted whenever it comes; one that is known already is dropped, and counted as a duplicate
-        if it came on the stream (a fetched page overlaps what is known by its nature).
+        A trade that fills a gap is accepted whenever it comes, even one whose id was given up: a verdict does not outweigh a
+        trade. One that is known already is dropped, and counted as a duplicate if it came on the stream (a fetched page overlaps
+        what is known by its nature).
         """
         if self.last_id is None and trades:
             self.begin(trades[0].id)
@@ -124,10 +134,12 @@ class SymbolLedger:
         count = sum(b - a + 1 for a, b in spans)
         self._gaps.remove(first, last)
         self.missing -= count
-        if outcome is Outcome.VENUE_HOLE:
-            self.venue_holes += count
-        else:
-            self.unrecoverable += count
+        self._count_settled(outcome, count)
+        settled = self._settled[outcome]
+        for a, b in spans:
+            settled.add(a, b)
+        for a, b in list(settled)[:-_MAX_SETTLED]:
+            settled.remove(a, b)
         return spans
 
     def still_missing(self, first: int, last: int) -> list[Span]:
@@ -152,6 +164,10 @@ class SymbolLedger:
                 filled.add(trade.id, trade.id)
                 accepted.append(trade)
                 self.late += not repair
+            elif self._unsettle(trade.id, trade.id):
+                filled.add(trade.id, trade.id)
+                accepted.append(trade)
+                self.late += not repair
             elif not repair:
                 self.duplicates += 1
         self.last_id = last_id
@@ -163,6 +179,23 @@ class SymbolLedger:
         self.stored += accepted
         if repair:
             self.repaired += accepted
+
+    def _count_settled(self, outcome: Outcome, count: int) -> None:
+        if outcome is Outcome.VENUE_HOLE:
+            self.venue_holes += count
+        else:
+            self.unrecoverable += count
+
+    def _unsettle(self, first: int, last: int) -> int:
+        """Take back what was given up between two ids. Returns how many ids that concerned."""
+        total = 0
+        for outcome, settled in self._settled.items():
+            count = sum(b - a + 1 for a, b in settled.overlap(first, last))
+            if count:
+                settled.remove(first, last)
+                self._count_settled(outcome, -count)
+                total += count
+        return total
 
     def _open(self, gap: Span) -> list[Span]:
         self._gaps.add(*gap)
@@ -179,5 +212,5 @@ class SymbolLedger:
         for first, last in bridged:
             self._gaps.add(first, last)
             self.missing += last - first + 1
-            self.stored -= last - first + 1
+            self.stored -= last - first + 1 - self._unsettle(first, last)
         return bridged

@@ -1,7 +1,8 @@
 """Fetches what is missing, over REST, beside the live stream and never in its way.
 
 Ids are fetched in order from the lowest gap on. Each answer is evidence: an id that is absent although a later one was returned
-does not exist at the venue, or is not kept there any more; an id above the last one returned may just not have reached REST yet.
+does not exist at the venue, or is not kept there any more; an id above the last one returned has not reached REST yet. However
+often that is so, it proves nothing: REST may lag by hours, and what the stream has sent exists.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import asyncio
 import logging
 import random
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock
+from .advice import FailureKind
 from .backoff import ExponentialBackoffReconnector
 from .config import BackfillStart, StreamConfig
-from .failures import Failure, Phase, classify
+from .failures import Failure, LinkFault, Phase, classify
 from .feed import Feeds, SymbolFeed
-from .gate import Gate
 from .ledger import Outcome, Span
 from .rest import PAGE, RestClient
 from .tasks import until_first_ends
@@ -27,8 +29,6 @@ log = logging.getLogger("quantai_tui.stream")
 
 # After going live, so long is waited for a trade to show by itself what is missing; then a quiet symbol is asked about.
 _QUIET_LOOK_S = 2.0
-_REST_BEHIND_S = 1.0
-_REST_BEHIND_LOOKS = 5
 _LONGEST_RETRY_S = 30.0
 
 
@@ -39,7 +39,6 @@ class Repairer:
         self,
         feeds: Feeds,
         rest: RestClient,
-        gate: Gate,
         config: StreamConfig,
         *,
         rng: random.Random,
@@ -47,7 +46,6 @@ class Repairer:
     ) -> None:
         self._feeds = feeds
         self._rest = rest
-        self._gate = gate
         self._start: BackfillStart = config.backfill_start
         self.max_age_h = config.backfill_max_age_h
         self._clock = clock
@@ -56,7 +54,6 @@ class Repairer:
         )
         self._work = asyncio.Event()
         self._new_link = asyncio.Event()
-        self._looks: dict[tuple[str, int], int] = {}
         self._quiet_since: float | None = None
         self.busy = False
         self.last_failure: Failure | None = None
@@ -96,30 +93,28 @@ class Repairer:
         failure = classify(error, Phase.REST)
         self.last_failure = failure
         self._backoff.on_reconnect_failure(failure)
-        if failure.min_wait_s:
-            self._gate.close_for(failure.min_wait_s, failure.message)
         delay = max(self._backoff.calculate_next_delay(), failure.min_wait_s)
         log.warning("repair: %s; again in %.0f s", failure.message, delay, exc_info=error)
         self._work.set()
         self.busy = False
         self._new_link.clear()
-        if failure.min_wait_s:
-            await self._clock.sleep(delay)
-        else:
-            await until_first_ends(self._clock.sleep(delay), _is_set(self._new_link))
+        await until_first_ends(self._clock.sleep(delay), _is_set(self._new_link))
 
     async def _round(self) -> None:
-        """See to everything there is to do, a page per symbol in turn; a symbol that fails does not hold up the others."""
+        """See to everything there is to do, a page per symbol in turn; a symbol that fails does not hold up the others.
+
+        One that the venue refuses is left alone until the next connection's look at quiet symbols.
+        """
         failed: dict[str, Exception] = {}
+        look = self._quiet_since is not None and self._clock.monotonic() - self._quiet_since >= _QUIET_LOOK_S
         for feed in self._feeds:
-            if not feed.seeded:
+            if not feed.seeded and (look or feed.refused is None):
                 await self._try(self._seed(feed), feed, failed)
-        if self._quiet_since is not None and self._clock.monotonic() - self._quiet_since >= _QUIET_LOOK_S:
+            elif look and feed.quiet:
+                await self._try(self._look_for_tail(feed), feed, failed)
+        if look and not failed:
             self._quiet_since = None
-            for feed in self._feeds:
-                if feed.quiet and feed.seeded and feed.ledger.last_id is not None:
-                    await self._try(self._look_for_tail(feed), feed, failed)
-        while todo := [feed for feed in self._feeds if feed.ledger.missing and feed.symbol not in failed]:
+        while todo := [f for f in self._feeds if f.ledger.missing and f.refused is None and f.symbol not in failed]:
             for feed in todo:
                 await self._try(self._page(feed), feed, failed)
         for error in failed.values():
@@ -129,27 +124,41 @@ class Repairer:
         try:
             await step
         except Exception as error:  # noqa: BLE001 - kept, and raised once the other symbols had their turn
-            failed[feed.symbol] = error
+            failure = classify(error, Phase.REST)
+            if failure.kind is not FailureKind.BAD_SYMBOL:
+                failed[feed.symbol] = error
+                return
+            message = f"{feed.symbol} is unknown to the venue: {failure.message}"
+            advice = f"The venue knows no symbol {feed.symbol}: correct SYMBOLS, then start again."
+            feed.refused = (replace(failure, message=message, advice=advice), self._clock.time())
+            log.warning("%s; %s", message, advice)
+        else:
+            feed.refused = None
 
     async def _seed(self, feed: SymbolFeed) -> None:
         """Ask where the ledger is to begin: at the id that was chosen, or at the first that the venue keeps."""
         start = self._start if isinstance(self._start, int) else 0
         page = await self._rest.agg_trades(feed.symbol, start, 1)
         if not page:
+            if feed.ledger.last_id is not None and start <= feed.ledger.last_id:
+                raise _behind(feed, start)
             return
         if isinstance(self._start, int) and page[0].id > start:
             log.warning(
                 "%s: the venue keeps nothing from %d on before %d; the ledger begins there", feed.symbol, start, page[0].id
             )
-        await self._feeds.begin(feed, page[0].id, page[0].time_us)
-        feed.seeded = True
+        await self._feeds.seed(feed, page[0].id, page[0].time_us)
         if feed.quiet:
             await self._look_for_tail(feed)
 
     async def _look_for_tail(self, feed: SymbolFeed) -> None:
-        """Take the venue's newest trade of a symbol that is quiet: if others are missing before it, that shows them."""
+        """Take the venue's newest trade of a symbol that is quiet: if others are missing before it, that shows them.
+
+        A symbol without a ledger is asked about as well, since the stream says nothing of one that does not exist; but its ledger
+        begins with what comes, not with a trade of long ago.
+        """
         newest = await self._rest.agg_trades(feed.symbol, None, 1)
-        if newest and feed.quiet:
+        if newest and feed.quiet and feed.ledger.last_id is not None:
             await self._feeds.take_fetched(feed, newest)
 
     async def _page(self, feed: SymbolFeed) -> None:
@@ -165,29 +174,19 @@ class Repairer:
         inside = [trade for trade in page if first <= trade.id <= span[1]]
         if inside:
             await self._feeds.take_fetched(feed, inside)
-        proven_to = min(page[-1].id, span[1]) if page else first - 1
-        if proven_to < first:
-            await self._rest_is_behind(feed, span)
-            return
-        self._looks.pop((feed.symbol, first), None)
+        if not page or page[-1].id < first:
+            raise _behind(feed, first)
+        proven_to = min(page[-1].id, span[1])
         for absent in feed.ledger.still_missing(first, proven_to):
             await self._absent(feed, absent)
 
-    async def _rest_is_behind(self, feed: SymbolFeed, span: Span) -> None:
-        """REST knows nothing from here on although the stream has gone further: look again before naming it a hole."""
-        key = (feed.symbol, span[0])
-        self._looks[key] = self._looks.get(key, 0) + 1
-        if self._looks[key] < _REST_BEHIND_LOOKS:
-            await self._clock.sleep(_REST_BEHIND_S)
-            return
-        del self._looks[key]
-        await self._feeds.give_up(feed, span, Outcome.VENUE_HOLE, f"REST does not have them after {_REST_BEHIND_LOOKS} looks")
-
     async def _absent(self, feed: SymbolFeed, span: Span) -> None:
-        """Ids that REST skips: a hole at the venue if it keeps older ones, else history that it has dropped."""
-        older = max(0, span[0] - PAGE)
-        found = await self._rest.agg_trades(feed.symbol, older, 1)
-        if span[0] == 0 or (found and found[0].id < span[0]):
+        """Ids that REST skips: a hole at the venue if it keeps older ones, else history that it has dropped.
+
+        Asked from id 0, that is, for the oldest that it keeps: any nearer id may itself lie in a hole.
+        """
+        oldest = await self._rest.agg_trades(feed.symbol, 0, 1)
+        if span[0] == 0 or (oldest and oldest[0].id < span[0]):
             await self._feeds.give_up(feed, span, Outcome.VENUE_HOLE, "the venue has no such trades")
         else:
             await self._feeds.give_up(feed, span, Outcome.UNRECOVERABLE, "the venue does not keep them any more")
@@ -218,6 +217,10 @@ class Repairer:
             else:
                 old = found[0].id
         return young
+
+
+def _behind(feed: SymbolFeed, id: int) -> LinkFault:
+    return LinkFault(FailureKind.REST_BEHIND, f"{feed.symbol}: REST lags behind the stream at id {id}; asking again")
 
 
 async def _is_set(event: asyncio.Event) -> None:

@@ -94,13 +94,16 @@ def _cause(parts: Parts) -> str:
         notes.append("reading is paused: the store is behind")
     if parts.repairer.last_failure is not None:
         notes.append(f"repair waits: {parts.repairer.last_failure.message}")
+    notes += [feed.refused[0].message for feed in parts.feeds if feed.refused is not None]
     return "; ".join(note for note in notes if note)
 
 
 def _last_error(parts: Parts) -> ErrorSnapshot | None:
-    if parts.last_failure is None:
+    known = [parts.last_failure, *(feed.refused for feed in parts.feeds)]
+    newest = max((one for one in known if one is not None), key=lambda one: one[1], default=None)
+    if newest is None:
         return None
-    failure, at = parts.last_failure
+    failure, at = newest
     return ErrorSnapshot(
         type=failure.type.value, message=failure.message, advice=failure.advice, kind=failure.kind.value, time=at
     )

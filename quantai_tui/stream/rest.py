@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,11 +15,12 @@ from ..market.trades import INTERVALS, AggTrade, Bar
 from ..market.wire import decode_agg_trades, decode_klines, decode_rest_error
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .advice import FailureKind
-from .failures import HttpStatusError, LinkFault, one_line, parse_retry_after
+from .failures import HttpStatusError, LinkFault, Phase, classify, one_line, parse_retry_after
 from .gate import Gate
+from .names import resolve
 
 if TYPE_CHECKING:
-    from aiohttp import ClientResponse, ClientSession
+    from aiohttp import ClientResponse, ClientSession, TCPConnector
 
 log = logging.getLogger("quantai_tui.stream")
 
@@ -41,6 +43,8 @@ class _ServerTime(msgspec.Struct):
 
 class RestClient:
     """Typed requests to the venue. aiohttp is imported, and its session opened, at the first one.
+
+    A ban or a limit that an answer pronounces closes the gate, whoever asked, before anybody else may ask or dial.
 
     Every method may raise HttpStatusError (the venue said no), WireError (it said something else than documented), LinkFault, or
     what the network raises; `classify(error, Phase.REST)` knows them all.
@@ -131,11 +135,17 @@ class RestClient:
             import aiohttp
 
             timeout = aiohttp.ClientTimeout(total=_TOTAL_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S)
-            self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=True)
+            self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=True, connector=_connector())
         return self._session
 
     async def _read(self, response: ClientResponse) -> bytes:
         self._note_weight(response.headers.get(_WEIGHT_HEADER))
+        retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
+        if response.status != 200:
+            # Before the body, which may never come: from now on nothing leaves.
+            refusal = classify(HttpStatusError(response.status, retry_after_s=retry_after_s), Phase.REST)
+            if refusal.min_wait_s:
+                self._gate.close_for(refusal.min_wait_s, refusal.message)
         body = bytearray()
         async for chunk in response.content.iter_any():
             body += chunk
@@ -144,13 +154,12 @@ class RestClient:
         if response.status == 200:
             return bytes(body)
         told = decode_rest_error(bytes(body))
-        error = HttpStatusError(
+        raise HttpStatusError(
             response.status,
-            retry_after_s=parse_retry_after(response.headers.get("Retry-After")),
+            retry_after_s=retry_after_s,
             code=told.code if told else None,
             reason=one_line(told.msg) if told else "",
         )
-        raise error
 
     def _note_weight(self, header: str | None) -> None:
         if header is None or not header.isdecimal():
@@ -161,3 +170,23 @@ class RestClient:
             wait = _MINUTE_S - self._clock.time() % _MINUTE_S
             self._resume_at = self._clock.monotonic() + wait
             log.info("REST weight %d of %d used: next request in %.0f s", self.used_weight, WEIGHT_LIMIT, wait)
+
+
+def _connector() -> TCPConnector:
+    """aiohttp's connections, with our lookups: its own would use the event loop's threads."""
+    from aiohttp import TCPConnector
+    from aiohttp.abc import AbstractResolver, ResolveResult
+
+    class Resolver(AbstractResolver):
+        async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                found = await resolve(host, port, family)
+            return [
+                ResolveResult(hostname=host, host=str(at[0]), port=port, family=kind, proto=protocol, flags=socket.AI_NUMERICHOST)
+                for kind, _, protocol, _, at in found
+            ]
+
+        async def close(self) -> None:
+            """Nothing is kept open between lookups."""
+
+    return TCPConnector(resolver=Resolver())

@@ -37,12 +37,23 @@ class Position(Protocol):
         """The id ranges up to `last_id` that are neither stored nor settled as lost."""
         ...
 
+    @property
+    def venue_holes(self) -> int:
+        """Ids settled as never issued by the venue."""
+        ...
+
+    @property
+    def unrecoverable(self) -> int:
+        """Ids settled as past fetching."""
+        ...
+
 
 class TradeSink(Protocol):
     """A store of trades. Every method may take its time: that is the back-pressure that slows the reading of the socket.
 
-    Trades may come a second time, and gaps may be closed piece by piece; a sink tells both by their ids. Ids are the venue's
-    aggregate ids, ranges include both ends, `opened` is Unix seconds.
+    Trades may come a second time, and gaps may be closed piece by piece; a sink tells both by their ids. A trade may come after
+    its id was settled as lost: it is stored, and the id then closed once more, as "repaired". Ids are the venue's aggregate ids,
+    ranges include both ends, `opened` is Unix seconds.
     """
 
     async def append(self, symbol: str, trades: Sequence[AggTrade]) -> None: ...

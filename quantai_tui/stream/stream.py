@@ -52,7 +52,7 @@ class ResilientStream:
         self._gate = Gate(clock)
         self._rest = RestClient(config.rest_url, self._tls, self._gate, proxy=config.proxy, clock=clock)
         self._feeds = Feeds(sink, clock)
-        self._repairer = Repairer(self._feeds, self._rest, self._gate, config, rng=rng, clock=clock)
+        self._repairer = Repairer(self._feeds, self._rest, config, rng=rng, clock=clock)
         self._intake = Intake(self._feeds, limit=config.buffer_trades, overload_after=config.overload_after, clock=clock)
         self._intake.on_gap = self._repairer.wake
         self._reconnector = ExponentialBackoffReconnector(

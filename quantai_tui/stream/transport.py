@@ -9,13 +9,14 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .advice import FailureKind
 from .config import StreamConfig
 from .failures import LinkFault, Phase
+from .names import resolve
 from .tasks import settle
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ async def dial(
     The TCP connection is made here and handed over, so that a stall can be named by the phase it happened in.
 
     Raises:
+        LinkFault: with kind CONFIG, when `url` is not a wss:// address with a host: nothing is ever sent in the clear.
         Exception: whatever the failing layer raises; `classify` knows them.
     """
     # Imported at the first dial: the dashboard side of the program never needs it.
@@ -133,15 +135,16 @@ async def dial(
 
     on_phase(Phase.CONNECT)
     parts = urlsplit(url)
-    secure = parts.scheme == "wss"
+    if parts.scheme != "wss":
+        raise LinkFault(FailureKind.CONFIG, f"EXCHANGE_WS_URL must begin with wss://, since TLS is never done without: {url}")
+    if parts.hostname is None:
+        raise LinkFault(FailureKind.CONFIG, f"EXCHANGE_WS_URL has no host name: {url}")
     sock = None
     if config.proxy is None:
-        if parts.hostname is None:
-            raise LinkFault(FailureKind.CONFIG, f"EXCHANGE_WS_URL has no host name: {url}")
         async with asyncio.timeout(config.connect_timeout):
-            sock = await _tcp(parts.hostname, parts.port or (443 if secure else 80))
-    tls: dict[str, Any] = {"ssl": context, "ssl_handshake_timeout": config.ssl_timeout} if secure else {}
-    on_phase(Phase.TLS if secure else Phase.UPGRADE)
+            sock = await _tcp(parts.hostname, parts.port or 443)
+    on_phase(Phase.TLS)
+    made: list[asyncio.Transport] = []
     try:
         connection = await connect(
             url,
@@ -155,18 +158,25 @@ async def dial(
             max_size=MAX_FRAME_BYTES,
             max_queue=_MAX_QUEUE,
             logger=_wire_log,
-            create_connection=_pushing(on_phase, receiver),
-            **tls,
+            create_connection=_pushing(on_phase, receiver, made.append),
+            ssl=context,
+            ssl_handshake_timeout=config.ssl_timeout,
         )
     except BaseException:
+        # Cancelled just as TLS was done, asyncio leaves the transport open, to wait for the peer's goodbye. The next socket would
+        # get the number of the one closed beneath it, and be refused, or lose its reader, for the sake of the old.
+        for transport in made:
+            transport.abort()
         if sock is not None:
             sock.close()
         raise
     return Link(connection, clock)
 
 
-def _pushing(on_phase: Callable[[Phase], None], receiver: Receiver) -> type[ClientConnection]:
-    """A connection class that hands whole text frames to `receiver` as they are parsed.
+def _pushing(
+    on_phase: Callable[[Phase], None], receiver: Receiver, on_made: Callable[[asyncio.Transport], None]
+) -> type[ClientConnection]:
+    """A connection class that hands whole text frames to `receiver` as they are parsed, and its transport to `on_made`.
 
     The library's own way, a queue that a task drains with `recv`, costs about a third of all processor time per message. What is
     rare (fragments, binary, control frames) still takes it.
@@ -179,8 +189,9 @@ def _pushing(on_phase: Callable[[Phase], None], receiver: Receiver) -> type[Clie
 
     class PushingConnection(ClientConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            on_phase(Phase.UPGRADE)  # asyncio calls this when TLS is done
             super().connection_made(transport)
+            on_made(self.transport)
+            on_phase(Phase.UPGRADE)  # asyncio calls this when TLS is done
 
         def process_event(self, event: Event) -> None:
             if type(event) is Frame and event.opcode is text and event.fin:
@@ -198,8 +209,7 @@ def _pushing(on_phase: Callable[[Phase], None], receiver: Receiver) -> type[Clie
 
 async def _tcp(host: str, port: int) -> socket.socket:
     """A connected socket to the first of the host's addresses that answers, tried one after the other a quarter second apart."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await resolve(host, port)
     # IPv6 and IPv4 in turn: one family that is black-holed does not hold up the other.
     families = [[info for info in found if (info[0] == socket.AF_INET6) is six] for six in (True, False)]
     order = [info for pair in itertools.zip_longest(*families) for info in pair if info is not None]

@@ -29,16 +29,18 @@ class Rule:
     check: Callable[[EngineSnapshot, bool], str | None]
 
 
-def _rules(silence_s: float, limits: Thresholds) -> tuple[Rule, ...]:
+def _rules(silence_s: Callable[[], float], limits: Thresholds) -> tuple[Rule, ...]:
     def reconnects(snap: EngineSnapshot, raised: bool) -> str | None:
         failed = snap.stream.failed_last_5min
         return f"{failed} failed reconnects in 5 min" if failed >= limits.failed_reconnects[raised] else None
 
     def silence(snap: EngineSnapshot, raised: bool) -> str | None:
         age = snap.stream.last_message_age_s
+        if snap.stream.state is StreamState.STALLED:
+            return snap.stream.cause or "no message"
         if snap.stream.state in {StreamState.IDLE, StreamState.STOPPED} or age is None or snap.finished:
             return None
-        return f"no message for {age:.0f} s" if age > silence_s else None
+        return f"no message for {age:.0f} s" if age > silence_s() else None
 
     def ssl_errors(snap: EngineSnapshot, raised: bool) -> str | None:
         total = snap.stream.attempts_total
@@ -95,8 +97,8 @@ def _rules(silence_s: float, limits: Thresholds) -> tuple[Rule, ...]:
 class AlertBook:
     """Evaluates the rules and remembers since when each alert has stood."""
 
-    def __init__(self, silence_s: float, limits: Thresholds | None = None) -> None:
-        """`silence_s`: the warning timeout, seconds without any message."""
+    def __init__(self, silence_s: Callable[[], float], limits: Thresholds | None = None) -> None:
+        """`silence_s`: the warning timeout in force, seconds without any message."""
         self._rules = _rules(silence_s, limits or Thresholds())
         self._standing: dict[str, Alert] = {}
 

@@ -107,6 +107,8 @@ def _split(n_bars: int, window: int, horizon: int, first_validation: int) -> tup
 def _first_validation(bars: BarColumns, window: int, horizon: int, not_before_us: int) -> int:
     samples = len(bars.close) - window - horizon
     by_part = window + int(samples * (1 - _VALIDATION_PART))
+    if samples <= 0 or not_before_us > bars.open_time_us[-1 - horizon]:
+        return by_part
     return max(by_part, int(np.searchsorted(bars.open_time_us, not_before_us)))
 
 
@@ -135,6 +137,7 @@ def build(bars: BarColumns, window: int, horizon: int, not_before_us: int = 0) -
 
     The newest 20 % validate. `not_before_us` is the `validation_from_us` of the epoch before: when a repair adds old bars, 20 %
     would reach back into bars that the model has been trained on, so the validation part never begins earlier than it once did.
+    Where no bar is left from then on (older history is being fetched, and what follows it is not whole yet) it does not count.
 
     A label is the direction of the log return over the next `horizon` bars, FLAT within `k * volatility * sqrt(horizon)`, with
     the trailing volatility at the sample and k the quantile that makes a third of the training part flat.

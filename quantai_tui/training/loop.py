@@ -195,7 +195,8 @@ class TrainingLoop:
                 bars, have, trouble = None, 0, f" ({error})"
             if bars is not None and have >= config.bars_needed:
                 data = dataset.build(bars, config.window, config.horizon, self._validation_from_us)
-                self._validation_from_us = data.validation_from_us
+                # Never back: bars that were trained on come again once history is whole.
+                self._validation_from_us = max(self._validation_from_us, data.validation_from_us)
                 return data
             progress.state = TrainingState.WAITING
             progress.detail = f"waiting: {have} of {config.bars_needed} bars{trouble}"

@@ -38,7 +38,8 @@ class EpochRecord:
     epoch: int
     steps: int = 0
     overflow_count: int = 0
-    overflows_at_floor: int = 0
+    overflows_at_floor: int = 0  # with a finite loss
+    nonfinite_losses: int = 0  # of the overflows, those that say nothing about the scale
     min_scale: float = math.inf
     max_scale: float = 0.0
     abnormal: bool = False
@@ -48,15 +49,16 @@ class GradScalerMonitor:
     """Bounds, records, statistics and resets of one GradScaler. Not thread-safe: call it from the training thread.
 
     In a loop of your own call `check_overflow` after every `scaler.update()`, then `record_scale`. `update` does all three, and
-    holds the scale on a step whose *loss* was not finite, since no scale cures that.
+    holds the scale on a step whose *loss* was not finite, since no scale cures that. After loading a checkpoint into the scaler
+    call `resync`.
 
     An automatic reset follows `max_consecutive_overflow` overflows in a row or `reset_threshold_epochs` abnormal epochs in a row.
     It sets max(floor, min(scale, init / 2)) and the growth tracker to zero. It never raises the scale: a plain "back to half of
     the initial scale" does, and then skips every step of a model whose gradients only fit under init / 32.
 
-    An epoch is abnormal when over 20 % of its steps overflowed, or when the scale stood at the floor throughout and overflowed
-    there, where backing off has nothing left to give. Standing at the cap without overflows is normal: 2^16, where models under
-    1M parameters start, is the largest power of two under the default cap.
+    An epoch is abnormal when over 20 % of its steps overflowed with a finite loss, or when the scale stood at the floor
+    throughout and overflowed there, where backing off has nothing left to give. Standing at the cap without overflows is normal:
+    2^16, where models under 1M parameters start, is the largest power of two under the default cap.
     """
 
     def __init__(
@@ -110,11 +112,27 @@ class GradScalerMonitor:
         self._auto_reset = auto_reset
         self._max_consecutive = max_consecutive_overflow
         self._threshold_epochs = reset_threshold_epochs
+        self._enforce()
+
+    def _enforce(self) -> None:
+        config = self.config
         self._scaler.set_growth_factor(config.growth_factor)
         self._scaler.set_backoff_factor(config.backoff_factor)
         self._scaler.set_growth_interval(config.growth_interval)
         # The kernel compares tracker and interval for equality: a tracker already past the interval would never grow again.
         self._set(config.clamp(self.mirror.scale), min(self.mirror.tracker, config.growth_interval - 1))
+
+    def resync(self) -> float:
+        """Follow the scaler from its present state on; return the scale. Call it after `scaler.load_state_dict`.
+
+        A checkpoint brings its own scale, growth tracker, factors and interval. Scale and tracker are taken over, brought within
+        the bounds of this monitor's config; factors and interval are those of the config again. Without this call the monitor
+        would go on from the scale it knew, and write that back at the next change of settings. Costs a sync.
+        """
+        self.mirror = ScaleMirror(self._scaler.get_scale(), self._scaler._get_growth_tracker())
+        self.consecutive_overflow = self._blamed = 0
+        self._enforce()
+        return self.mirror.scale
 
     @property
     def scale(self) -> float:
@@ -154,7 +172,7 @@ class GradScalerMonitor:
             if device_scale is not None:
                 device_scale.clamp_(self._floor, self._cap)
         self._count(has_overflow, loss_finite)
-        self._count_epoch(epoch, has_overflow, before)
+        self._count_epoch(epoch, has_overflow, loss_finite, before)
         if self._recorded and has_overflow:
             self._flag_record(epoch, batch)
         if has_overflow and loss_finite and self._blamed % self._max_consecutive == 0:
@@ -173,7 +191,7 @@ class GradScalerMonitor:
         else:
             self.consecutive_overflow = self._blamed = 0
 
-    def _count_epoch(self, epoch: int, has_overflow: bool, scale_before: float) -> None:
+    def _count_epoch(self, epoch: int, has_overflow: bool, loss_finite: bool, scale_before: float) -> None:
         record = self._epoch
         if record is None or record.epoch != epoch:
             if record is not None:
@@ -185,11 +203,13 @@ class GradScalerMonitor:
         record.max_scale = max(record.max_scale, scale)
         if has_overflow:
             record.overflow_count += 1
-            record.overflows_at_floor += scale_before <= self._floor
+            record.overflows_at_floor += loss_finite and scale_before <= self._floor
+            record.nonfinite_losses += not loss_finite
 
     def _close_epoch(self, record: EpochRecord) -> None:
         stuck_at_floor = record.max_scale <= self._floor and record.overflows_at_floor > 0
-        record.abnormal = stuck_at_floor or record.overflow_count > _ABNORMAL_OVERFLOW_RATE * record.steps
+        blamed = record.overflow_count - record.nonfinite_losses
+        record.abnormal = stuck_at_floor or blamed > _ABNORMAL_OVERFLOW_RATE * record.steps
         self._epochs.append(record)
         self._abnormal_in_a_row = self._abnormal_in_a_row + 1 if record.abnormal else 0
         if record.abnormal and self._abnormal_in_a_row % self._threshold_epochs == 0:

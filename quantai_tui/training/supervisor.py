@@ -34,7 +34,7 @@ from .messages import (
 )
 from .view import TrainingView
 
-log = logging.getLogger("quantai.training")
+log = logging.getLogger(__name__)
 
 _LONGEST_SOCKET_PATH = 107  # sun_path of Linux, less its closing zero
 _POLL_S = 0.5
@@ -95,6 +95,8 @@ class TrainingSupervisor:
         self._life: WorkerLife | None = None
         self._task: asyncio.Task[None] | None = None
         self._failed = asyncio.Event()
+        self._changing = asyncio.Lock()  # of start and stop: two starts at once would be two workers on one socket
+        self._closed = False
 
     @property
     def running(self) -> bool:
@@ -102,28 +104,41 @@ class TrainingSupervisor:
         return self._task is not None and not self._task.done()
 
     async def start(self) -> None:
-        """Start a worker in the background; returns at once. Does nothing when there is one. Raises OSError for the socket."""
-        if self.running:
-            return
-        self._failed.clear()
-        self._paused = False
-        self._view.fold()
-        self._view.enter(TrainingState.STARTING, "starting the worker")
-        server = await asyncio.start_unix_server(self._serve, str(self._socket_path))
-        self._socket_path.chmod(0o600)
-        self._task = asyncio.create_task(self._supervise(server), name="training supervisor")
+        """Start a worker in the background; returns once its socket is there. Does nothing when there is a worker.
+
+        Raises OSError for the socket, and WorkerUnavailable after `close`.
+        """
+        async with self._changing:
+            if self._closed:
+                raise WorkerUnavailable("the engine is stopping")
+            if self.running:
+                return
+            self._failed.clear()
+            self._paused = False
+            self._view.fold()
+            self._view.enter(TrainingState.STARTING, "starting the worker")
+            server = await asyncio.start_unix_server(self._serve, str(self._socket_path))
+            self._socket_path.chmod(0o600)
+            self._task = asyncio.create_task(self._supervise(server), name="training supervisor")
 
     async def stop(self) -> None:
         """End the worker, within 3 s at any moment of its life. Idempotent."""
-        task, self._task = self._task, None
-        if task is None:
-            return
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
-        self._view.enter(TrainingState.STOPPED, "stopped by the operator")
+        async with self._changing:
+            task = self._task
+            if task is None:
+                return
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+            self._task = None
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+            self._view.enter(TrainingState.STOPPED, "stopped by the operator")
+
+    async def close(self) -> None:
+        """Stop for good: no `start` succeeds from now on, not even one that is already waiting for its turn. Idempotent."""
+        self._closed = True
+        await self.stop()
 
     async def wait_failed(self) -> str:
         """Return the reason, in words, once the worker has failed for good."""

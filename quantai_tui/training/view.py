@@ -42,7 +42,7 @@ class TrainingView:
         self._epochs_done += 1
 
     def fold(self) -> None:
-        """A life has ended: add its counts to the past, once. Its last numbers stay in view, with their age."""
+        """A life has ended: add its counts to the past, once. What it last measured is not known of the next one."""
         last, past = self._metrics, self._past
         if last is None:
             return
@@ -54,7 +54,7 @@ class TrainingView:
             nonfinite_loss=past.nonfinite_loss + last.nonfinite_loss,
         )
         none = None if last.overflow_count is None else 0
-        self._metrics = msgspec.structs.replace(last, step=0, overflow_count=none, resets=none, nonfinite_loss=0)
+        self._metrics = Metrics(last.state, overflow_count=none, resets=none)
 
     def snapshot(self, symbol: str, log_tail: tuple[str, ...]) -> TrainingSnapshot:
         snapshot = TrainingSnapshot(
@@ -91,9 +91,9 @@ class TrainingView:
             return snapshot
         return msgspec.structs.replace(
             snapshot,
-            epoch=now.epoch,
+            epoch=now.epoch or None,  # epochs count from 1
             step=past.step + now.step,
-            epoch_step=now.epoch_step,
+            epoch_step=now.epoch_step if now.epoch else None,
             steps_per_epoch=now.steps_per_epoch or None,
             loss=now.loss,
             grad_norm=now.grad_norm,

@@ -38,7 +38,7 @@ from .messages import (
 if TYPE_CHECKING:
     from .loop import TrainingLoop
 
-log = logging.getLogger("quantai.worker")
+log = logging.getLogger(__name__)
 
 _NICENESS = 10
 _LEAVE_WITHIN_S = 2.0

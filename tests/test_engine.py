@@ -263,6 +263,15 @@ def test_an_alert_stands_until_its_lower_threshold_and_keeps_its_time() -> None:
     assert book.evaluate(snapshot_with(overflow_rate=0.14)) == ()
 
 
+def test_an_alert_never_says_of_the_scale_what_is_no_longer_so() -> None:
+    book = AlertBook(lambda: 600.0)
+    (at_cap,) = book.evaluate(snapshot_with(scale=100000.0, scale_cap=100000.0))
+    (after_one_overflow,) = book.evaluate(snapshot_with(scale=50000.0, scale_cap=100000.0))
+    assert "100000 is at its cap" in at_cap.text
+    assert "was at its cap, 50000 now" in after_one_overflow.text
+    assert book.evaluate(snapshot_with(scale=25000.0, scale_cap=100000.0)) == ()
+
+
 @pytest.mark.parametrize(
     ("snapshot", "key"),
     [

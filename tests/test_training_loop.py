@@ -126,9 +126,9 @@ def test_the_loop_plants_its_bursts_and_says_so() -> None:
     heard.on_metrics = enough
     loop = TrainingLoop(config(plant_overflow_every_s=0.3, steps_per_s=200), heard, read=reading(random_bars(400)))
     assert not loop.run()
-    assert heard.ready[0].planted == "planted overflow burst: 6 steps, every 0.3 s (demo)"
+    assert heard.ready[0].planted == "planted: 6 overflows every 0.3 s (demo)"
     texts = [event.text for event in heard.events]
-    assert sum(text.startswith("planted overflow burst") for text in texts) == 2
+    assert sum(text.startswith("planted: ") for text in texts) == 2
     assert any(text.startswith("automatic reset after 5 overflows in a row") for text in texts)
     assert sum(metrics.overflows for metrics in heard.all_metrics) == heard.all_metrics[-1].overflow_count
     losses = [metrics.loss for metrics in heard.all_metrics if metrics.loss is not None]

@@ -12,6 +12,7 @@ _FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
 _MAX_BYTES = 5_000_000
 _BACKUPS = 4
 _ROOT = "quantai_tui"
+_SHORT = {logging.DEBUG: "DBUG", logging.WARNING: "WARN", logging.ERROR: "FAIL", logging.CRITICAL: "CRIT"}
 
 
 class LogTail(logging.Handler):
@@ -24,7 +25,7 @@ class LogTail(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage().splitlines()
         stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
-        self._lines.append(f"{stamp} {record.levelname[:4]:4} {message[0][:300] if message else ''}")
+        self._lines.append(f"{stamp} {_SHORT.get(record.levelno, 'INFO')} {message[0][:300] if message else ''}")
 
     def snapshot(self) -> tuple[str, ...]:
         return tuple(self._lines)

@@ -54,11 +54,10 @@ def _rules(silence_s: Callable[[], float], limits: Thresholds) -> tuple[Rule, ..
         training = snap.training
         if training.scale is None or not training.scale_cap:
             return None
-        return (
-            f"loss scale {training.scale:g} is at its cap"
-            if training.scale >= training.scale_cap * limits.cap_share[raised]
-            else None
-        )
+        if training.scale < training.scale_cap * limits.cap_share[raised]:
+            return None
+        below = training.scale < training.scale_cap
+        return f"loss scale was at its cap, {training.scale:g} now" if below else f"loss scale {training.scale:g} is at its cap"
 
     def overflow_rate(snap: EngineSnapshot, raised: bool) -> str | None:
         rate = snap.training.overflow_rate

@@ -22,7 +22,7 @@ class OverflowPlan:
         self.just_begun = False
 
     def describe(self) -> str:
-        return f"planted overflow burst: {BURST_STEPS} steps, every {self._every_s:g} s (demo)" if self._every_s else ""
+        return f"planted: {BURST_STEPS} overflows every {self._every_s:g} s (demo)" if self._every_s else ""
 
     def factor(self) -> float:
         """What to multiply this step's loss by; call it once per step."""

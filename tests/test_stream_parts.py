@@ -16,7 +16,7 @@ from quantai_tui.settings import Settings
 from quantai_tui.stream import HttpStatusError, LinkFault, Phase, RestClient, StreamConfig, classify
 from quantai_tui.stream.gate import DIAL_WINDOW_S, DIALS_PER_WINDOW, Gate
 from quantai_tui.stream.session import _in_frames
-from quantai_tui.stream.transport import dial
+from quantai_tui.stream.websockets_link import WebsocketsTransport
 
 __all__ = ["authority", "exchange"]  # fixtures
 
@@ -118,12 +118,12 @@ async def test_a_dial_that_is_dropped_just_as_tls_is_done_leaves_nothing_open_be
 
     context = ssl.create_default_context(cafile=str(exchange.ca_file))
     receiver = SimpleNamespace(take=lambda data: None, is_full=lambda: False)
-    url = f"wss://localhost:{exchange.ws_port}"
-    dropped = asyncio.create_task(dial(url, exchange.config(), context, receiver, drop))
+    transport = WebsocketsTransport(lambda: context)
+    dropped = asyncio.create_task(transport.dial(exchange.config(), receiver, drop))
     with pytest.raises(asyncio.CancelledError):
         await dropped
-    link = await dial(url, exchange.config(), context, receiver, lambda phase: None)
-    assert link.tls_version is not None
+    link = await transport.dial(exchange.config(), receiver, lambda phase: None)
+    assert link.tls is not None
     await link.close()
 
 

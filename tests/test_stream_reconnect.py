@@ -349,7 +349,7 @@ async def test_every_command_answers_with_one_line_and_leads_back_to_live(exchan
 
 
 async def test_the_server_is_verified_with_tls_1_2_or_newer():
-    from quantai_tui.stream.transport import tls_context
+    from quantai_tui.stream.tls import tls_context
 
     context = tls_context(None)
     assert context.verify_mode is ssl.CERT_REQUIRED

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from .model import CROSS_RULES, LARGEST_FLOAT, LARGEST_INT, RETENTION_RULE, Settings
+from .field import LARGEST_FLOAT, LARGEST_INT
+from .model import CROSS_RULES, RETENTION_RULE, Settings
 
 MASK = "***"
 # Up to the last @ of the word: an unescaped @ in a password makes an address no one can use, but must not show its rest.

@@ -6,19 +6,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
-from pydantic.config import JsonDict
+from pydantic import ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-Applies = Literal["live", "reconnect", "restart"]
+from .field import setting, unreadable
 
-# No rule names these: they only keep a number within what SQLite, msgpack and the clock take. 1e9 s are 31 years.
-LARGEST_INT = 2**31 - 1
-LARGEST_FLOAT = 1e9
 # A loss scale and its reciprocal must both be normal fp32 numbers.
 _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-126, 2.0**127
 
@@ -26,28 +22,6 @@ _SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 RETENTION_RULE = "0, or from 1/24 (one hour) to 36500"
 _BASE_PATH = r"(/[^\s?#]*)?"
-
-
-def _setting(
-    default: Any, group: str, title: str, description: str, *, unit: str = "", applies: Applies = "restart", **limits: Any
-) -> Any:
-    extra: JsonDict = {"group": group, "unit": unit, "applies": applies}
-    if "pattern" in limits:
-        limits["pattern"] = f"^(?:{limits['pattern']})$"  # pydantic searches; its `$` is the very end, never before a newline
-    if isinstance(default, (int, float)) and not isinstance(default, bool):
-        limits.setdefault("le", LARGEST_INT if isinstance(default, int) else LARGEST_FLOAT)
-    return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
-
-
-def _unreadable(path: Path) -> str:
-    """Why a file cannot be read; empty when it can."""
-    try:
-        if not path.is_file():  # asked first, since opening a FIFO would wait for its writer
-            return "it is no regular file" if path.exists() else "there is none"
-        with path.open("rb"):
-            return ""
-    except (OSError, ValueError) as error:
-        return getattr(error, "strerror", None) or str(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +55,7 @@ class Settings(BaseSettings):
     )
 
     # Market
-    SYMBOLS: Annotated[tuple[str, ...], NoDecode] = _setting(
+    SYMBOLS: Annotated[tuple[str, ...], NoDecode] = setting(
         ("ETHUSDT",),
         "Market",
         "Symbols",
@@ -90,7 +64,7 @@ class Settings(BaseSettings):
         min_length=1,
         max_length=100,
     )
-    BACKFILL_START: str = _setting(
+    BACKFILL_START: str = setting(
         "now",
         "Market",
         "Backfill start",
@@ -98,7 +72,7 @@ class Settings(BaseSettings):
         pattern=r"now|earliest|[0-9]{1,18}",
         coerce_numbers_to_str=True,  # an id looks like a number, and in TOML it may be one
     )
-    BACKFILL_MAX_AGE_H: float = _setting(
+    BACKFILL_MAX_AGE_H: float = setting(
         24.0,
         "Market",
         "Backfill at most",
@@ -107,50 +81,50 @@ class Settings(BaseSettings):
         applies="reconnect",
         gt=0,
     )
-    STORE_RETENTION_DAYS: float = _setting(
+    STORE_RETENTION_DAYS: float = setting(
         30.0, "Market", "Keep trades for", "Trades older than this are deleted; 0 keeps all. Bars stay.", unit="days", le=36500
     )
-    EXCHANGE_WS_URL: str = _setting(
+    EXCHANGE_WS_URL: str = setting(
         "wss://stream.binance.com:9443",
         "Market",
         "Stream address",
         "Base address of the market-data stream; TLS only.",
         pattern=r"wss://[^/\s?#]+" + _BASE_PATH,
     )
-    EXCHANGE_REST_URL: str = _setting(
+    EXCHANGE_REST_URL: str = setting(
         "https://api.binance.com",
         "Market",
         "REST address",
         "Base address for history and repair; TLS only.",
         pattern=r"https://[^/\s?#]+" + _BASE_PATH,
     )
-    EXCHANGE_CA_FILE: str = _setting(
+    EXCHANGE_CA_FILE: str = setting(
         "", "Market", "Extra CA file", "A PEM file of certificate authorities to trust besides the system's; empty for none."
     )
-    PROXY_URL: str = _setting(
+    PROXY_URL: str = setting(
         "",
         "Market",
         "Proxy",
-        "HTTP proxy for stream and REST, http://host:port; empty for none.",
+        "For stream and REST: http://host:port or socks5://host:port; empty: as HTTPS_PROXY and ALL_PROXY say; none: never.",
         applies="restart",
-        pattern=r"(https?://[^/\s?#]+/?)?",
+        pattern=r"((https?|socks5h?)://[^/\s?#]+/?|none)?",
         repr=False,  # it may carry a password
     )
-    DATA_DIR: str = _setting(
+    DATA_DIR: str = setting(
         "", "Market", "Data folder", "Where stores, checkpoints and logs live; empty for the system's usual place."
     )
 
     # Stream
-    WS_RECONNECT_INITIAL_DELAY: float = _setting(
+    WS_RECONNECT_INITIAL_DELAY: float = setting(
         1.0, "Stream", "First reconnect delay", "Wait before the first retry.", unit="s", applies="reconnect", gt=0
     )
-    WS_RECONNECT_MAX_DELAY: float = _setting(
+    WS_RECONNECT_MAX_DELAY: float = setting(
         60.0, "Stream", "Longest reconnect delay", "The backoff stops growing here.", unit="s", applies="reconnect", gt=0
     )
-    WS_RECONNECT_BACKOFF_FACTOR: float = _setting(
+    WS_RECONNECT_BACKOFF_FACTOR: float = setting(
         2.0, "Stream", "Backoff factor", "Each delay is the one before times this.", applies="reconnect", gt=1
     )
-    WS_RECONNECT_MAX_RETRIES: int = _setting(
+    WS_RECONNECT_MAX_RETRIES: int = setting(
         10,
         "Stream",
         "Retries",
@@ -158,7 +132,7 @@ class Settings(BaseSettings):
         applies="reconnect",
         ge=0,
     )
-    WS_RECONNECT_JITTER: float = _setting(
+    WS_RECONNECT_JITTER: float = setting(
         0.1,
         "Stream",
         "Jitter",
@@ -167,7 +141,7 @@ class Settings(BaseSettings):
         ge=0,
         le=0.5,
     )
-    WS_RECONNECT_COOLDOWN: float = _setting(
+    WS_RECONNECT_COOLDOWN: float = setting(
         300.0,
         "Stream",
         "Cool-down",
@@ -176,33 +150,60 @@ class Settings(BaseSettings):
         applies="reconnect",
         ge=0,
     )
-    WS_PING_INTERVAL: float = _setting(
+    WS_PING_INTERVAL: float = setting(
         30.0, "Stream", "Ping every", "Time between our own heartbeats.", unit="s", applies="reconnect", gt=0
     )
-    WS_PONG_TIMEOUT: float = _setting(
+    WS_PONG_TIMEOUT: float = setting(
         10.0, "Stream", "Pong within", "No pong for so long and the link is taken for dead.", unit="s", applies="reconnect", gt=0
     )
-    WS_SSL_TIMEOUT: float = _setting(
+    WS_SSL_TIMEOUT: float = setting(
         30.0, "Stream", "TLS handshake within", "Limit of the TLS handshake.", unit="s", applies="reconnect", gt=0
     )
-    WS_MESSAGE_TIMEOUT: float = _setting(
+    WS_MESSAGE_TIMEOUT: float = setting(
         1200.0, "Stream", "Silence limit", "No data for so long: reconnect.", unit="s", applies="reconnect", gt=0
     )
-    WS_MESSAGE_WARNING_TIMEOUT: float = _setting(
+    WS_MESSAGE_WARNING_TIMEOUT: float = setting(
         600.0, "Stream", "Silence warning", "No data for so long: alert.", unit="s", applies="reconnect", gt=0
     )
 
+    WS_ROTATE_AFTER: float = setting(
+        84_600.0,
+        "Stream",
+        "Replace connections after",
+        "A connection so old is replaced by a fresh one without a break; the venue ends each after 24 h (86400 s).",
+        unit="s",
+        applies="reconnect",
+        ge=60,
+    )
+    WS_TRANSPORT: Literal["auto", "websockets", "picows"] = setting(
+        "auto",
+        "Stream",
+        "Transport",
+        "The library that carries the frames; auto is picows where it is installed (the extra `fast`), else websockets.",
+        applies="reconnect",
+    )
+    WS_RECORD_MAX_MB: float = setting(
+        256.0,
+        "Stream",
+        "Recording at most",
+        "A recording of the raw stream ends at this size on disk.",
+        unit="MB",
+        applies="live",
+        gt=0,
+        le=100_000,
+    )
+
     # Scaler
-    GRAD_SCALER_GROWTH_FACTOR: float = _setting(
+    GRAD_SCALER_GROWTH_FACTOR: float = setting(
         1.2, "Scaler", "Growth factor", "The scale grows by this after each whole growth interval.", gt=1, le=1024
     )
-    GRAD_SCALER_GROWTH_INTERVAL: int = _setting(
+    GRAD_SCALER_GROWTH_INTERVAL: int = setting(
         2000, "Scaler", "Growth interval", "Steps without overflow before the scale grows.", unit="steps", ge=1
     )
-    GRAD_SCALER_MAX_SCALE: float = _setting(
+    GRAD_SCALER_MAX_SCALE: float = setting(
         100000.0, "Scaler", "Highest scale", "The scale never exceeds it.", ge=_SMALLEST_SCALE, le=_LARGEST_SCALE
     )
-    GRAD_SCALER_MIN_SCALE: float = _setting(
+    GRAD_SCALER_MIN_SCALE: float = setting(
         1.0,
         "Scaler",
         "Lowest scale",
@@ -210,32 +211,32 @@ class Settings(BaseSettings):
         ge=_SMALLEST_SCALE,
         le=_LARGEST_SCALE,
     )
-    GRAD_SCALER_AUTO_RESET: bool = _setting(
+    GRAD_SCALER_AUTO_RESET: bool = setting(
         True, "Scaler", "Automatic resets", "False switches every automatic reset off (the roll-back switch)."
     )
-    GRAD_SCALER_RESET_THRESHOLD_EPOCHS: int = _setting(
+    GRAD_SCALER_RESET_THRESHOLD_EPOCHS: int = setting(
         3, "Scaler", "Abnormal epochs", "So many abnormal epochs in a row reset the scale.", unit="epochs", ge=1
     )
-    GRAD_SCALER_MAX_CONSECUTIVE_OVERFLOW: int = _setting(
+    GRAD_SCALER_MAX_CONSECUTIVE_OVERFLOW: int = setting(
         5, "Scaler", "Overflows in a row", "So many overflows in a row reset the scale.", unit="steps", ge=1
     )
 
     # Training
-    TRAIN_SYMBOL: str = _setting("", "Training", "Symbol", "The symbol to learn; empty for the first of SYMBOLS.")
-    TRAIN_DEVICE: str = _setting("auto", "Training", "Device", "auto, cpu, cuda or cuda:N.")
-    TRAIN_PRECISION: Literal["auto", "fp16", "bf16", "fp32"] = _setting(
+    TRAIN_SYMBOL: str = setting("", "Training", "Symbol", "The symbol to learn; empty for the first of SYMBOLS.")
+    TRAIN_DEVICE: str = setting("auto", "Training", "Device", "auto, cpu, cuda or cuda:N.")
+    TRAIN_PRECISION: Literal["auto", "fp16", "bf16", "fp32"] = setting(
         "auto", "Training", "Precision", "auto is fp16 with the gradient scaler; bf16 and fp32 need no scaler."
     )
-    TRAIN_MODEL: Literal["tiny", "small", "medium", "large"] = _setting(
+    TRAIN_MODEL: Literal["tiny", "small", "medium", "large"] = setting(
         "tiny", "Training", "Model size", "Transformer of about 10 k, under 1 M, 1 to 10 M, or over 10 M parameters."
     )
-    BAR_INTERVAL: Literal["1s", "1m", "5m", "15m", "1h"] = _setting(
+    BAR_INTERVAL: Literal["1s", "1m", "5m", "15m", "1h"] = setting(
         "1m", "Training", "Bar interval", "Length of the bars that the model reads."
     )
-    WARMUP_BARS: int = _setting(
+    WARMUP_BARS: int = setting(
         1500, "Training", "Warm-up bars", "Bars of history fetched at the start.", unit="bars", ge=0, le=20000
     )
-    TRAIN_BARS: int = _setting(
+    TRAIN_BARS: int = setting(
         20000,
         "Training",
         "Bars an epoch",
@@ -244,16 +245,16 @@ class Settings(BaseSettings):
         ge=300,
         le=1_000_000,
     )
-    TRAIN_WINDOW: int = _setting(32, "Training", "Window", "Bars that the model sees at a time.", unit="bars", ge=4, le=512)
-    TRAIN_HORIZON: int = _setting(5, "Training", "Horizon", "Bars ahead whose direction it predicts.", unit="bars", ge=1, le=240)
-    TRAIN_BATCH_SIZE: int = _setting(64, "Training", "Batch size", "Windows in one step.", unit="windows", ge=2, le=4096)
-    TRAIN_LEARNING_RATE: float = _setting(0.001, "Training", "Learning rate", "Peak rate of AdamW, after warm-up.", gt=0, le=1)
-    TRAIN_STEPS_PER_S: float = _setting(
+    TRAIN_WINDOW: int = setting(32, "Training", "Window", "Bars that the model sees at a time.", unit="bars", ge=4, le=512)
+    TRAIN_HORIZON: int = setting(5, "Training", "Horizon", "Bars ahead whose direction it predicts.", unit="bars", ge=1, le=240)
+    TRAIN_BATCH_SIZE: int = setting(64, "Training", "Batch size", "Windows in one step.", unit="windows", ge=2, le=4096)
+    TRAIN_LEARNING_RATE: float = setting(0.001, "Training", "Learning rate", "Peak rate of AdamW, after warm-up.", gt=0, le=1)
+    TRAIN_STEPS_PER_S: float = setting(
         0.0, "Training", "Steps per second at most", "Spares a shared machine; 0 for no limit.", unit="1/s", ge=0
     )
-    TRAIN_SEED: int = _setting(7, "Training", "Seed", "Start of the model's random numbers.", ge=0)
-    TRAIN_AUTOSTART: bool = _setting(True, "Training", "Start by itself", "Start training together with the engine.")
-    DEMO_OVERFLOW_EVERY: float = _setting(
+    TRAIN_SEED: int = setting(7, "Training", "Seed", "Start of the model's random numbers.", ge=0)
+    TRAIN_AUTOSTART: bool = setting(True, "Training", "Start by itself", "Start training together with the engine.")
+    DEMO_OVERFLOW_EVERY: float = setting(
         45.0,
         "Training",
         "Demo: overflow every",
@@ -263,10 +264,10 @@ class Settings(BaseSettings):
     )
 
     # Program
-    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting(
+    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
         "INFO", "Program", "Log level", "The least severe message that is logged.", applies="live"
     )
-    THEME: str = _setting(
+    THEME: str = setting(
         "", "Program", "Theme", "Name of the dashboard's theme; empty for the default.", applies="live", pattern=r"[a-z0-9-]*"
     )
 
@@ -321,7 +322,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_address(cls, value: str) -> str:
         try:
-            usable = not value or (urlsplit(value).hostname and urlsplit(value).port != 0)
+            usable = value in ("", "none") or (urlsplit(value).hostname and urlsplit(value).port != 0)
         except ValueError:
             usable = False
         if not usable:
@@ -332,7 +333,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_ca_file(cls, value: str) -> str:
         if value:
-            reason = _unreadable(Path(value))
+            reason = unreadable(Path(value))
             if reason:
                 raise PydanticCustomError("ca_file", "must be a file that can be read: {reason}", {"reason": reason})
         return value

@@ -20,7 +20,8 @@ from dotenv.parser import Binding, parse_stream
 from pydantic import ValidationError
 
 from .catalogue import as_text, describe, masked, names, shown
-from .model import LARGEST_FLOAT, LARGEST_INT, Settings
+from .field import LARGEST_FLOAT, LARGEST_INT
+from .model import Settings
 
 _OURS = ("WS_", "GRAD_SCALER_")
 _WORD = re.compile(r"\w+")

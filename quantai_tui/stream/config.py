@@ -47,6 +47,10 @@ class StreamSettings(Protocol):
     def WS_MESSAGE_TIMEOUT(self) -> float: ...
     @property
     def WS_MESSAGE_WARNING_TIMEOUT(self) -> float: ...
+    @property
+    def WS_ROTATE_AFTER(self) -> float: ...
+    @property
+    def WS_TRANSPORT(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +60,13 @@ class StreamConfig:
     `ws_url` and `rest_url` are base addresses without a path. `stable_after` is how long a link must have been up, and have
     delivered data, before the backoff forgets earlier failures. `cooldown` is the pause between single probes once the retries
     are used up (0: stop for good). `overload_after` is how long reading may stay paused before the link is given up: server pings
-    queue behind the unread data, and the venue drops a client that does not answer them within 60 s.
+    queue behind the unread data, and the venue drops a client that does not answer them within 60 s. `rotate_after` is the age at
+    which a connection is replaced: the venue ends each after 24 h. `transport` is "auto", "websockets" or "picows".
     """
 
     symbols: tuple[str, ...]
-    ws_url: str
-    rest_url: str
+    ws_url: str = "wss://stream.binance.com:9443"
+    rest_url: str = "https://api.binance.com"
     ca_file: str | None = None
     proxy: str | None = None
     initial_delay: float = 1.0
@@ -78,6 +83,8 @@ class StreamConfig:
     subscribe_timeout: float = 10.0
     message_timeout: float = 1200.0
     message_warning_timeout: float = 600.0
+    rotate_after: float = 84_600.0
+    transport: str = "auto"
     overload_after: float = 15.0
     buffer_trades: int = 20_000
     backfill_start: BackfillStart = "now"
@@ -122,6 +129,8 @@ class StreamConfig:
             ssl_timeout=settings.WS_SSL_TIMEOUT,
             message_timeout=settings.WS_MESSAGE_TIMEOUT,
             message_warning_timeout=settings.WS_MESSAGE_WARNING_TIMEOUT,
+            rotate_after=settings.WS_ROTATE_AFTER,
+            transport=settings.WS_TRANSPORT,
             backfill_start=start,
             backfill_max_age_h=settings.BACKFILL_MAX_AGE_H,
             exit_on_failure=exit_on_failure,

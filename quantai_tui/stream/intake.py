@@ -143,8 +143,7 @@ class Intake:
             self._in_hand -= len(trades)
 
     async def _take_the_rest(self, link: Link) -> None:
-        while True:
-            self.take(await link.recv())
+        await link.until_closed()
 
     async def _mind_the_room(self, link: Link) -> None:
         while True:

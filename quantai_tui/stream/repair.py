@@ -22,7 +22,7 @@ from .config import BackfillStart, StreamConfig
 from .failures import Failure, LinkFault, Phase, classify
 from .feed import Feeds, SymbolFeed
 from .ledger import Outcome, Span
-from .rest import PAGE, RestClient
+from .rest import PAGE, History
 from .tasks import until_first_ends
 
 log = logging.getLogger("quantai_tui.stream")
@@ -38,7 +38,7 @@ class Repairer:
     def __init__(
         self,
         feeds: Feeds,
-        rest: RestClient,
+        rest: History,
         config: StreamConfig,
         *,
         rng: random.Random,

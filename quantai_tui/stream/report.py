@@ -48,7 +48,7 @@ def stream_snapshot(parts: Parts, *, max_attempts: int) -> StreamSnapshot:
         cause=_cause(parts),
         uptime_s=0.0 if live_since is None else now - live_since,
         endpoint=parts.endpoint,
-        tls_version=link.tls_version if link else None,
+        tls_version=link.tls.version if link and link.tls else None,
         rtt_ms=heartbeat.round_trips.snapshot() if heartbeat else RttSnapshot(),
         attempt=reconnector.attempt,
         max_attempts=max_attempts,

@@ -7,7 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -41,6 +41,27 @@ class _ServerTime(msgspec.Struct):
     serverTime: int
 
 
+class History(Protocol):
+    """What the venue can still be asked about. Every method may raise what `classify(error, Phase.REST)` knows."""
+
+    used_weight: int | None
+
+    async def agg_trades(self, symbol: str, from_id: int | None, limit: int = PAGE) -> list[AggTrade]:
+        """Up to `limit` (at most 1,000) aggregate trades from `from_id` on, which is included; without it the newest.
+
+        The venue may silently start later: at the first that it still keeps.
+        """
+        ...
+
+    async def recent_klines(self, symbol: str, interval: str, count: int) -> list[Bar]:
+        """The last `count` bars that are over, oldest first, fetched in as many pages as it takes."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections; idempotent."""
+        ...
+
+
 class RestClient:
     """Typed requests to the venue. aiohttp is imported, and its session opened, at the first one.
 
@@ -70,10 +91,7 @@ class RestClient:
         self.used_weight: int | None = None
 
     async def agg_trades(self, symbol: str, from_id: int | None, limit: int = PAGE) -> list[AggTrade]:
-        """Up to `limit` (at most 1,000) aggregate trades from `from_id` on, which is included; without it the newest.
-
-        The venue may silently start later: at the first that it still keeps.
-        """
+        """See `History.agg_trades`."""
         query = {"symbol": symbol, "limit": str(limit)}
         if from_id is not None:
             query["fromId"] = str(from_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import ssl
 from collections.abc import Callable, Iterator, Sequence
 
 from ..market.wire import ControlReply, OtherEvent, ServerShutdown, agg_trade_stream, subscribe_frame
@@ -17,11 +16,10 @@ from .heartbeat import WebSocketHeartbeat
 from .intake import Intake, Notice
 from .states import StateMachine
 from .tasks import until_first_ends
-from .transport import Link, dial
+from .transport import Link, Transport
 
 log = logging.getLogger("quantai_tui.stream")
 
-_STREAM_PATH = "/stream"
 # Binance wants SUBSCRIBE frames under about 8,000 characters; the rest is room for the envelope.
 _MAX_PARAMS_CHARS = 7000
 _LONGEST_WATCH_S = 1.0
@@ -33,14 +31,14 @@ class Session:
     def __init__(
         self,
         config: StreamConfig,
-        context: ssl.SSLContext,
+        transport: Transport,
         machine: StateMachine,
         intake: Intake,
         on_live: Callable[[], None],
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._config = config
-        self._context = context
+        self._transport = transport
         self._machine = machine
         self._intake = intake
         self._on_live = on_live
@@ -53,15 +51,11 @@ class Session:
         self.heartbeat: WebSocketHeartbeat | None = None
         self.live_since: float | None = None
 
-    @property
-    def url(self) -> str:
-        return self._config.ws_url.rstrip("/") + _STREAM_PATH
-
     async def run(self) -> None:
         """Live until the connection ends; always ends with the exception that ended it, and leaves nothing open."""
         self._intake.on_notice = self._on_notice
         self._machine.to(StreamState.CONNECTING, f"dialling {self._config.ws_url}")
-        link = await dial(self.url, self._config, self._context, self._intake, self._on_phase, self._clock)
+        link = await self._transport.dial(self._config, self._intake, self._on_phase)
         self.link = link
         heartbeat = self.heartbeat = WebSocketHeartbeat(
             link.ping,

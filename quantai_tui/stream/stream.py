@@ -20,12 +20,14 @@ from .gate import Gate
 from .intake import Intake
 from .repair import Repairer
 from .report import Parts, connection_stats, stream_snapshot
-from .rest import RestClient
+from .rest import History, RestClient
 from .session import Session
 from .sink import TradeSink
 from .states import StateMachine
 from .tasks import unless, until_first_ends
-from .transport import tls_context
+from .tls import tls_context
+from .transport import Transport
+from .websockets_link import WebsocketsTransport
 
 log = logging.getLogger("quantai_tui.stream")
 
@@ -43,14 +45,23 @@ class ResilientStream:
     """
 
     def __init__(
-        self, config: StreamConfig, sink: TradeSink, *, clock: Clock = SYSTEM_CLOCK, rng: random.Random | None = None
+        self,
+        config: StreamConfig,
+        sink: TradeSink,
+        *,
+        gate: Gate | None = None,
+        transport: Transport | None = None,
+        history: History | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        rng: random.Random | None = None,
     ) -> None:
         rng = rng or random.Random()
         self._config = config
         self._clock = clock
         self._context: ssl.SSLContext | None = None
-        self._gate = Gate(clock)
-        self._rest = RestClient(config.rest_url, self._tls, self._gate, proxy=config.proxy, clock=clock)
+        self._gate = gate or Gate(clock)
+        self._transport = transport or WebsocketsTransport(self._tls, clock)
+        self._rest: History = history or RestClient(config.rest_url, self._tls, self._gate, proxy=config.proxy, clock=clock)
         self._feeds = Feeds(sink, clock)
         self._repairer = Repairer(self._feeds, self._rest, config, rng=rng, clock=clock)
         self._intake = Intake(self._feeds, limit=config.buffer_trades, overload_after=config.overload_after, clock=clock)
@@ -250,7 +261,7 @@ class ResilientStream:
         failure = None
         session = None
         try:
-            session = Session(self._config, self._tls(), self.machine, self._intake, self._on_live, self._clock)
+            session = Session(self._config, self._transport, self.machine, self._intake, self._on_live, self._clock)
             self._parts.session = session
             await unless(self._wake, session.run())
         except Exception as error:

@@ -92,6 +92,15 @@ class ReconnectSnapshot(msgspec.Struct, frozen=True):
     connection_duration_s: float | None
 
 
+class GapSnapshot(msgspec.Struct, frozen=True):
+    """A gap that is open: its ids, why it came about, and since when (Unix time)."""
+
+    first_id: int
+    last_id: int
+    cause: str
+    since: float
+
+
 class SymbolSnapshot(msgspec.Struct, frozen=True):
     """How far one symbol's trades are received, stored and whole.
 
@@ -112,6 +121,39 @@ class SymbolSnapshot(msgspec.Struct, frozen=True):
     price: str | None = None
     last_trade_time: float | None = None
     trades_per_s: float | None = None
+    late: int = 0  # trades that came after a higher id; they were put in their place
+    open_gaps: tuple[GapSnapshot, ...] = ()  # the lowest few of `gaps`
+    silent_s: float | None = None  # since its last trade on the stream
+    silence_limit_s: float | None = None  # from its own usual rate: beyond it the link is suspected
+    subscription: str = ""  # wanted, pending, acknowledged, silent or refused
+    subscription_note: str = ""  # in words, where it is not simply acknowledged
+
+
+class BadFrame(msgspec.Struct, frozen=True):
+    """A message that was not understood: when (Unix time), why, and its beginning, fit for a terminal."""
+
+    time: float
+    reason: str
+    excerpt: str
+
+
+class StateChangeSnapshot(msgspec.Struct, frozen=True):
+    """One change of the stream's state; `time` is Unix seconds."""
+
+    time: float
+    state: StreamState
+    cause: str
+
+
+class RecordingSnapshot(msgspec.Struct, frozen=True):
+    """A recording of the stream's raw frames under way, or the one that has just ended (`ended` says why)."""
+
+    path: str
+    size_bytes: int
+    limit_bytes: int
+    frames: int
+    seconds: float
+    ended: str = ""
 
 
 class StreamSnapshot(msgspec.Struct, frozen=True):
@@ -141,7 +183,28 @@ class StreamSnapshot(msgspec.Struct, frozen=True):
     last_error: ErrorSnapshot | None = None
     history: tuple[ReconnectSnapshot, ...] = ()
     repairing: bool = False
+    repair_pending: int = 0  # trades known to be missing, over all symbols
     symbols: dict[str, SymbolSnapshot] = {}
+    transport: str = ""
+    tls_cipher: str | None = None
+    tls_issuer: str | None = None
+    certificate_days: float | None = None  # until the server's certificate expires
+    banned_for_s: float = 0.0  # nothing may leave for so long, by the venue's word
+    ban_reason: str = ""
+    dials_left: int | None = None  # of the venue's budget of new connections per 5 min
+    rest_weight: int | None = None  # used in this minute, by the venue's count
+    rotations: int = 0  # connections replaced without a break
+    rotates_in_s: float | None = None  # until the next planned one
+    probes: int = 0  # second connections opened because the first was suspected
+    successor: str = ""  # what a second connection is doing at the moment, in words
+    consumer_lag_ms: float | None = None  # the longest that a received trade waited to be stored, lately
+    loop_lag_ms: float | None = None  # the longest that the event loop was held up, lately
+    paused_s: float = 0.0  # reading has been paused for so long because the store is behind
+    suspends: int = 0  # times that the machine slept or its clock was set
+    bad_frames: int = 0
+    quarantine: tuple[BadFrame, ...] = ()  # the last of them
+    changes: tuple[StateChangeSnapshot, ...] = ()  # the last changes of state, oldest first
+    recording: RecordingSnapshot | None = None
 
 
 class TrainingSnapshot(msgspec.Struct, frozen=True):

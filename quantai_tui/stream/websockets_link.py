@@ -1,0 +1,156 @@
+"""The default transport: a link by the `websockets` library over verified TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
+
+from ..telemetry import SYSTEM_CLOCK, Clock
+from .addresses import open_tcp
+from .advice import FailureKind
+from .config import StreamConfig
+from .failures import LinkFault, Phase
+from .tasks import settle
+from .tls import tls_info
+from .transport import CLOSE_TIMEOUT_S, MAX_FRAME_BYTES, STREAM_PATH, UPGRADE_TIMEOUT_S, Receiver, SendPace
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
+# Frames that the library may queue before it stops reading. Only fragments and binary frames, which no venue sends, are queued.
+_MAX_QUEUE = 64
+
+_wire_log = logging.getLogger("quantai_tui.stream.websocket")
+_wire_log.setLevel(logging.WARNING)
+
+
+class WebsocketsLink:
+    """An open connection; see `Link`."""
+
+    def __init__(self, connection: ClientConnection, receiver: Receiver, clock: Clock) -> None:
+        self._connection = connection
+        self._receiver = receiver
+        self._pace = SendPace(clock)
+        self.tls = tls_info(connection.transport.get_extra_info("ssl_object"))
+
+    async def until_closed(self) -> NoReturn:
+        while True:
+            self._receiver.take(await self._connection.recv(decode=False))
+
+    def resume_reading(self) -> None:
+        transport = self._connection.transport
+        if not transport.is_closing():
+            transport.resume_reading()
+
+    async def send(self, frame: str | bytes) -> None:
+        await self._pace.turn()
+        await self._connection.send(frame.decode() if isinstance(frame, bytes) else frame)
+
+    async def ping(self, payload: bytes) -> Awaitable[float]:
+        await self._pace.turn()
+        return await self._connection.ping(payload)
+
+    async def close(self) -> None:
+        closing = asyncio.ensure_future(self._connection.close())
+        try:
+            await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_S)
+        finally:
+            self._connection.transport.abort()
+            await settle(closing)
+
+    def abort(self) -> None:
+        self._connection.transport.abort()
+
+
+class WebsocketsTransport:
+    """Opens links by `websockets`. `tls` makes the context, once it is needed."""
+
+    name = "websockets"
+
+    def __init__(self, tls: Callable[[], ssl.SSLContext], clock: Clock = SYSTEM_CLOCK) -> None:
+        self._tls = tls
+        self._clock = clock
+
+    async def dial(self, config: StreamConfig, receiver: Receiver, on_phase: Callable[[Phase], None]) -> WebsocketsLink:
+        """See `Transport.dial`. The TCP connection is made here and handed over, so that a stall can be named by its phase."""
+        # Imported at the first dial: the dashboard side of the program never needs it.
+        from websockets.asyncio.client import connect
+
+        on_phase(Phase.CONNECT)
+        url = config.ws_url.rstrip("/") + STREAM_PATH
+        parts = urlsplit(url)
+        if parts.scheme != "wss":
+            raise LinkFault(FailureKind.CONFIG, f"EXCHANGE_WS_URL must begin with wss://, since TLS is never done without: {url}")
+        if parts.hostname is None:
+            raise LinkFault(FailureKind.CONFIG, f"EXCHANGE_WS_URL has no host name: {url}")
+        context = self._tls()
+        sock = None
+        if config.proxy is None:
+            async with asyncio.timeout(config.connect_timeout):
+                sock = await open_tcp(parts.hostname, parts.port or 443)
+        on_phase(Phase.TLS)
+        made: list[asyncio.Transport] = []
+        try:
+            connection = await connect(
+                url,
+                sock=sock,
+                proxy=config.proxy,
+                compression=None,  # Binance offers none, and inflating would cost more than it saves
+                ping_interval=None,  # our own heartbeat takes its place
+                # The library's bound covers all phases; it must not end a TLS handshake that still has time.
+                open_timeout=config.ssl_timeout + UPGRADE_TIMEOUT_S + (config.connect_timeout if config.proxy else 0.0),
+                close_timeout=CLOSE_TIMEOUT_S,
+                max_size=MAX_FRAME_BYTES,
+                max_queue=_MAX_QUEUE,
+                logger=_wire_log,
+                create_connection=_pushing(on_phase, receiver, made.append),
+                ssl=context,
+                ssl_handshake_timeout=config.ssl_timeout,
+            )
+        except BaseException:
+            # Cancelled just as TLS was done, asyncio leaves the transport open, to wait for the peer's goodbye. The next socket
+            # would get the number of the one closed beneath it, and be refused, or lose its reader, for the sake of the old.
+            for transport in made:
+                transport.abort()
+            if sock is not None:
+                sock.close()
+            raise
+        return WebsocketsLink(connection, receiver, self._clock)
+
+
+def _pushing(
+    on_phase: Callable[[Phase], None], receiver: Receiver, on_made: Callable[[asyncio.Transport], None]
+) -> type[ClientConnection]:
+    """A connection class that hands whole text frames to `receiver` as they are parsed, and its transport to `on_made`.
+
+    The library's own way, a queue that a task drains with `recv`, costs about a third of all processor time per message. What is
+    rare (fragments, binary, control frames) still takes it.
+    """
+    from websockets.asyncio.client import ClientConnection
+    from websockets.frames import Frame, Opcode
+    from websockets.protocol import Event
+
+    is_full, text = receiver.is_full, Opcode.TEXT
+
+    class PushingConnection(ClientConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            on_made(self.transport)
+            on_phase(Phase.UPGRADE)  # asyncio calls this when TLS is done
+
+        def process_event(self, event: Event) -> None:
+            if type(event) is Frame and event.opcode is text and event.fin:
+                receiver.take(event.data)  # type: ignore[arg-type]
+            else:
+                super().process_event(event)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if is_full():
+                self.transport.pause_reading()
+
+    return PushingConnection

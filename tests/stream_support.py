@@ -262,14 +262,19 @@ class ScriptedExchange:
 
     async def _serve(self, connection: ServerConnection) -> None:
         self.connections.append(connection)
+        streams: list[str] = []
         try:
             async for message in connection:
                 self.received.append(str(message))
+                request = json.loads(message)
                 if self.refusal is not None:
                     await connection.send(self.refusal, text=True)
                 elif self.acks:
-                    self.subscribed.add(connection)
-                    await connection.send(json.dumps({"result": None, "id": json.loads(message)["id"]}))
+                    if request["method"] == "SUBSCRIBE":
+                        streams += request["params"]
+                        self.subscribed.add(connection)
+                    listed = streams if request["method"] == "LIST_SUBSCRIPTIONS" else None
+                    await connection.send(json.dumps({"result": listed, "id": request["id"]}))
         except ConnectionClosed:
             return
         finally:

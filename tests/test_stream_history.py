@@ -13,7 +13,7 @@ from stream_support import FIRST_ID, SYMBOL, MemorySink, authority, clock, event
 
 from quantai_tui.market.schema import Gap, LedgerPosition
 from quantai_tui.market.store import TradeStore
-from quantai_tui.stream import Outcome, RestClient, SymbolLedger
+from quantai_tui.stream import Origin, Outcome, RestClient, SymbolLedger
 from quantai_tui.stream.feed import INITIAL_BACKFILL
 from quantai_tui.stream.gate import Gate
 from quantai_tui.stream.names import resolve
@@ -65,12 +65,12 @@ async def test_a_hole_at_the_venue_longer_than_three_pages_is_a_hole_from_end_to
 
 
 @pytest.mark.parametrize("outcome", [Outcome.VENUE_HOLE, Outcome.UNRECOVERABLE])
-@pytest.mark.parametrize("repair", [False, True])
-def test_a_trade_whose_id_was_given_up_is_accepted_and_no_longer_counted_as_lost(outcome, repair):
+@pytest.mark.parametrize("origin", list(Origin))
+def test_a_trade_whose_id_was_given_up_is_accepted_and_no_longer_counted_as_lost(outcome, origin):
     ledger = SymbolLedger()
     ledger.observe([trade(10), trade(20)])
     ledger.settle(11, 19, outcome)
-    seen = ledger.observe([trade(15)], repair=repair)
+    seen = ledger.observe([trade(15)], origin)
     assert ([one.id for one in seen.accepted], seen.filled) == ([15], [(15, 15)])
     assert (ledger.venue_holes + ledger.unrecoverable, ledger.stored, ledger.missing, ledger.duplicates) == (8, 3, 0, 0)
     assert ledger.observe([trade(15)]).accepted == []

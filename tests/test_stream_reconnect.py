@@ -270,16 +270,6 @@ async def test_a_subscription_that_is_not_acknowledged_is_given_up_and_tried_aga
     assert stream.snapshot().last_error.kind == "subscribe_timeout"
 
 
-async def test_an_announced_shutdown_is_left_before_it_happens(exchange, start, clock):
-    stream = await start(MemorySink())
-    await reaches(stream, S.LIVE)
-    await exchange.send_raw(b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1}}')
-    await reaches(stream, S.BACKOFF)
-    assert stream.snapshot().last_error.kind == "server_shutdown"
-    await clock.advance(1.0)
-    await reaches(stream, S.LIVE)
-
-
 async def test_silence_is_first_shown_and_then_answered_by_reconnecting(exchange, start, clock):
     stream = await start(MemorySink(), message_warning_timeout=600.0, message_timeout=1200.0, ping_interval=5000.0)
     await reaches(stream, S.LIVE)
@@ -358,11 +348,11 @@ async def test_the_server_is_verified_with_tls_1_2_or_newer():
 
 
 async def test_a_fault_of_the_program_itself_is_shown_and_does_not_hide_in_a_task(exchange, start):
-    def broken() -> None:
+    def broken(symbol: str, count: int) -> None:
         raise ZeroDivisionError("a bug")
 
     stream = await start(MemorySink())
-    stream._intake.on_data = broken
+    stream._intake.on_heard = broken
     await reaches(stream, S.LIVE)
     await exchange.trade(1)
     await reaches(stream, S.FAILED)

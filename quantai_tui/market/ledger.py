@@ -1,4 +1,4 @@
-"""One symbol's ledger: which ids it holds, which it lacks, how far it is whole. Arithmetic on ids; no clock, no file."""
+"""One symbol's ids in the store: which it holds, which it lacks, how far it is whole. Arithmetic on ids; no clock, no file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from .idranges import IdRanges
 
 
-class SymbolLedger:
-    """What is known of one symbol's ids.
+class CommittedLedger:
+    """What is committed of one symbol's ids.
 
     A ledger begins where it was told to (`begin`), or, when nobody said, at the lowest id that has come. Trades below a beginning
     that was told are kept but lie outside, until they reach up to it without a hole (`extend_back`).

@@ -79,6 +79,9 @@ CREATE TABLE symbols (
 ) WITHOUT ROWID;
 """
 
+# Stretches of settled ids that a position names: beyond it the lowest are left out, so that it stays small.
+MAX_SETTLED = 4096
+
 # To be continued with AND. Not left to the planner, which knows nothing of how few they are.
 UNREPAIRED = "gaps INDEXED BY unrepaired_gaps WHERE outcome IS NOT 'repaired'"
 
@@ -109,7 +112,8 @@ class LedgerPosition(msgspec.Struct, frozen=True):
 
     Every id from `begin_id` to `complete_through_id` is stored, or settled as lost for good. `missing` holds the id ranges up to
     `last_id` which are neither, recorded as gap or not; `gaps` the recorded ones that are still open. `venue_holes` and
-    `unrecoverable` count the ids that were settled so; one that comes after all counts as stored instead.
+    `unrecoverable` count the ids that were settled so; one that comes after all counts as stored instead. `settled` names them by
+    rising id, as first id, last id and outcome: the highest `MAX_SETTLED` stretches of them.
     """
 
     begin_id: int | None = None
@@ -123,6 +127,7 @@ class LedgerPosition(msgspec.Struct, frozen=True):
     last_time_us: int | None = None
     venue_holes: int = 0
     unrecoverable: int = 0
+    settled: tuple[tuple[int, int, str], ...] = ()
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -212,6 +217,16 @@ def read_open_gaps(connection: sqlite3.Connection, symbol: str) -> tuple[Gap, ..
     return tuple(Gap(first, last, cause, opened or 0.0) for first, last, cause, opened in rows)
 
 
+def read_settled(connection: sqlite3.Connection, symbol: str) -> tuple[tuple[int, int, str], ...]:
+    """The ids of a symbol that were settled, with their outcome: the highest `MAX_SETTLED` stretches, by rising id."""
+    rows = connection.execute(
+        f"SELECT first_id, last_id, outcome FROM {UNREPAIRED} AND outcome IS NOT NULL AND symbol = ? "
+        "ORDER BY first_id DESC LIMIT ?",
+        (symbol, MAX_SETTLED),
+    ).fetchall()
+    return tuple(reversed(rows))
+
+
 def read_settled_counts(connection: sqlite3.Connection, symbol: str) -> tuple[int, int]:
     """How many ids of a symbol were settled as holes at the venue, and how many as unrecoverable."""
     counts = dict(
@@ -233,7 +248,8 @@ def read_position(connection: sqlite3.Connection, symbol: str) -> LedgerPosition
     ).fetchone()
     gaps = read_open_gaps(connection, symbol)
     holes, lost = read_settled_counts(connection, symbol)
+    settled = read_settled(connection, symbol)
     if row is None:
-        return LedgerPosition(gaps=gaps, venue_holes=holes, unrecoverable=lost)
+        return LedgerPosition(gaps=gaps, venue_holes=holes, unrecoverable=lost, settled=settled)
     begin_id, last_id, through_id, stored, begin_us, through_us, last_us = row
-    return LedgerPosition(begin_id, last_id, through_id, stored, gaps, (), begin_us, through_us, last_us, holes, lost)
+    return LedgerPosition(begin_id, last_id, through_id, stored, gaps, (), begin_us, through_us, last_us, holes, lost, settled)

@@ -11,8 +11,8 @@ import msgspec
 from .bars import LADDER, US_PER_S
 from .bartable import BarTable
 from .gaptable import GapTable
-from .ledger import SymbolLedger
-from .schema import Counts, LedgerPosition, open_for_writing, read_settled_counts
+from .ledger import CommittedLedger
+from .schema import Counts, LedgerPosition, open_for_writing, read_settled, read_settled_counts
 from .trades import FIRST_MICROSECOND_STAMP, FIRST_UNSAFE_INTEGER, AggTrade, Bar
 
 _PRUNE_ROWS = 20_000  # removed in one transaction; appends are served in between
@@ -36,7 +36,7 @@ class LedgerWriter:
         self._connection = open_for_writing(path)
         self._gaps = GapTable(self._connection)
         self._bars = BarTable(self._connection)
-        self._touched: dict[str, SymbolLedger] = {}
+        self._touched: dict[str, CommittedLedger] = {}
         try:
             rows = self._connection.execute("SELECT * FROM symbols").fetchall()
             self._ledgers = {row[0]: self._load(*row) for row in rows}
@@ -118,8 +118,9 @@ class LedgerWriter:
         ledger = self._ledgers.get(symbol)
         gaps = self._gaps.open_gaps(symbol)
         holes, lost = read_settled_counts(self._connection, symbol)
+        settled = read_settled(self._connection, symbol)
         if ledger is None:
-            return LedgerPosition(gaps=gaps, venue_holes=holes, unrecoverable=lost)
+            return LedgerPosition(gaps=gaps, venue_holes=holes, unrecoverable=lost, settled=settled)
         self._find_times(ledger)
         return LedgerPosition(
             ledger.begin_id,
@@ -133,6 +134,7 @@ class LedgerWriter:
             ledger.last_time_us,
             holes,
             lost,
+            settled,
         )
 
     def prune(self, max_age_us: int) -> int:
@@ -143,7 +145,7 @@ class LedgerWriter:
         self._bars.write()
         return sum(self._prune_symbol(ledger, max_age_us) for ledger in self._ledgers.values())
 
-    def _insert_new(self, ledger: SymbolLedger, trades: Sequence[AggTrade]) -> list[AggTrade]:
+    def _insert_new(self, ledger: CommittedLedger, trades: Sequence[AggTrade]) -> list[AggTrade]:
         """Insert the trades that are not there, and return them in order of id."""
         new: list[AggTrade] = []
         begin_id = ledger.begin_id or 0
@@ -155,7 +157,7 @@ class LedgerWriter:
                 new.append(trade)
         return new
 
-    def _extend_back(self, ledger: SymbolLedger, begin_id: int) -> None:
+    def _extend_back(self, ledger: CommittedLedger, begin_id: int) -> None:
         reached, time_us = begin_id, 0
         for id, id_time_us in self._connection.execute(
             "SELECT id, time_us FROM trades WHERE symbol = ? AND id < ? ORDER BY id DESC", (ledger.symbol, begin_id)
@@ -166,10 +168,10 @@ class LedgerWriter:
         if reached < begin_id:
             ledger.extend_back(reached, time_us)
 
-    def _ledger(self, symbol: str) -> SymbolLedger:
+    def _ledger(self, symbol: str) -> CommittedLedger:
         ledger = self._ledgers.get(symbol)
         if ledger is None:
-            ledger = self._ledgers[symbol] = SymbolLedger(symbol)
+            ledger = self._ledgers[symbol] = CommittedLedger(symbol)
             ledger.settled = self._gaps.settled(symbol)
         self._touched[symbol] = ledger
         return ledger
@@ -187,8 +189,8 @@ class LedgerWriter:
         stored: int,
         pruned_to_id: int,
         pruned_before_us: int,
-    ) -> SymbolLedger:
-        ledger = SymbolLedger(symbol)
+    ) -> CommittedLedger:
+        ledger = CommittedLedger(symbol)
         ledger.begin_id, ledger.begin_given, ledger.begin_time_us = begin_id, bool(begin_given), begin_time_us
         ledger.last_id, ledger.last_time_us, ledger.stored = last_id, last_time_us, stored
         ledger.complete_through_time_us = complete_through_time_us
@@ -219,7 +221,7 @@ class LedgerWriter:
         ).fetchone()
         return row[0] if row else None
 
-    def _find_times(self, ledger: SymbolLedger) -> None:
+    def _find_times(self, ledger: CommittedLedger) -> None:
         # A trade that was removed by age has no time any more; what was known of it stays.
         through = ledger.complete_through_id
         if through is None:
@@ -231,7 +233,7 @@ class LedgerWriter:
         if not ledger.begin_given and ledger.begin_id is not None:
             ledger.begin_time_us = self._time_of(ledger.symbol, ledger.begin_id) or ledger.begin_time_us
 
-    def _write_position(self, ledger: SymbolLedger) -> None:
+    def _write_position(self, ledger: CommittedLedger) -> None:
         if ledger.begin_id is None:
             return
         self._find_times(ledger)
@@ -252,7 +254,7 @@ class LedgerWriter:
             ),
         )
 
-    def _prune_symbol(self, ledger: SymbolLedger, max_age_us: int) -> int:
+    def _prune_symbol(self, ledger: CommittedLedger, max_age_us: int) -> int:
         self._find_times(ledger)
         through, through_us = ledger.complete_through_id, ledger.complete_through_time_us
         if through is None or through_us is None or ledger.last_time_us is None:

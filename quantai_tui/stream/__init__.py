@@ -5,7 +5,7 @@ from .backoff import ExponentialBackoffReconnector, ReconnectRecord
 from .config import BackfillStart, StreamConfig, StreamSettings
 from .failures import Failure, HttpStatusError, LinkFault, Phase, classify
 from .heartbeat import WebSocketHeartbeat
-from .ledger import Outcome, SymbolLedger
+from .ledger import Origin, Outcome, SymbolLedger
 from .rest import RestClient
 from .sink import Position, TradeSink
 from .states import IllegalTransition, StateMachine
@@ -19,6 +19,7 @@ __all__ = [
     "HttpStatusError",
     "IllegalTransition",
     "LinkFault",
+    "Origin",
     "Outcome",
     "Phase",
     "Position",

@@ -5,15 +5,65 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import ssl
 
+from .advice import FailureKind
+from .failures import LinkFault, one_line
 from .names import resolve
+from .proxies import Proxy, destination, parse_proxy, pass_through, proxy_for, source_of
 from .tasks import settle
+
+__all__ = ["open_tcp", "proxy_for"]
 
 _STAGGER_S = 0.25  # between addresses of one host, as RFC 8305 recommends
 
 
-async def open_tcp(host: str, port: int) -> socket.socket:
-    """A connected socket to the first of the host's addresses that answers, tried one after the other a quarter second apart."""
+async def open_tcp(
+    host: str, port: int, *, proxy: str | None = None, timeout: float, context: ssl.SSLContext | None = None
+) -> socket.socket:
+    """A connected socket to a host, straight or through the proxy that `proxy` (PROXY_URL) or the environment names.
+
+    All of it, lookups and the proxy's answer included, takes `timeout` seconds at most. `context` verifies an https:// proxy.
+
+    Raises:
+        LinkFault: with kind PROXY, when the proxy cannot be reached, refuses or does not answer; CONFIG, when it is no address.
+        OSError: what the network says where no proxy is in between; TimeoutError, socket.gaierror.
+    """
+    via = proxy_for(host, proxy, port)
+    if via is None:
+        async with asyncio.timeout(timeout):
+            return await _connected(host, port)
+    return await _through(parse_proxy(via, source_of(proxy)), host, port, timeout, context)
+
+
+async def _through(proxy: Proxy, host: str, port: int, timeout: float, context: ssl.SSLContext | None) -> socket.socket:
+    try:
+        async with asyncio.timeout(timeout):
+            target = await _looked_up(proxy, host)
+            sock = await _connected(proxy.host, proxy.port)
+            return await pass_through(proxy, sock, target, port, context)
+    except TimeoutError as error:
+        raise proxy.fault(f"no connection to {host} within {timeout:g} s") from error
+    except ssl.SSLError as error:
+        raise proxy.fault(f"TLS: {one_line(getattr(error, 'verify_message', '') or error.reason or str(error))}") from error
+    except socket.gaierror as error:
+        raise proxy.fault(f"its name was not found: {error.strerror}") from error
+    except OSError as error:
+        raise proxy.fault(f"{error.strerror or 'hung up'}") from error
+
+
+async def _looked_up(proxy: Proxy, host: str) -> str:
+    try:
+        return await destination(proxy, host)
+    except socket.gaierror as error:
+        # The venue's name, not the proxy's.
+        raise LinkFault(
+            FailureKind.DNS, f"{host} was not found: {error.strerror}; socks5h:// lets the proxy look it up"
+        ) from error
+
+
+async def _connected(host: str, port: int) -> socket.socket:
+    """To the first of the host's addresses that answers, tried one after the other a quarter second apart."""
     found = await resolve(host, port)
     # IPv6 and IPv4 in turn: one family that is black-holed does not hold up the other.
     families = [[info for info in found if (info[0] == socket.AF_INET6) is six] for six in (True, False)]

@@ -29,6 +29,7 @@ class FailureKind(StrEnum):
     TLS_HOSTNAME = "tls_hostname"
     TLS_DATE = "tls_date"
     TLS_VERSION = "tls_version"
+    TLS_SUITE = "tls_suite"
     TLS_BROKEN = "tls_broken"
     TLS_CUT = "tls_cut"
     TLS_OTHER = "tls_other"
@@ -44,6 +45,7 @@ class FailureKind(StrEnum):
     SUBSCRIBE_TIMEOUT = "subscribe_timeout"
     PONG_TIMEOUT = "pong_timeout"
     DATA_STALL = "data_stall"
+    SILENT_STREAM = "silent_stream"
     OVERLOAD = "overload"
     CLOSED = "closed"
     SERVER_SHUTDOWN = "server_shutdown"
@@ -94,6 +96,9 @@ RULES: dict[FailureKind, Rule] = {
     FailureKind.TLS_VERSION: Rule(
         _SSL, "The server offers no TLS 1.2 or newer: it, or a proxy before it, is too old.", fatal=True
     ),
+    FailureKind.TLS_SUITE: Rule(
+        _SSL, "No cipher with forward secrecy in common: the server, or a proxy before it, is too old.", fatal=True
+    ),
     FailureKind.TLS_BROKEN: Rule(_SSL, "A TLS record was damaged on the way: a faulty middlebox or network card; retrying."),
     FailureKind.TLS_CUT: Rule(_SSL, "The connection was cut inside TLS: often a filter that blocks the host name; retrying."),
     FailureKind.TLS_OTHER: Rule(_SSL, "TLS failed: see the log for the library's reason; retrying."),
@@ -119,6 +124,9 @@ RULES: dict[FailureKind, Rule] = {
     FailureKind.DATA_STALL: Rule(
         _TIME, "The link is up and no data came for WS_MESSAGE_TIMEOUT: reconnecting; check that the symbols still trade."
     ),
+    FailureKind.SILENT_STREAM: Rule(
+        _PROTO, "Acknowledged, and nothing came: the symbol does not trade, or not there; check SYMBOLS and EXCHANGE_WS_URL."
+    ),
     FailureKind.OVERLOAD: Rule(_TIME, "This machine was too slow to read (disk or CPU): what was cut off will be fetched."),
     FailureKind.CLOSED: Rule(_NET, "The venue ended the connection in good order: retrying."),
     FailureKind.SERVER_SHUTDOWN: Rule(_NET, "The venue announced a restart of this server: moving to another."),
@@ -133,10 +141,10 @@ RULES: dict[FailureKind, Rule] = {
     FailureKind.REST_BEHIND: Rule(
         _TIME, "REST does not have yet what the stream has sent: the repair is tried again; nothing is given up."
     ),
-    FailureKind.BAD_SYMBOL: Rule(_PROTO, "The venue knows no such symbol: correct SYMBOLS, then start again."),
-    FailureKind.PROXY: Rule(_NET, "The proxy did not let us through: check PROXY_URL."),
+    FailureKind.BAD_SYMBOL: Rule(_PROTO, "The venue knows no such symbol: correct SYMBOLS, then start again.", fatal=True),
+    FailureKind.PROXY: Rule(_NET, "The proxy did not let us through: check PROXY_URL and the environment's proxies; retrying."),
     FailureKind.CONFIG: Rule(
-        _PROTO, "An address or file in the settings cannot be used: check the EXCHANGE_* settings.", fatal=True
+        _PROTO, "An address or file in the settings cannot be used: the message names the setting to correct.", fatal=True
     ),
     FailureKind.RESOURCES: Rule(_NET, "This machine is out of file handles or memory: check `ulimit -n`; retrying."),
     FailureKind.UNKNOWN: Rule(WebSocketErrorType.UNKNOWN_ERROR, "Not a failure this program knows: see the log; retrying."),

@@ -31,9 +31,11 @@ class ReconnectRecord:
 class ExponentialBackoffReconnector:
     """Counts attempts and says how long to wait: min(initial * factor^n, max) seconds after n attempts in a row.
 
-    An accepted handshake alone does not make the waiting short again: against a server that accepts and drops, that would mean
-    hundreds of dials a second. The count goes back to zero once a link has been up for `stable_after` seconds and has delivered
-    data (`on_data`), or by `reset()`.
+    The delay runs from the start of an attempt, or from the end of the link that came of it (`wait_left`): an attempt that took
+    30 s to time out has done its waiting. An accepted handshake alone does not make the waiting short again: against a server
+    that accepts and drops, that would mean hundreds of dials a second. The count goes back to zero once a link has been up for
+    `stable_after` seconds and has delivered data (`on_data`), or by `reset()`. So, once the retries are used up, a single probe
+    changes nothing unless the link that comes of it proves stable.
     """
 
     def __init__(
@@ -54,13 +56,17 @@ class ExponentialBackoffReconnector:
         self._clock = clock
         self._attempt = 0  # attempts in a row since the last stable link
         self._open = False  # an attempt was begun and its outcome is not known yet
-        self._delay = 0.0
+        self._delay = 0.0  # before the attempt that was begun last
+        self._planned: float | None = None  # before the next attempt, as last calculated
+        self._counts_from: float | None = None  # monotonic: start of the last attempt, or end of the link that came of it
         self._up_since: float | None = None
         self._has_data = False
         self._last_duration: float | None = None
         self._total = 0
         self._first_dials = 0
         self._successes = 0
+        self._failed = 0
+        self._abandoned = 0
         self._delay_sum = 0.0
         self._errors: Counter[str] = Counter()
         self._history: deque[ReconnectRecord] = deque(maxlen=HISTORY)
@@ -83,6 +89,7 @@ class ExponentialBackoffReconnector:
     @property
     def attempt(self) -> int:
         """Attempts in a row since the last stable link."""
+        self._settle()
         return self._attempt
 
     @property
@@ -107,7 +114,11 @@ class ExponentialBackoffReconnector:
         return tuple(self._history)
 
     def calculate_next_delay(self) -> float:
-        """Seconds to wait before the next attempt, jitter included; never above `max_delay`. Asking counts as nothing."""
+        """Seconds between this attempt and the next, jitter included; never above `max_delay`. Asking counts as nothing.
+
+        What is left to wait of it is `wait_left()`.
+        """
+        self._settle()
         try:
             delay = self.initial_delay * self.backoff_factor**self._attempt
         except OverflowError:
@@ -115,29 +126,51 @@ class ExponentialBackoffReconnector:
         delay = min(delay, self.max_delay)
         if self.jitter:
             delay = min(delay * (1 + self.jitter * self._rng.uniform(-1, 1)), self.max_delay)
-        self._delay = delay
+        self._planned = delay
         return delay
 
+    def wait_left(self, delay: float | None = None) -> float:
+        """Seconds until the next attempt may begin: what is left of `delay` (None: of the one last calculated).
+
+        It counts from the start of the last attempt, or from the end of the link that came of it; from now before either.
+        """
+        if delay is None:
+            delay = self.calculate_next_delay() if self._planned is None else self._planned
+        if self._counts_from is None:
+            return delay
+        return max(0.0, self._counts_from + delay - self._clock.monotonic())
+
     def should_retry(self) -> bool:
-        """Whether another attempt is allowed; with `max_retries` 0 it always is."""
+        """Whether another attempt is allowed, rather than single probes; with `max_retries` 0 it always is."""
+        self._settle()
         return self.max_retries == 0 or self._attempt < self.max_retries
 
     def on_reconnect_attempt(self, waited: float | None = None) -> None:
-        """A dial begins, after waiting `waited` seconds (None: as last calculated)."""
-        if waited is not None:
-            self._delay = waited
+        """A dial begins, after waiting `waited` seconds (None: as last calculated). One whose outcome never came is given up."""
+        self.on_reconnect_abandoned()
+        self._delay = waited if waited is not None else self._planned or 0.0
+        self._planned = None
         self._attempt += 1
         self._total += 1
         self._delay_sum += self._delay
         self._open = True
+        self._counts_from = self._clock.monotonic()
+
+    def on_reconnect_abandoned(self) -> None:
+        """The dial that was begun is given up before its outcome is known: a command came in between. Else does nothing."""
+        if self._open:
+            self._open = False
+            self._abandoned += 1
 
     def on_reconnect_success(self) -> None:
-        """The dial that was begun has led to a subscribed link."""
-        if self._open:
+        """The dial that was begun has led to a subscribed link. The first dial of all is no reconnect, and never announced."""
+        if not self._open and not self.dials:
+            self._first_dials = 1
+        else:
+            if not self._open:
+                self.on_reconnect_attempt()
             self._successes += 1
             self._open = False
-        else:
-            self._first_dials += 1
         self._record(None)
 
     def on_reconnect_failure(self, error: BaseException | Failure) -> None:
@@ -145,15 +178,24 @@ class ExponentialBackoffReconnector:
         if not self._open:
             self.on_reconnect_attempt()
         self._open = False
+        self._failed += 1
         self._fail(error)
+
+    def on_first_attempt(self) -> None:
+        """The first dial of all begins: no reconnect, but the delay after it counts from here."""
+        self._counts_from = self._clock.monotonic()
 
     def on_first_failure(self, error: BaseException | Failure) -> None:
         """The first dial of all has failed: it goes on record, as attempt 0, but is no retry."""
-        self._first_dials += 1
+        if self.dials:
+            self.on_reconnect_failure(error)
+            return
+        self._first_dials = 1
         self._fail(error)
 
     def on_link_up(self) -> None:
         """A link is subscribed; from now on it may prove stable."""
+        self._settle()
         self._up_since = self._clock.monotonic()
         self._has_data = False
 
@@ -169,14 +211,15 @@ class ExponentialBackoffReconnector:
         if failure is not None:
             self._errors[failure.type.value] += 1
         self._settle()
-        self._last_duration = self._clock.monotonic() - self._up_since
+        self._counts_from = self._clock.monotonic()
+        self._last_duration = self._counts_from - self._up_since
         self._up_since = None
         return self._last_duration
 
     def reset(self) -> None:
         """Forget the attempts in a row; statistics and history stay."""
         self._attempt = 0
-        self._delay = 0.0
+        self._planned = None
 
     def failed_within(self, seconds: float) -> int:
         """Failed dials in the last `seconds` (at most 256 are remembered)."""
@@ -184,10 +227,18 @@ class ExponentialBackoffReconnector:
         return sum(1 for at in self._failures if at >= since)
 
     def get_statistics(self) -> dict[str, Any]:
-        """total_attempts, success_rate and avg_delay (None before the first attempt), error_types, and the last 10 records."""
+        """What became of all reconnects, as plain values, and the last 10 records.
+
+        `total_attempts` is `successes` + `failures` + `abandoned`, and one more while one is under way. `success_rate` (0 to 1,
+        of those whose outcome is known) and `avg_delay` (seconds) are None until there is something to say.
+        """
+        known = self._successes + self._failed
         return {
             "total_attempts": self._total,
-            "success_rate": self._successes / self._total if self._total else None,
+            "successes": self._successes,
+            "failures": self._failed,
+            "abandoned": self._abandoned,
+            "success_rate": self._successes / known if known else None,
             "avg_delay": self._delay_sum / self._total if self._total else None,
             "error_types": dict(self._errors),
             "history": self.history,

@@ -31,6 +31,8 @@ _CERT_NOT_YET_VALID = 9
 _CERT_EXPIRED = 10
 _CERT_HOSTNAME = frozenset({62, 63, 64})  # hostname, e-mail and IP address mismatch
 
+# EPERM and EACCES are how this machine's own firewall refuses a connection.
+_FORBIDDEN_HERE = frozenset({errno.EPERM, errno.EACCES})
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL})
 _RESET = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN})
 _RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -48,15 +50,42 @@ _VERSION = frozenset(
         "INAPPROPRIATE_FALLBACK",
     }
 )
+# No cipher suite that both accept: ours are forward-secret only.
+_SUITE = frozenset(
+    {
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        "SSL/TLS_ALERT_HANDSHAKE_FAILURE",
+        "TLSV1_ALERT_INSUFFICIENT_SECURITY",
+        "NO_SHARED_CIPHER",
+        "NO_CIPHERS_AVAILABLE",
+        "WRONG_CIPHER_RETURNED",
+        "UNKNOWN_CIPHER_RETURNED",
+        "DH_KEY_TOO_SMALL",
+    }
+)
+# Seen by us, or told by the peer in an alert.
 _BROKEN_RECORD = frozenset(
     {
         "DECRYPTION_FAILED_OR_BAD_RECORD_MAC",
-        "BAD_RECORD_TYPE",
-        "SSLV3_ALERT_BAD_RECORD_MAC",
+        "DECRYPTION_FAILED",
         "BAD_DECRYPT",
+        "BAD_RECORD_TYPE",
+        "BAD_SIGNATURE",
+        "BLOCK_CIPHER_PAD_IS_WRONG",
         "DATA_LENGTH_TOO_LONG",
+        "DIGEST_CHECK_FAILED",
+        "ENCRYPTED_LENGTH_TOO_LONG",
+        "UNEXPECTED_MESSAGE",
+        "UNEXPECTED_RECORD",
+        "SSLV3_ALERT_BAD_RECORD_MAC",
+        "SSLV3_ALERT_UNEXPECTED_MESSAGE",
+        "TLSV1_ALERT_DECODE_ERROR",
+        "TLSV1_ALERT_DECRYPTION_FAILED",
+        "TLSV1_ALERT_DECRYPT_ERROR",
+        "TLSV1_ALERT_RECORD_OVERFLOW",
     }
 )
+_CUT_INSIDE = frozenset({"UNEXPECTED_EOF_WHILE_READING"})
 
 
 class Phase(StrEnum):
@@ -71,12 +100,16 @@ class Phase(StrEnum):
 
 
 class LinkFault(Exception):
-    """A failure that we found ourselves, with its kind: a pong that did not come, silence, a refused subscription."""
+    """A failure that we found ourselves, with its kind: a pong that did not come, silence, a refused subscription.
 
-    def __init__(self, kind: FailureKind, message: str, *, min_wait_s: float = 0.0) -> None:
+    `advice` stands in for the kind's own line where more is known, such as which proxy it was.
+    """
+
+    def __init__(self, kind: FailureKind, message: str, *, min_wait_s: float = 0.0, advice: str = "") -> None:
         super().__init__(message)
         self.kind = kind
         self.min_wait_s = min_wait_s
+        self.advice = advice
 
 
 class HttpStatusError(Exception):
@@ -126,7 +159,7 @@ def classify(exc: BaseException, phase: Phase = Phase.LIVE) -> Failure:
         kind=kind,
         type=rule.type,
         message=_describe(said_by, exc, phase),
-        advice=rule.advice,
+        advice=(isinstance(said_by, LinkFault) and said_by.advice) or rule.advice,
         fatal=rule.fatal,
         min_wait_s=min(max(min_wait_s, 0.0), _LONGEST_WAIT_S),
         phase=phase,
@@ -179,9 +212,11 @@ def _tls(exc: BaseException, phase: Phase) -> tuple[FailureKind, float] | None:
         return (FailureKind.TLS_BROKEN if late else FailureKind.NOT_TLS), 0.0
     if reason in _VERSION:
         return FailureKind.TLS_VERSION, 0.0
+    if reason in _SUITE:
+        return FailureKind.TLS_SUITE, 0.0
     if reason in _BROKEN_RECORD:
         return FailureKind.TLS_BROKEN, 0.0
-    if isinstance(exc, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+    if reason in _CUT_INSIDE or isinstance(exc, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return FailureKind.TLS_CUT, 0.0
     # A wrapper without a reason of its own (aiohttp's) may hide a telling one further down.
     if not reason and exc.__cause__ is not None:
@@ -192,10 +227,8 @@ def _tls(exc: BaseException, phase: Phase) -> tuple[FailureKind, float] | None:
 def _http(exc: BaseException) -> tuple[FailureKind, float] | None:
     if type(exc).__module__.partition(".")[0] != "websockets":
         return None
-    from websockets.exceptions import InvalidProxyStatus, InvalidStatus
+    from websockets.exceptions import InvalidStatus
 
-    if isinstance(exc, InvalidProxyStatus):
-        return FailureKind.PROXY, 0.0
     if isinstance(exc, InvalidStatus):
         return _status(exc.response.status_code, parse_retry_after(exc.response.headers.get("Retry-After")))
     return None
@@ -238,14 +271,16 @@ def _system(exc: BaseException, phase: Phase) -> FailureKind | None:
     if isinstance(exc, (ConnectionError, EOFError)) or (isinstance(exc, OSError) and exc.errno in _RESET):
         return FailureKind.TLS_CUT if phase is Phase.TLS else FailureKind.RESET
     if isinstance(exc, OSError):
-        if exc.errno in _UNREACHABLE:
+        if exc.errno in _UNREACHABLE or (exc.errno in _FORBIDDEN_HERE and phase is Phase.CONNECT):
             return FailureKind.UNREACHABLE
         if exc.errno in _RESOURCES:
             return FailureKind.RESOURCES
     if isinstance(exc, WireError):
         return FailureKind.PROTOCOL
-    if isinstance(exc, ImportError):
-        return FailureKind.PROXY  # the libraries load SOCKS support only when a proxy asks for it
+    if isinstance(exc, UnicodeError) and phase in (Phase.CONNECT, Phase.REST):
+        return FailureKind.CONFIG  # a host name that cannot be one
+    if isinstance(exc, MemoryError):
+        return FailureKind.RESOURCES
     return None
 
 
@@ -263,6 +298,8 @@ _CLOSE_CODES = {
     1001: FailureKind.CLOSED,
     1002: FailureKind.PROTOCOL,
     1003: FailureKind.PROTOCOL,
+    1005: FailureKind.CLOSED,  # a close frame without a code
+    1006: FailureKind.RESET,
     1007: FailureKind.PROTOCOL,
     1008: FailureKind.POLICY,
     1009: FailureKind.OVERSIZED,
@@ -271,6 +308,11 @@ _CLOSE_CODES = {
     1013: FailureKind.SERVER_ERROR,
     1014: FailureKind.SERVER_ERROR,
 }
+
+
+def close_kind(code: int) -> FailureKind:
+    """What a close frame's code (RFC 6455 section 7.4) means for the link; private and unknown codes are PROTOCOL."""
+    return _CLOSE_CODES.get(code, FailureKind.PROTOCOL)
 
 
 def _websocket(exc: BaseException) -> FailureKind | None:
@@ -283,11 +325,9 @@ def _websocket(exc: BaseException) -> FailureKind | None:
         if frame is None:
             # Cut without a close frame; a cause further down the chain, if there is one, says how.
             return None if exc.__cause__ is not None else FailureKind.RESET
-        return _CLOSE_CODES.get(frame.code, FailureKind.PROTOCOL)
-    if isinstance(exc, (ws.InvalidURI, ws.InvalidProxy)):
+        return close_kind(frame.code)
+    if isinstance(exc, ws.InvalidURI):
         return FailureKind.CONFIG
-    if isinstance(exc, ws.ProxyError):
-        return FailureKind.PROXY
     if isinstance(exc, (ws.InvalidHandshake, ws.ProtocolError, ws.PayloadTooBig)):
         # A peer that hung up before its answer is `InvalidMessage` over an EOFError: a cut line, not a wrong protocol.
         cut = any(isinstance(link, (EOFError, ConnectionError)) for link in _chain(exc))
@@ -300,8 +340,6 @@ def _aiohttp(exc: BaseException) -> FailureKind | None:
     if type(exc).__module__.partition(".")[0] != "aiohttp":
         return None
     names = {base.__name__ for base in type(exc).__mro__}
-    if "ClientProxyConnectionError" in names or "ClientHttpProxyError" in names:
-        return FailureKind.PROXY
     if "InvalidURL" in names:
         return FailureKind.CONFIG
     if "ClientConnectionError" in names or "ClientPayloadError" in names:

@@ -6,18 +6,26 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from enum import Enum
+from operator import attrgetter
 
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock, SymbolSnapshot
 from .failures import Failure, one_line
-from .ledger import Observed, Outcome, Span, SymbolLedger
-from .sink import TradeSink
+from .gaps import GapCauses
+from .ledger import Observed, Origin, Outcome, Span, SymbolLedger
+from .sink import RecordedGap, TradeSink
 
 log = logging.getLogger("quantai_tui.stream")
+
+_BY_ID = attrgetter("id")
 
 INITIAL_BACKFILL = "history before the first live trade"
 _RATE_WINDOW_S = 5.0
 _RETRY_SINK_S = 1.0
+_SHOWN_GAPS = 5
+# So many trades in a row, on one connection, that are all known by their ids: worth a look at their times.
+_SUSPICIOUS_REPEATS = 100
 
 
 class RateMeter:
@@ -40,26 +48,40 @@ class RateMeter:
         return sum(count for at, count in self._batches if at > now - span) / span
 
 
+class Numbering(Enum):
+    """Whether a venue still counts on from the ids that we have, as far as one connection shows."""
+
+    SOUND = "sound"
+    IN_DOUBT = "in doubt"
+    EXAMINED = "examined"
+
+
 class SymbolFeed:
     """One symbol as it stands.
 
     `cause` is why the next gap, should one show, will have come about. Ids below `exempt_below` are history that was asked for:
     the age limit of repairs does not apply to them. `seeded` is False while the beginning of the ledger is still to be asked for.
-    `refused` is why the venue does not serve this symbol, with the Unix time of its answer.
+    `refused` is why the venue does not serve this symbol, with the Unix time of its answer; `silent` says in words that it does,
+    and that the stream brings nothing all the same. `numbering` is in doubt when the stream brings ids that are known with times
+    that are not: `take_live` notices, and the repairer asks the venue, once per connection.
     """
 
     __slots__ = (
         "cause",
         "exempt_below",
+        "gap_causes",
         "gap_note",
         "last_time_us",
         "ledger",
         "meter",
         "newest_gap",
+        "numbering",
         "price",
         "quiet",
         "refused",
+        "repeats",
         "seeded",
+        "silent",
         "symbol",
     )
 
@@ -74,8 +96,22 @@ class SymbolFeed:
         self.exempt_below = 0
         self.seeded = seeded
         self.refused: tuple[Failure, float] | None = None
+        self.silent = ""
+        self.repeats = 0  # known ids in a row on the present connection, with no new one between
+        self.numbering = Numbering.SOUND
+        self.gap_causes = GapCauses()
         self.newest_gap: tuple[str, str] | None = None
         self.gap_note = ""
+
+    @property
+    def subscription(self) -> str:
+        """ "refused" or "silent" where the venue has been asked and it is so; else empty, and the connection knows."""
+        return "refused" if self.refused else "silent" if self.silent else ""
+
+    @property
+    def subscription_note(self) -> str:
+        """The same in words, with what can be done."""
+        return f"{self.refused[0].message}: {self.refused[0].advice}" if self.refused else self.silent
 
     def snapshot(self) -> SymbolSnapshot:
         ledger = self.ledger
@@ -93,6 +129,10 @@ class SymbolFeed:
             price=self.price,
             last_trade_time=None if self.last_time_us is None else self.last_time_us / 1e6,
             trades_per_s=self.meter.per_second(),
+            late=ledger.late,
+            open_gaps=self.gap_causes.of(ledger.lowest_gaps(_SHOWN_GAPS)),
+            subscription=self.subscription,
+            subscription_note=self.subscription_note,
         )
 
 
@@ -118,7 +158,8 @@ class Feeds:
         """Read where the sink stands.
 
         With `seed`, a symbol waits for its beginning to be asked for if the sink has nothing of it, or if it shows that the
-        program ended while live trades were stored and the question was still open (`take_live`).
+        program ended while live trades were stored and the question was still open (`take_live`). Without `seed` that question is
+        withdrawn: nothing of the ledger is lost by it, so it is not counted as lost, and it must not stay open for ever.
         """
         for symbol in symbols:
             if symbol in self._feeds:
@@ -131,47 +172,58 @@ class Feeds:
             # Without a trade, what comes first shows how long the history is that was asked for: it is no outage.
             feed.cause = INITIAL_BACKFILL if seed and position.last_id is None else "the program was not running"
             feed.exempt_below = max((last_id + 1 for last_id in history), default=0)
+            feed.last_time_us = position.last_time_us
+            feed.gap_causes = GapCauses(position.gaps)
             self._feeds[symbol] = feed
+            if not seed:
+                outside = [gap for gap in position.gaps if begin_id is None or gap.last_id < begin_id]
+                await self._withdraw_history(symbol, [gap for gap in outside if gap.cause == INITIAL_BACKFILL])
 
     def new_link(self, cause: str) -> None:
         """A connection begins; gaps that its first trades show came about by `cause`."""
         for feed in self._feeds.values():
             feed.quiet = True
+            feed.silent = ""
+            feed.repeats = 0
+            feed.numbering = Numbering.SOUND
             if cause and feed.cause != INITIAL_BACKFILL:
                 feed.cause = cause
 
-    async def take_live(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> bool:
-        """Store a live batch of one symbol. Returns whether it left something to be fetched."""
-        newest = trades[-1]
-        feed.price = newest.price
-        feed.last_time_us = newest.time_us
-        feed.meter.add(len(trades))
+    async def take_live(self, feed: SymbolFeed, trades: Sequence[AggTrade], origin: Origin = Origin.LIVE) -> bool:
+        """Store a batch of one symbol from a link. Returns whether it left something to be fetched."""
         history_open = False
         if feed.ledger.begin_id is None:
-            first_id = trades[0].id
+            lowest = min(trades, key=_BY_ID)
             history_open = not feed.seeded
-            if not feed.seeded and first_id > 0:
+            if not feed.seeded and lowest.id > 0:
                 # Where history begins is not known yet. That it is wanted is put on record before the first trade is, as a gap
                 # that lies before the ledger: else a restart would take what is there for the whole.
                 await self._keep(
-                    self._sink.add_gap, feed.symbol, first_id - 1, first_id - 1, INITIAL_BACKFILL, self._clock.time()
+                    self._sink.add_gap, feed.symbol, lowest.id - 1, lowest.id - 1, INITIAL_BACKFILL, self._clock.time()
                 )
-            await self.begin(feed, first_id, trades[0].time_us)
-        seen = feed.ledger.observe(trades)
+            await self.begin(feed, lowest.id, lowest.time_us)
+        seen = feed.ledger.observe(trades, origin)
+        feed.meter.add(len(trades) if origin is Origin.LIVE else len(seen.accepted))
+        repeats = origin is Origin.LIVE and not seen.accepted
+        feed.repeats = feed.repeats + len(trades) if repeats else 0
+        doubt = feed.numbering is Numbering.SOUND and feed.repeats >= _SUSPICIOUS_REPEATS
+        doubt = doubt and feed.last_time_us is not None and _is_newer(feed, trades[-1])
+        if doubt:
+            feed.numbering = Numbering.IN_DOUBT
+        _note_newest(feed, seen)
         cause = feed.cause
         if feed.quiet:
             feed.quiet = False
             feed.refused = None
+            feed.silent = ""
             feed.cause = "ids skipped on a live link"
         await self._store(feed, seen, cause)
-        return history_open or bool(seen.opened)
+        return history_open or bool(seen.opened) or doubt
 
     async def take_fetched(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> int:
         """Store trades that were fetched over REST; those known already are dropped. Returns how many were new."""
-        seen = feed.ledger.observe(trades, repair=True)
-        if trades and (feed.last_time_us is None or trades[-1].time_us > feed.last_time_us):
-            feed.last_time_us = trades[-1].time_us
-            feed.price = trades[-1].price
+        seen = feed.ledger.observe(trades, Origin.FETCHED)
+        _note_newest(feed, seen)
         await self._store(feed, seen, feed.cause)
         return len(seen.accepted)
 
@@ -205,6 +257,7 @@ class Feeds:
             if cause == INITIAL_BACKFILL:
                 feed.exempt_below = max(feed.exempt_below, last + 1)
             stamp = datetime.fromtimestamp(now, UTC).strftime("%H:%M:%S")
+            feed.gap_causes.add((first, last), cause, now, feed.ledger.still_missing)
             feed.newest_gap = (_count(first, last), f"missing since {stamp} UTC: {cause}")
             feed.gap_note = " ".join(feed.newest_gap)
             log.info("%s: %s", symbol, feed.gap_note)
@@ -216,6 +269,14 @@ class Feeds:
                 feed.gap_note = ", repaired, ".join(feed.newest_gap)
                 log.info("%s: %s", symbol, feed.gap_note)
             await self._keep(self._sink.close_gap, symbol, first, last, Outcome.REPAIRED.value)
+        if not feed.ledger.missing:
+            feed.gap_causes.clear()
+
+    async def _withdraw_history(self, symbol: str, questions: Sequence[RecordedGap]) -> None:
+        """History that was once wanted lies before the ledger, and is not asked for any more."""
+        for gap in questions:
+            log.info("%s: history before id %d is not asked for any more (BACKFILL_START)", symbol, gap.last_id + 1)
+            await self._keep(self._sink.close_gap, symbol, gap.first_id, gap.last_id, Outcome.REPAIRED.value)
 
     async def _keep(self, write: Callable[..., Awaitable[None]], *args: object) -> None:
         """Write, and if the sink refuses, write again until it does not: meanwhile reading stops, and nothing in hand is lost."""
@@ -230,6 +291,21 @@ class Feeds:
             else:
                 self.sink_error = ""
                 return
+
+
+def _note_newest(feed: SymbolFeed, seen: Observed) -> None:
+    """Price and time are those of the highest id that is known: what fills a gap is older."""
+    if not seen.accepted:
+        return
+    newest = seen.accepted[-1]
+    if feed.price is None or newest.id == feed.ledger.last_id:
+        feed.price = newest.price
+    if _is_newer(feed, newest):
+        feed.last_time_us = newest.time_us
+
+
+def _is_newer(feed: SymbolFeed, trade: AggTrade) -> bool:
+    return feed.last_time_us is None or trade.time_us > feed.last_time_us
 
 
 def _count(first: int, last: int) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from ..telemetry import SYSTEM_CLOCK, Clock, RttSnapshot
 from .advice import FailureKind
 from .failures import LinkFault
-from .tasks import settle
+from .tasks import settle, until_first_ends
 
 Ping = Callable[[bytes], Awaitable[Awaitable[float]]]
 
@@ -76,6 +76,7 @@ class WebSocketHeartbeat:
         self._clock = clock
         self._serial = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
+        self._now = asyncio.Event()
         self.round_trips = RoundTrips()
         self.worst_lag_s = 0.0
 
@@ -89,6 +90,10 @@ class WebSocketHeartbeat:
         task, self._task = self._task, None
         if task is not None:
             await settle(task)
+
+    def beat_now(self) -> None:
+        """Ping at once instead of when the interval is over: there is reason to doubt the link."""
+        self._now.set()
 
     def is_alive(self) -> bool:
         """Whether it runs and no pong is overdue."""
@@ -108,7 +113,9 @@ class WebSocketHeartbeat:
         while True:
             sent_at = self._clock.monotonic()
             await self._one_round_trip()
-            await self._clock.sleep(max(0.0, self._interval - (self._clock.monotonic() - sent_at)))
+            left = max(0.0, self._interval - (self._clock.monotonic() - sent_at))
+            await until_first_ends(self._clock.sleep(left), self._now.wait())
+            self._now.clear()
 
     async def _one_round_trip(self) -> None:
         # The serial number makes every payload ours and unique: a pong that merely repeats an old one proves nothing.

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter, le
 
 from ..market.idranges import IdRanges
 from ..market.trades import AggTrade
@@ -20,7 +21,21 @@ _MAX_SETTLED = 4096
 # Above this many separate gaps the nearest are joined: what lies between them is fetched a second time, and memory stays bounded.
 MAX_GAPS = 1024
 
+_BY_ID = attrgetter("id")
+
 Span = tuple[int, int]  # first and last id, both included
+
+
+class Origin(StrEnum):
+    """How trades came: on the stream, on a second link that delivers the same ones, or fetched over REST.
+
+    They differ in what counts. A known id is a duplicate on the stream only: the others overlap with what is known by their
+    nature. Only what was fetched is repaired, and only what the stream brings after a higher id is late.
+    """
+
+    LIVE = "live"
+    OVERLAP = "overlap"
+    FETCHED = "fetched"
 
 
 class Outcome(StrEnum):
@@ -33,7 +48,7 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class Observed:
-    """What came of a batch: `accepted` is to be stored; `opened` are new gaps; `filled` are stretches of gaps that are gone."""
+    """What came of a batch: `accepted`, by rising id, is to be stored; `opened` are new gaps; `filled` are parts of old ones."""
 
     accepted: Sequence[AggTrade]
     opened: list[Span] = field(default_factory=list)
@@ -73,7 +88,10 @@ class SymbolLedger:
         self.venue_holes = position.venue_holes if position else 0
         self.unrecoverable = position.unrecoverable if position else 0
         self.repaired = self.duplicates = self.late = 0
-        self._settled = {Outcome.VENUE_HOLE: IdRanges(), Outcome.UNRECOVERABLE: IdRanges()}  # of this run
+        self._settled = {Outcome.VENUE_HOLE: IdRanges(), Outcome.UNRECOVERABLE: IdRanges()}
+        if position and self.begin_id is not None and self.last_id is not None:
+            for first, last, outcome in position.settled:
+                self._settled[Outcome(outcome)].add(max(first, self.begin_id), min(last, self.last_id))
 
     @property
     def complete_through_id(self) -> int | None:
@@ -92,6 +110,10 @@ class SymbolLedger:
     def first_gap(self) -> Span | None:
         return next(iter(self._gaps), None)
 
+    def lowest_gaps(self, most: int) -> list[Span]:
+        """The open gaps with the lowest ids, so many of them."""
+        return list(itertools.islice(self._gaps, most))
+
     def begin(self, first_id: int) -> Span | None:
         """Let the ledger begin at `first_id`. If it began later, the ids up to there become a gap, which is returned."""
         if self.begin_id is None:
@@ -105,15 +127,15 @@ class SymbolLedger:
         self.begin_id = first_id
         return gap
 
-    def observe(self, trades: Sequence[AggTrade], *, repair: bool = False) -> Observed:
-        """Take in trades of this symbol in the order they came, live or (`repair`) fetched.
+    def observe(self, trades: Sequence[AggTrade], origin: Origin = Origin.LIVE) -> Observed:
+        """Take in trades of this symbol, in any order.
 
         A trade that fills a gap is accepted whenever it comes, even one whose id was given up: a verdict does not outweigh a
-        trade. One that is known already is dropped, and counted as a duplicate if it came on the stream (a fetched page overlaps
-        what is known by its nature).
+        trade. One that is known already is dropped. A batch is put in order first, so that a re-ordering within it opens no gap,
+        and the ledger, should it begin with this batch, begins with the lowest id.
         """
         if self.last_id is None and trades:
-            self.begin(trades[0].id)
+            self.begin(min(trades, key=_BY_ID).id)
         start = expected = 0 if self.last_id is None else self.last_id + 1
         for trade in trades:
             if trade.id != expected:
@@ -122,11 +144,11 @@ class SymbolLedger:
         else:
             if trades:
                 self.last_id = expected - 1
-                self._count(len(trades), repair)
+                self._count(len(trades), origin)
             return Observed(trades)
         in_order = expected - start
         self.last_id = expected - 1
-        return self._observe_disorder(trades, in_order, repair)
+        return self._observe_disorder(trades, in_order, origin)
 
     def settle(self, first: int, last: int, outcome: Outcome) -> list[Span]:
         """Give up what is still missing between two ids, as `outcome`. Returns the stretches that this concerned."""
@@ -146,38 +168,41 @@ class SymbolLedger:
         """The missing ids between two ids, as stretches."""
         return self._gaps.overlap(first, last)
 
-    def _observe_disorder(self, trades: Sequence[AggTrade], in_order: int, repair: bool) -> Observed:
+    def _observe_disorder(self, trades: Sequence[AggTrade], in_order: int, origin: Origin) -> Observed:
+        """The same for a batch of which only so many from the front join on to what is known."""
         accepted = list(trades[:in_order])
+        rest, overtaken = _put_in_order(trades[in_order:])
         result = Observed(accepted)
         filled = IdRanges()
         assert self.last_id is not None
-        last_id = self.last_id
-        for trade in trades[in_order:]:
-            if trade.id > last_id:
-                if trade.id > last_id + 1:
-                    result.opened += self._open((last_id + 1, trade.id - 1))
-                last_id = trade.id
-                accepted.append(trade)
-            elif self._gaps.overlap(trade.id, trade.id):
-                self._gaps.remove(trade.id, trade.id)
+        last_id = highest_before = self.last_id
+        for trade in rest:
+            id = trade.id
+            if id > last_id:
+                if id > last_id + 1:
+                    result.opened += self._open((last_id + 1, id - 1))
+                last_id = id
+            elif self._gaps.overlap(id, id):
+                self._gaps.remove(id, id)
                 self.missing -= 1
-                filled.add(trade.id, trade.id)
-                accepted.append(trade)
-                self.late += not repair
-            elif self._unsettle(trade.id, trade.id):
-                filled.add(trade.id, trade.id)
-                accepted.append(trade)
-                self.late += not repair
-            elif not repair:
-                self.duplicates += 1
+                filled.add(id, id)
+            elif self._unsettle(id, id):
+                filled.add(id, id)
+            else:
+                self.duplicates += origin is Origin.LIVE
+                continue
+            accepted.append(trade)
+            self.late += origin is Origin.LIVE and (id <= highest_before or id in overtaken)
+        if in_order and len(accepted) > in_order and accepted[in_order].id < accepted[in_order - 1].id:
+            accepted.sort(key=_BY_ID)
         self.last_id = last_id
         result.filled = list(filled)
-        self._count(len(accepted), repair)
+        self._count(len(accepted), origin)
         return result
 
-    def _count(self, accepted: int, repair: bool) -> None:
+    def _count(self, accepted: int, origin: Origin) -> None:
         self.stored += accepted
-        if repair:
+        if origin is Origin.FETCHED:
             self.repaired += accepted
 
     def _count_settled(self, outcome: Outcome, count: int) -> None:
@@ -214,3 +239,20 @@ class SymbolLedger:
             self.missing += last - first + 1
             self.stored -= last - first + 1 - self._unsettle(first, last)
         return bridged
+
+
+def _put_in_order(trades: Sequence[AggTrade]) -> tuple[Sequence[AggTrade], set[int]]:
+    """The trades by rising id, and the ids that came first after a higher one."""
+    ids = [trade.id for trade in trades]
+    if all(map(le, ids, ids[1:])):
+        return trades, set()
+    overtaken: set[int] = set()
+    came: set[int] = set()
+    highest = -1
+    for id in ids:
+        if id > highest:
+            highest = id
+        elif id not in came:
+            overtaken.add(id)
+        came.add(id)
+    return sorted(trades, key=_BY_ID), overtaken

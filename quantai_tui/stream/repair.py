@@ -1,8 +1,8 @@
 """Fetches what is missing, over REST, beside the live stream and never in its way.
 
 Ids are fetched in order from the lowest gap on. Each answer is evidence: an id that is absent although a later one was returned
-does not exist at the venue, or is not kept there any more; an id above the last one returned has not reached REST yet. However
-often that is so, it proves nothing: REST may lag by hours, and what the stream has sent exists.
+does not exist at the venue, or is not kept there any more, if a second answer says so too; an id above the last one returned has
+not reached REST yet. However often that is so, it proves nothing: REST may lag by hours, and what the stream has sent exists.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,15 +20,18 @@ from .advice import FailureKind
 from .backoff import ExponentialBackoffReconnector
 from .config import BackfillStart, StreamConfig
 from .failures import Failure, LinkFault, Phase, classify
-from .feed import Feeds, SymbolFeed
+from .feed import Feeds, Numbering, SymbolFeed
 from .ledger import Outcome, Span
 from .rest import PAGE, History
 from .tasks import until_first_ends
 
 log = logging.getLogger("quantai_tui.stream")
 
-# After going live, so long is waited for a trade to show by itself what is missing; then a quiet symbol is asked about.
-_QUIET_LOOK_S = 2.0
+# After going live, so long is waited for a trade to show by itself what is missing; then a quiet symbol is asked about, and again
+# after the second, third ... of these, the last of them over and over: a subscription may be acknowledged and dead.
+_QUIET_LOOKS_S = (2.0, 30.0, 60.0, 120.0, 240.0, 480.0)
+# A symbol that trades while the stream brings none of it is given so long, for a trade that is on its way.
+_ON_ITS_WAY_S = 2.0
 _LONGEST_RETRY_S = 30.0
 
 
@@ -54,7 +57,12 @@ class Repairer:
         )
         self._work = asyncio.Event()
         self._new_link = asyncio.Event()
-        self._quiet_since: float | None = None
+        self._look_at: float | None = None  # monotonic: the next look at quiet symbols
+        self._looks = 0
+        self._rest_had: dict[str, int] = {}  # the newest id over REST at the first look at a quiet symbol
+        self._ahead: set[str] = set()  # quiet symbols that have traded since then
+        self.odd_rows = 0
+        """Rows that answers brought and that cannot have been asked for; they are dropped."""
         self.busy = False
         self.last_failure: Failure | None = None
 
@@ -63,7 +71,10 @@ class Repairer:
 
     def on_live(self) -> None:
         """A connection went live: see to open gaps, and soon to symbols that stay quiet, whose loss no live trade shows."""
-        self._quiet_since = self._clock.monotonic()
+        self._looks = 0
+        self._look_at = self._clock.monotonic() + _QUIET_LOOKS_S[0]
+        self._rest_had.clear()
+        self._ahead.clear()
         self._new_link.set()
         self._work.set()
 
@@ -82,10 +93,10 @@ class Repairer:
                 self.busy = False
 
     async def _wait_for_work(self) -> None:
-        if self._quiet_since is None:
+        if self._look_at is None:
             await self._work.wait()
         else:
-            left = self._quiet_since + _QUIET_LOOK_S - self._clock.monotonic()
+            left = self._look_at - self._clock.monotonic()
             await until_first_ends(self._clock.sleep(max(left, 0.0)), _is_set(self._work))
         self._work.clear()
 
@@ -106,14 +117,19 @@ class Repairer:
         One that the venue refuses is left alone until the next connection's look at quiet symbols.
         """
         failed: dict[str, Exception] = {}
-        look = self._quiet_since is not None and self._clock.monotonic() - self._quiet_since >= _QUIET_LOOK_S
+        look = self._look_at is not None and self._clock.monotonic() >= self._look_at
+        first_look = look and self._looks == 0
         for feed in self._feeds:
-            if not feed.seeded and (look or feed.refused is None):
+            if feed.refused is not None and not first_look:
+                continue
+            if not feed.seeded:
                 await self._try(self._seed(feed), feed, failed)
             elif look and feed.quiet:
                 await self._try(self._look_for_tail(feed), feed, failed)
+            elif feed.numbering is Numbering.IN_DOUBT:
+                await self._try(self._examine_numbering(feed), feed, failed)
         if look and not failed:
-            self._quiet_since = None
+            self._plan_next_look()
         while todo := [f for f in self._feeds if f.ledger.missing and f.refused is None and f.symbol not in failed]:
             for feed in todo:
                 await self._try(self._page(feed), feed, failed)
@@ -138,7 +154,7 @@ class Repairer:
     async def _seed(self, feed: SymbolFeed) -> None:
         """Ask where the ledger is to begin: at the id that was chosen, or at the first that the venue keeps."""
         start = self._start if isinstance(self._start, int) else 0
-        page = await self._rest.agg_trades(feed.symbol, start, 1)
+        page = await self._ask(feed.symbol, start, 1)
         if not page:
             if feed.ledger.last_id is not None and start <= feed.ledger.last_id:
                 raise _behind(feed, start)
@@ -151,45 +167,128 @@ class Repairer:
         if feed.quiet:
             await self._look_for_tail(feed)
 
+    def _plan_next_look(self) -> None:
+        waiting = [feed.symbol for feed in self._feeds if feed.quiet and feed.refused is None]
+        self._looks += 1
+        if not waiting:
+            self._look_at = None
+            return
+        delay = _QUIET_LOOKS_S[min(self._looks, len(_QUIET_LOOKS_S) - 1)]
+        if any(feed.quiet and feed.symbol in self._ahead and not feed.silent for feed in self._feeds):
+            delay = _ON_ITS_WAY_S
+        self._look_at = self._clock.monotonic() + delay
+
     async def _look_for_tail(self, feed: SymbolFeed) -> None:
         """Take the venue's newest trade of a symbol that is quiet: if others are missing before it, that shows them.
 
         A symbol without a ledger is asked about as well, since the stream says nothing of one that does not exist; but its ledger
         begins with what comes, not with a trade of long ago.
         """
-        newest = await self._rest.agg_trades(feed.symbol, None, 1)
-        if newest and feed.quiet and feed.ledger.last_id is not None:
-            await self._feeds.take_fetched(feed, newest)
+        newest = await self._newest(feed)
+        if newest is None or not feed.quiet:
+            return
+        if newest.id > self._rest_had.setdefault(feed.symbol, newest.id):
+            if feed.symbol in self._ahead and not feed.silent:
+                self._name_silent(feed, newest)
+            self._ahead.add(feed.symbol)
+        if feed.ledger.last_id is not None:
+            await self._feeds.take_fetched(feed, [newest])
+
+    def _name_silent(self, feed: SymbolFeed, newest: AggTrade) -> None:
+        """It has traded since this connection subscribed, and after a while the stream has still brought nothing of it."""
+        feed.silent = (
+            f"acknowledged and silent, while the venue trades it (id {newest.id} over REST): a wrong symbol or a wrong route; "
+            "check SYMBOLS and EXCHANGE_WS_URL; meanwhile its trades are fetched over REST, late"
+        )
+        feed.cause = "its subscription was silent"
+        log.warning("%s: %s", feed.symbol, feed.silent)
+
+    async def _newest(self, feed: SymbolFeed) -> AggTrade | None:
+        """The venue's newest trade. One that opens a gap is asked for by its id first: a wrong id would be a gap for ever."""
+        page = await self._ask(feed.symbol, None, 1)
+        if not page:
+            return None
+        newest = page[-1]
+        last_id = feed.ledger.last_id
+        if last_id is None or newest.id <= last_id + 1:
+            return newest
+        again = await self._ask(feed.symbol, newest.id, 1)
+        if not again or again[0].id != newest.id:
+            raise _contradicts(feed, newest.id)
+        return newest
+
+    async def _examine_numbering(self, feed: SymbolFeed) -> None:
+        """The stream brings known ids with later times: ask whether the venue counts from a lower number by now."""
+        newest = await self._newest(feed)
+        last_id = feed.ledger.last_id
+        if newest is None or last_id is None:
+            return
+        feed.numbering = Numbering.EXAMINED
+        if newest.id < last_id:
+            feed.gap_note = (
+                f"the venue numbers its trades anew (newest id {newest.id}, ours {last_id}): what comes is not stored, since "
+                "its ids are taken; stop, and start again with another DATA_DIR"
+            )
+        else:
+            feed.gap_note = (
+                f"the stream repeats ids that are known, with later times, and REST does not (newest id {newest.id}): what is "
+                "repeated is not stored; check EXCHANGE_WS_URL and EXCHANGE_REST_URL"
+            )
+        feed.newest_gap = None
+        log.error("%s: %s", feed.symbol, feed.gap_note)
 
     async def _page(self, feed: SymbolFeed) -> None:
         """Settle the beginning of the lowest gap: up to a page of it."""
         gap = feed.ledger.first_gap
         if gap is None:
             return
-        first, last = gap
-        span = (first, min(last, first + PAGE - 1))
-        page = await self._rest.agg_trades(feed.symbol, first, span[1] - first + 1)
+        span = (gap[0], min(gap[1], gap[0] + PAGE - 1))
+        page = await self._ask(feed.symbol, span[0], span[1] - span[0] + 1)
         if page and await self._too_old(feed, gap, page[0]):
             return
-        inside = [trade for trade in page if first <= trade.id <= span[1]]
-        if inside:
-            await self._feeds.take_fetched(feed, inside)
-        if not page or page[-1].id < first:
-            raise _behind(feed, first)
-        proven_to = min(page[-1].id, span[1])
-        for absent in feed.ledger.still_missing(first, proven_to):
+        for absent in await self._take(feed, span, page):
             await self._absent(feed, absent)
 
-    async def _absent(self, feed: SymbolFeed, span: Span) -> None:
-        """Ids that REST skips: a hole at the venue if it keeps older ones, else history that it has dropped.
+    async def _take(self, feed: SymbolFeed, span: Span, page: Sequence[AggTrade]) -> list[Span]:
+        """Store what a page has of `span`. Returns what it lacks although it has a later id."""
+        inside = [trade for trade in page if span[0] <= trade.id <= span[1]]
+        if inside:
+            await self._feeds.take_fetched(feed, inside)
+        if not page:
+            raise _behind(feed, span[0])
+        return feed.ledger.still_missing(span[0], min(page[-1].id, span[1]))
 
-        Asked from id 0, that is, for the oldest that it keeps: any nearer id may itself lie in a hole.
+    async def _absent(self, feed: SymbolFeed, span: Span) -> None:
+        """Ids that REST skips, if a second answer skips them too: one may be cut short or wrong.
+
+        They are a hole at the venue if it keeps older ones, else history that it has dropped. Asked from id 0, that is, for the
+        oldest that it keeps: any nearer id may itself lie in a hole.
         """
-        oldest = await self._rest.agg_trades(feed.symbol, 0, 1)
-        if span[0] == 0 or (oldest and oldest[0].id < span[0]):
-            await self._feeds.give_up(feed, span, Outcome.VENUE_HOLE, "the venue has no such trades")
-        else:
-            await self._feeds.give_up(feed, span, Outcome.UNRECOVERABLE, "the venue does not keep them any more")
+        again = await self._ask(feed.symbol, span[0], min(span[1] - span[0] + 2, PAGE))
+        oldest: Sequence[AggTrade] | None = None
+        for first, last in await self._take(feed, span, again):
+            if oldest is None:
+                oldest = await self._ask(feed.symbol, 0, 1)
+            if first == 0 or (oldest and oldest[0].id < first):
+                await self._feeds.give_up(feed, (first, last), Outcome.VENUE_HOLE, "the venue has no such trades")
+            else:
+                await self._feeds.give_up(feed, (first, last), Outcome.UNRECOVERABLE, "the venue does not keep them any more")
+
+    async def _ask(self, symbol: str, from_id: int | None, limit: int) -> Sequence[AggTrade]:
+        """An answer of the venue, put in order: without repetitions, and without rows below what was asked for."""
+        rows = await self._rest.agg_trades(symbol, from_id, limit)
+        by_id = {row.id: row for row in reversed(rows) if row.id >= (from_id or 0)}
+        page = [by_id[id] for id in sorted(by_id)]
+        if len(page) < len(rows):
+            self.odd_rows += len(rows) - len(page)
+            log.warning(
+                "%s: dropped %d rows of an answer over REST that repeat others or lie before id %s, which was asked for (%d so far)",
+                symbol,
+                len(rows) - len(page),
+                from_id,
+                self.odd_rows,
+            )
+        return page
 
     async def _too_old(self, feed: SymbolFeed, gap: Span, oldest: AggTrade) -> bool:
         """Give up the part of a gap that is older than BACKFILL_MAX_AGE_H, if there is one.
@@ -211,7 +310,7 @@ class Repairer:
         old, young = gap[0], gap[1] + 1
         while young - old > 1:
             middle = (old + young) // 2
-            found = await self._rest.agg_trades(symbol, middle, 1)
+            found = await self._ask(symbol, middle, 1)
             if not found or found[0].id >= young or found[0].time_us >= cutoff_us:
                 young = middle
             else:
@@ -221,6 +320,10 @@ class Repairer:
 
 def _behind(feed: SymbolFeed, id: int) -> LinkFault:
     return LinkFault(FailureKind.REST_BEHIND, f"{feed.symbol}: REST lags behind the stream at id {id}; asking again")
+
+
+def _contradicts(feed: SymbolFeed, id: int) -> LinkFault:
+    return LinkFault(FailureKind.REST_BEHIND, f"{feed.symbol}: REST named id {id} as the newest, and then did not have it")
 
 
 async def _is_set(event: asyncio.Event) -> None:

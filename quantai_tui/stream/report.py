@@ -5,55 +5,71 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..telemetry import Clock, ErrorSnapshot, ReconnectSnapshot, RttSnapshot, StreamSnapshot
+import msgspec
+
+from ..market.wire import agg_trade_stream
+from ..telemetry import (
+    Clock,
+    ErrorSnapshot,
+    ReconnectSnapshot,
+    RttSnapshot,
+    StateChangeSnapshot,
+    StreamSnapshot,
+    SymbolSnapshot,
+)
 from .advice import WebSocketErrorType
-from .backoff import ExponentialBackoffReconnector, ReconnectRecord
-from .failures import Failure
-from .feed import Feeds
-from .intake import Intake
+from .backoff import ReconnectRecord
+from .config import StreamConfig
+from .feed import Feeds, SymbolFeed
+from .gate import Gate
+from .intake import Intake, Peak
+from .quarantine import Quarantine
+from .recording import Recorder
 from .repair import Repairer
+from .rest import History
 from .session import Session
-from .states import StateMachine
+from .supervisor import Supervisor
 
 _RECENT_S = 300.0  # the alert on failed reconnects looks back five minutes
+_DAY_S = 86400.0
+_CHANGES = 12
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Parts:
-    """What a stream consists of, and the few facts that only its supervisor knows: the present session, wait and failure."""
+    """What a stream consists of."""
 
     clock: Clock
-    machine: StateMachine
-    reconnector: ExponentialBackoffReconnector
+    supervisor: Supervisor
     feeds: Feeds
     intake: Intake
     repairer: Repairer
-    endpoint: str
-    session: Session | None = None
-    wait: tuple[float, float] | None = None  # monotonic end and whole length of the present backoff, in seconds
-    last_failure: tuple[Failure, float] | None = None  # and its Unix time
+    quarantine: Quarantine
+    gate: Gate
+    history: History
+    recorder: Recorder
 
 
-def stream_snapshot(parts: Parts, *, max_attempts: int) -> StreamSnapshot:
+def stream_snapshot(parts: Parts, config: StreamConfig, transport: str) -> StreamSnapshot:
     """The stream as the dashboards see it."""
-    now = parts.clock.monotonic()
-    reconnector, intake, session = parts.reconnector, parts.intake, parts.session
+    now, wall = parts.clock.monotonic(), parts.clock.time()
+    supervisor, intake, session = parts.supervisor, parts.intake, parts.supervisor.links.session
+    reconnector, machine = supervisor.reconnector, supervisor.machine
     statistics = reconnector.get_statistics()
-    link = session.link if session else None
     heartbeat = session.heartbeat if session else None
-    live_since = session.live_since if session else None
+    tls = session.link.tls if session and session.link else None
+    symbols = {feed.symbol: _symbol(parts, feed) for feed in parts.feeds}
     return StreamSnapshot(
-        state=parts.machine.state,
-        state_since_s=now - parts.machine.since,
+        state=machine.state,
+        state_since_s=now - machine.since,
         cause=_cause(parts),
-        uptime_s=0.0 if live_since is None else now - live_since,
-        endpoint=parts.endpoint,
-        tls_version=link.tls.version if link and link.tls else None,
+        uptime_s=_uptime(parts, now),
+        endpoint=config.ws_url,
         rtt_ms=heartbeat.round_trips.snapshot() if heartbeat else RttSnapshot(),
         attempt=reconnector.attempt,
-        max_attempts=max_attempts,
-        backoff_remaining_s=max(0.0, parts.wait[0] - now) if parts.wait else 0.0,
-        backoff_total_s=parts.wait[1] if parts.wait else 0.0,
+        max_attempts=config.max_retries,
+        backoff_remaining_s=max(0.0, supervisor.wait[0] - now) if supervisor.wait else 0.0,
+        backoff_total_s=supervisor.wait[1] if supervisor.wait else 0.0,
         messages=intake.frames,
         messages_per_s=intake.meter.per_second(),
         last_message_age_s=None if intake.last_data_at is None else now - intake.last_data_at,
@@ -67,27 +83,92 @@ def stream_snapshot(parts: Parts, *, max_attempts: int) -> StreamSnapshot:
         last_error=_last_error(parts),
         history=tuple(_history_entry(record) for record in reconnector.history),
         repairing=parts.repairer.busy,
-        symbols={feed.symbol: feed.snapshot() for feed in parts.feeds},
+        repair_pending=sum(symbol.missing for symbol in symbols.values()),
+        symbols=symbols,
+        transport=transport,
+        tls_version=tls.version if tls else None,
+        tls_cipher=tls.cipher if tls else None,
+        tls_issuer=tls.issuer if tls else None,
+        certificate_days=(tls.not_after - wall) / _DAY_S if tls and tls.not_after is not None else None,
+        banned_for_s=parts.gate.closed_for,
+        ban_reason=parts.gate.reason,
+        dials_left=parts.gate.dials_left,
+        rest_weight=parts.history.used_weight,
+        rotations=supervisor.links.rotations,
+        rotates_in_s=supervisor.links.rotates_in_s,
+        probes=supervisor.links.probes,
+        successor=supervisor.links.successor,
+        consumer_lag_ms=_milliseconds(intake.consumer_lag_s),
+        loop_lag_ms=_milliseconds(intake.loop_lag_s),
+        paused_s=0.0 if intake.paused_since is None else now - intake.paused_since,
+        suspends=supervisor.suspends,
+        bad_frames=parts.quarantine.count,
+        quarantine=parts.quarantine.frames,
+        recording=parts.recorder.snapshot(),
+        changes=tuple(
+            StateChangeSnapshot(wall - (now - change.at), change.state, change.cause) for change in machine.changes[-_CHANGES:]
+        ),
     )
 
 
 def connection_stats(parts: Parts) -> dict[str, Any]:
     """Counters of the whole run, as plain values."""
-    now = parts.clock.monotonic()
-    live_since = parts.session.live_since if parts.session else None
+    links = parts.supervisor.links
     return {
-        "state": parts.machine.state.value,
-        "uptime_s": 0.0 if live_since is None else now - live_since,
+        "state": parts.supervisor.machine.state.value,
+        "uptime_s": _uptime(parts, parts.clock.monotonic()),
         "messages": parts.intake.frames,
-        "bad_frames": parts.intake.bad_frames,
+        "bad_frames": parts.quarantine.count,
         "unasked_trades": parts.intake.strangers,
         "waiting_trades": parts.intake.waiting,
-        "reconnect_statistics": parts.reconnector.get_statistics(),
+        "rotations": links.rotations,
+        "probes": links.probes,
+        "suspends": parts.supervisor.suspends,
+        "dials_left": parts.gate.dials_left,
+        "banned_for_s": parts.gate.closed_for,
+        "symbols": {
+            feed.symbol: {
+                "last_id": feed.ledger.last_id,
+                "complete_through_id": feed.ledger.complete_through_id,
+                "missing": feed.ledger.missing,
+                "repaired": feed.ledger.repaired,
+                "duplicates": feed.ledger.duplicates,
+                "late": feed.ledger.late,
+                "venue_holes": feed.ledger.venue_holes,
+                "unrecoverable": feed.ledger.unrecoverable,
+            }
+            for feed in parts.feeds
+        },
+        "reconnect_statistics": parts.supervisor.reconnector.get_statistics(),
     }
 
 
+def _symbol(parts: Parts, feed: SymbolFeed) -> SymbolSnapshot:
+    liveness, session = parts.supervisor.liveness, parts.supervisor.links.session
+    known = feed.snapshot()
+    subscription = known.subscription
+    if not subscription and session is not None:
+        subscription = session.subscriptions.state(agg_trade_stream(feed.symbol))
+    return msgspec.structs.replace(
+        known,
+        silent_s=liveness.silent_s(feed.symbol) if session is not None and session.live_since is not None else None,
+        silence_limit_s=liveness.limit_s(feed.symbol),
+        subscription=subscription,
+    )
+
+
+def _uptime(parts: Parts, now: float) -> float:
+    session: Session | None = parts.supervisor.links.session
+    return 0.0 if session is None or session.live_since is None else now - session.live_since
+
+
+def _milliseconds(peak: Peak) -> float | None:
+    value = peak.value()
+    return None if value is None else value * 1000
+
+
 def _cause(parts: Parts) -> str:
-    notes = [parts.machine.cause]
+    notes = [parts.supervisor.machine.cause]
     if parts.feeds.sink_error:
         notes.append(f"the store refuses: {parts.feeds.sink_error}")
     elif parts.intake.paused_since is not None:
@@ -99,7 +180,7 @@ def _cause(parts: Parts) -> str:
 
 
 def _last_error(parts: Parts) -> ErrorSnapshot | None:
-    known = [parts.last_failure, *(feed.refused for feed in parts.feeds)]
+    known = [parts.supervisor.last_failure, *(feed.refused for feed in parts.feeds)]
     newest = max((one for one in known if one is not None), key=lambda one: one[1], default=None)
     if newest is None:
         return None

@@ -7,20 +7,22 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
 from ..market.trades import INTERVALS, AggTrade, Bar
 from ..market.wire import decode_agg_trades, decode_klines, decode_rest_error
 from ..telemetry import SYSTEM_CLOCK, Clock
+from .addresses import open_tcp
 from .advice import FailureKind
 from .failures import HttpStatusError, LinkFault, Phase, classify, one_line, parse_retry_after
 from .gate import Gate
-from .names import resolve
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession, TCPConnector
+    from aiohttp.client_proto import ResponseHandler
 
 log = logging.getLogger("quantai_tui.stream")
 
@@ -137,23 +139,24 @@ class RestClient:
             await session.close()
 
     async def _get(self, path: str, query: dict[str, str]) -> bytes:
+        if urlsplit(self._base_url).scheme != "https":
+            message = f"EXCHANGE_REST_URL must begin with https://, since TLS is never done without: {self._base_url}"
+            raise LinkFault(FailureKind.CONFIG, message)
         # One request at a time: history is never urgent, and so a ban or the weight limit is noticed before the next one leaves.
         async with self._one_at_a_time:
             await self._gate.wait_open()
             while (wait := self._resume_at - self._clock.monotonic()) > 0:
                 await self._clock.sleep(wait)
-            async with self._open().get(self._base_url + path, params=query, proxy=self._proxy, ssl=self._context()) as response:
+            async with self._open().get(self._base_url + path, params=query, ssl=self._context()) as response:
                 return await self._read(response)
 
     def _open(self) -> ClientSession:
         if self._session is None:
-            if self._proxy is not None and not self._proxy.startswith(("http://", "https://")):
-                raise LinkFault(FailureKind.PROXY, "REST can use an HTTP proxy only; set PROXY_URL to http://host:port")
             # Importing aiohttp takes about 0.2 s: not before history is needed.
             import aiohttp
 
             timeout = aiohttp.ClientTimeout(total=_TOTAL_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S)
-            self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=True, connector=_connector())
+            self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=True, connector=_connector(self._proxy))
         return self._session
 
     async def _read(self, response: ClientResponse) -> bytes:
@@ -190,21 +193,35 @@ class RestClient:
             log.info("REST weight %d of %d used: next request in %.0f s", self.used_weight, WEIGHT_LIMIT, wait)
 
 
-def _connector() -> TCPConnector:
-    """aiohttp's connections, with our lookups: its own would use the event loop's threads."""
+def _connector(proxy: str | None) -> TCPConnector:
+    """aiohttp's connections over our sockets: our lookups, and the proxies that the stream takes."""
     from aiohttp import TCPConnector
     from aiohttp.abc import AbstractResolver, ResolveResult
 
-    class Resolver(AbstractResolver):
+    class Unresolved(AbstractResolver):
+        """Leaves the name for `open_tcp`. The address that stands for it leads nowhere, so that nothing gets past the proxy."""
+
         async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                found = await resolve(host, port, family)
-            return [
-                ResolveResult(hostname=host, host=str(at[0]), port=port, family=kind, proto=protocol, flags=socket.AI_NUMERICHOST)
-                for kind, _, protocol, _, at in found
-            ]
+            return [ResolveResult(hostname=host, host="0.0.0.0", port=0, family=socket.AF_INET, proto=0, flags=0)]
 
         async def close(self) -> None:
             """Nothing is kept open between lookups."""
 
-    return TCPConnector(resolver=Resolver())
+    class Connector(TCPConnector):
+        # The one place where aiohttp lets a connected socket in; its SOCKS extension uses the same.
+        async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> tuple[asyncio.Transport, ResponseHandler]:
+            url, context = kwargs["req"].url, kwargs["ssl"]
+            sock = await open_tcp(url.raw_host, url.port, proxy=proxy, timeout=_CONNECT_TIMEOUT_S, context=context)
+            try:
+                return await asyncio.get_running_loop().create_connection(
+                    *args,
+                    sock=sock,
+                    ssl=context,
+                    server_hostname=kwargs["server_hostname"],
+                    ssl_handshake_timeout=_CONNECT_TIMEOUT_S,
+                )
+            except BaseException:
+                sock.close()
+                raise
+
+    return Connector(resolver=Unresolved())

@@ -1,160 +1,144 @@
-"""One connection's life: dial, subscribe, prove the subscription, then watch over it until it ends."""
+"""One connection's life: dial, subscribe, then its heartbeat and its subscriptions until it ends. It knows of no other."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from typing import NoReturn
 
-from ..market.wire import ControlReply, OtherEvent, ServerShutdown, agg_trade_stream, subscribe_frame
-from ..telemetry import SYSTEM_CLOCK, Clock, StreamState
+from ..market.wire import ControlReply, OtherEvent, ServerShutdown, agg_trade_stream
+from ..telemetry import SYSTEM_CLOCK, Clock
 from .advice import FailureKind
 from .config import StreamConfig
 from .failures import LinkFault, Phase, one_line
 from .heartbeat import WebSocketHeartbeat
-from .intake import Intake, Notice
-from .states import StateMachine
+from .inlet import Inlet, Notice
+from .subscriptions import Subscriptions
 from .tasks import until_first_ends
 from .transport import Link, Transport
 
 log = logging.getLogger("quantai_tui.stream")
 
-# Binance wants SUBSCRIBE frames under about 8,000 characters; the rest is room for the envelope.
-_MAX_PARAMS_CHARS = 7000
-_LONGEST_WATCH_S = 1.0
+# One message a minute of the five a second that the venue allows: soon enough to notice a subscription that it has forgotten.
+_RECONCILE_EVERY_S = 60.0
 
 
 class Session:
-    """One connection to the stream, from the dial to its end."""
+    """One connection to the stream, from the dial to its end.
+
+    `live` is set once every stream is acknowledged, `leaving` when the venue has announced that this server shuts down.
+    `make_inlet` gets the session's own handler of notices and makes the receiver.
+    """
 
     def __init__(
         self,
         config: StreamConfig,
         transport: Transport,
-        machine: StateMachine,
-        intake: Intake,
-        on_live: Callable[[], None],
+        make_inlet: Callable[[Callable[[Notice], None]], Inlet],
+        on_phase: Callable[[Session], None] = lambda session: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._config = config
         self._transport = transport
-        self._machine = machine
-        self._intake = intake
-        self._on_live = on_live
+        self._on_phase = on_phase
         self._clock = clock
-        self._ids = itertools.count(1)
-        self._replies: dict[int | str, asyncio.Future[ControlReply]] = {}
-        self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answered = asyncio.Event()
+        self._check = asyncio.Event()
+        self._fault: LinkFault | None = None
+        self.inlet = make_inlet(self._on_notice)
+        self.subscriptions = Subscriptions([agg_trade_stream(symbol) for symbol in config.symbols])
         self.phase = Phase.CONNECT
         self.link: Link | None = None
         self.heartbeat: WebSocketHeartbeat | None = None
+        self.live = asyncio.Event()
         self.live_since: float | None = None
+        self.leaving = asyncio.Event()
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Live until the connection ends; always ends with the exception that ended it, and leaves nothing open."""
-        self._intake.on_notice = self._on_notice
-        self._machine.to(StreamState.CONNECTING, f"dialling {self._config.ws_url}")
-        link = await self._transport.dial(self._config, self._intake, self._on_phase)
-        self.link = link
+        link = self.link = await self._transport.dial(self._config, self.inlet, self._enter)
         heartbeat = self.heartbeat = WebSocketHeartbeat(
             link.ping,
             interval=self._config.ping_interval,
             timeout=self._config.pong_timeout,
-            paused=lambda: self._intake.paused_since is not None,
+            paused=lambda: self.inlet.paused_since is not None,
             clock=self._clock,
         )
         try:
-            self.phase = Phase.SUBSCRIBE
-            self._machine.to(StreamState.SUBSCRIBING, f"asking for {len(self._config.symbols)} streams")
+            self._enter(Phase.SUBSCRIBE)
             # The reader is named first: when a link breaks it has the first-hand account of why.
-            await until_first_ends(self._intake.attend(link), self._conduct(link, heartbeat), self._announced_end())
+            await until_first_ends(self.inlet.attend(link, self._config.overload_after), self._conduct(link, heartbeat))
+            raise AssertionError("a session ends by an exception")
         finally:
-            self._ending.cancel()
             await heartbeat.stop()
             await link.close()
 
-    def _on_phase(self, phase: Phase) -> None:
+    def suspect(self) -> None:
+        """Something is odd: ping now, and ask the venue what it thinks is subscribed."""
+        if self.heartbeat is not None:
+            self.heartbeat.beat_now()
+        self._check.set()
+
+    def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        if phase is Phase.TLS:
-            self._machine.to(StreamState.HANDSHAKING, "TLS and websocket handshake")
-        elif phase is Phase.UPGRADE:
-            self._machine.to(StreamState.HANDSHAKING, "websocket upgrade")
+        self._on_phase(self)
 
     async def _conduct(self, link: Link, heartbeat: WebSocketHeartbeat) -> None:
         await self._subscribe(link)
-        self.phase = Phase.LIVE
         self.live_since = self._clock.monotonic()
-        self._machine.to(StreamState.LIVE, "subscribed")
-        self._on_live()
+        self._enter(Phase.LIVE)
+        self.live.set()
         await heartbeat.start()
-        await until_first_ends(heartbeat.wait_dead(), self._watch_for_silence())
+        await until_first_ends(heartbeat.wait_dead(), self._keep_subscribed(link))
 
     async def _subscribe(self, link: Link) -> None:
-        streams = [agg_trade_stream(symbol) for symbol in self._config.symbols]
-        for part in _in_frames(streams):
-            number = next(self._ids)
-            reply: asyncio.Future[ControlReply] = asyncio.get_running_loop().create_future()
-            self._replies[number] = reply
-            await link.send(subscribe_frame("SUBSCRIBE", part, number))
-            try:
-                async with asyncio.timeout(self._config.subscribe_timeout):
-                    answer = await reply
-            except TimeoutError:
-                message = f"no answer to SUBSCRIBE within {self._config.subscribe_timeout:g} s"
-                raise LinkFault(FailureKind.SUBSCRIBE_TIMEOUT, message) from None
-            finally:
-                del self._replies[number]
-            if not answer.ok:
-                message = f"SUBSCRIBE refused with code {answer.error_code}: {one_line(answer.error_msg or '')}"
-                raise LinkFault(FailureKind.SUBSCRIBE_REJECTED, message)
+        while (frame := self.subscriptions.next_frame()) is not None:
+            await link.send(frame)
+            await self._wait_for_answer("SUBSCRIBE")
 
-    async def _watch_for_silence(self) -> None:
-        """Data alone is a sign of life here; pings are the heartbeat's business. Paused reading is not the venue's silence."""
-        warn_after, give_up_after = self._config.message_warning_timeout, self._config.message_timeout
-        heard = self._clock.monotonic()
+    async def _keep_subscribed(self, link: Link) -> None:
+        """Compare with the venue's own list from time to time: it acknowledges, and may forget."""
         while True:
-            await self._clock.sleep(min(warn_after / 4, _LONGEST_WATCH_S))
-            now = self._clock.monotonic()
-            if self._intake.paused_since is not None:
-                heard = now
-            heard = max(heard, self._intake.last_data_at or heard)
-            silent = now - heard
-            if silent >= give_up_after:
-                raise LinkFault(FailureKind.DATA_STALL, f"no data for {silent:.0f} s")
-            if silent >= warn_after:
-                self._machine.to(StreamState.STALLED, f"no data for {silent:.0f} s; reconnecting at {give_up_after:.0f} s")
-            elif self._machine.state is StreamState.STALLED:
-                self._machine.to(StreamState.LIVE, "data again")
+            self._check.clear()
+            await until_first_ends(self._clock.sleep(_RECONCILE_EVERY_S), self._check.wait())
+            await link.send(self.subscriptions.list_frame())
+            try:
+                await self._wait_for_answer("LIST_SUBSCRIPTIONS")
+            except LinkFault as fault:
+                if self._fault is not None:
+                    raise
+                # Whether the link is any good the pongs and the data tell: a question without an answer is no reason to drop it.
+                log.warning("%s; the connection goes on", fault)
+                continue
+            while (frame := self.subscriptions.unwanted_frame()) is not None:
+                await link.send(frame)
+                await self._wait_for_answer("UNSUBSCRIBE")
+            if not self.subscriptions.settled:
+                log.warning("the venue had forgotten subscriptions (%d so far): asking again", self.subscriptions.lost)
+                await self._subscribe(link)
 
-    async def _announced_end(self) -> None:
-        await self._ending
-        raise LinkFault(FailureKind.SERVER_SHUTDOWN, "the venue announced that this server shuts down")
+    async def _wait_for_answer(self, what: str) -> None:
+        """Wait until nothing is pending. Raises LinkFault, when the venue refuses or does not answer."""
+        limit = self._config.subscribe_timeout
+        try:
+            async with asyncio.timeout(limit):
+                while self.subscriptions.pending_requests and self._fault is None:
+                    self._answered.clear()
+                    await self._answered.wait()
+        except TimeoutError:
+            raise LinkFault(FailureKind.SUBSCRIBE_TIMEOUT, f"no answer to {what} within {limit:g} s") from None
+        if self._fault is not None:
+            raise self._fault
 
     def _on_notice(self, notice: Notice) -> None:
         if isinstance(notice, ControlReply):
-            reply = self._replies.get(notice.id) if notice.id is not None else self._only_pending(notice)
-            if reply is not None and not reply.done():
-                reply.set_result(notice)
+            try:
+                self.subscriptions.on_reply(notice)
+            except LinkFault as fault:
+                self._fault = fault
+            self._answered.set()
         elif isinstance(notice, ServerShutdown):
-            if not self._ending.done():
-                self._ending.set_result(None)
+            self.leaving.set()
         elif isinstance(notice, OtherEvent):
             log.debug("an event nobody asked for: %s %s", one_line(notice.kind), one_line(notice.symbol))
-
-    def _only_pending(self, notice: ControlReply) -> asyncio.Future[ControlReply] | None:
-        """An error without an id can only be about the one request under way."""
-        return next(iter(self._replies.values()), None) if not notice.ok else None
-
-
-def _in_frames(streams: Sequence[str]) -> Iterator[list[str]]:
-    """The stream names in portions that fit into one SUBSCRIBE frame each."""
-    part: list[str] = []
-    size = 0
-    for stream in streams:
-        if part and size + len(stream) + 3 > _MAX_PARAMS_CHARS:
-            yield part
-            part, size = [], 0
-        part.append(stream)
-        size += len(stream) + 3
-    yield part

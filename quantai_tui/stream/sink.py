@@ -17,6 +17,10 @@ class RecordedGap(Protocol):
     def last_id(self) -> int: ...
     @property
     def cause(self) -> str: ...
+    @property
+    def opened(self) -> float:
+        """Unix time."""
+        ...
 
 
 class Position(Protocol):
@@ -45,6 +49,16 @@ class Position(Protocol):
     @property
     def unrecoverable(self) -> int:
         """Ids settled as past fetching."""
+        ...
+
+    @property
+    def settled(self) -> Sequence[tuple[int, int, str]]:
+        """Which ids were settled: first id, last id, and "venue_hole" or "unrecoverable"; if they are many, the highest."""
+        ...
+
+    @property
+    def last_time_us(self) -> int | None:
+        """When the trade `last_id` was, by the venue, in microseconds since 1970."""
         ...
 
 

@@ -28,7 +28,7 @@ TRANSITIONS: dict[StreamState, frozenset[StreamState]] = {
     _S.HANDSHAKING: frozenset({_S.SUBSCRIBING}) | _AFTER_FAILURE | _ANYWHERE,
     _S.SUBSCRIBING: frozenset({_S.LIVE}) | _AFTER_FAILURE | _ANYWHERE,
     _S.LIVE: frozenset({_S.STALLED, _S.ROTATING}) | _AFTER_FAILURE | _ANYWHERE,
-    _S.STALLED: frozenset({_S.LIVE}) | _AFTER_FAILURE | _ANYWHERE,
+    _S.STALLED: frozenset({_S.LIVE, _S.ROTATING}) | _AFTER_FAILURE | _ANYWHERE,
     _S.ROTATING: frozenset({_S.LIVE, _S.STALLED}) | _AFTER_FAILURE | _ANYWHERE,
     _S.BACKOFF: frozenset({_S.CONNECTING}) | _ANYWHERE,
     _S.COOLING_DOWN: frozenset({_S.CONNECTING, _S.BACKOFF}) | _ANYWHERE,

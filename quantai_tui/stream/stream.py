@@ -1,4 +1,4 @@
-"""The resilient stream: keeps one connection alive, decides what follows a failure, and takes the operator's commands."""
+"""The resilient stream as a whole: its parts put together, its commands, and what it tells of itself."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 from ..market.trades import Bar
-from ..telemetry import SYSTEM_CLOCK, Clock, StreamSnapshot, StreamState
-from .backoff import ExponentialBackoffReconnector
+from ..telemetry import SYSTEM_CLOCK, Clock, RecordingSnapshot, StreamSnapshot, StreamState
+from .batches import BatchQueue, TradeBatch
 from .config import StreamConfig
 from .failures import Failure, classify
 from .feed import Feeds
 from .gate import Gate
 from .intake import Intake
+from .quarantine import Quarantine
+from .recording import Recorder, RecordingHistory, RecordingTransport
 from .repair import Repairer
 from .report import Parts, connection_stats, stream_snapshot
 from .rest import History, RestClient
-from .session import Session
 from .sink import TradeSink
-from .states import StateMachine
-from .tasks import unless, until_first_ends
+from .supervisor import Supervisor
+from .tasks import until_first_ends
 from .tls import tls_context
 from .transport import Transport
-from .websockets_link import WebsocketsTransport
+from .transports import ConfiguredTransport
 
 log = logging.getLogger("quantai_tui.stream")
 
-# What a stop waits for the sink to take the trades in hand; what it does not take is fetched at the next start.
-_FLUSH_TIMEOUT_S = 0.4
 # Settings that a running stream cannot change: they belong to its ledgers and its place.
 _FIXED = ("symbols", "ws_url", "rest_url", "ca_file", "proxy", "backfill_start", "buffer_trades", "exit_on_failure")
 
@@ -40,14 +41,21 @@ _FIXED = ("symbols", "ws_url", "rest_url", "ca_file", "proxy", "backfill_start",
 class ResilientStream:
     """A market-data stream that reconnects, and fetches what it missed.
 
+    Trades go to `sink`; without one they come out of the stream itself:
+
+        async with ResilientStream(StreamConfig(symbols=("ETHUSDT",))) as stream:
+            async for batch in stream:
+                print(batch.symbol, len(batch.trades), stream.get_connection_stats()["state"])
+
     `start` returns at once; `stop` ends it for good. Commands may be given in every state and answer with one line that says
-    what was done. `failed` is set when the stream has given up and was told to (`exit_on_failure`).
+    what was done. `failed` is set when the stream has given up and was told to (`exit_on_failure`). `gate` is shared by all that
+    dial from this address, `transport` and `history` are the network; each has a default.
     """
 
     def __init__(
         self,
         config: StreamConfig,
-        sink: TradeSink,
+        sink: TradeSink | None = None,
         *,
         gate: Gate | None = None,
         transport: Transport | None = None,
@@ -57,38 +65,53 @@ class ResilientStream:
     ) -> None:
         rng = rng or random.Random()
         self._config = config
-        self._clock = clock
         self._context: ssl.SSLContext | None = None
-        self._gate = gate or Gate(clock)
-        self._transport = transport or WebsocketsTransport(self._tls, clock)
-        self._rest: History = history or RestClient(config.rest_url, self._tls, self._gate, proxy=config.proxy, clock=clock)
-        self._feeds = Feeds(sink, clock)
-        self._repairer = Repairer(self._feeds, self._rest, config, rng=rng, clock=clock)
-        self._intake = Intake(self._feeds, limit=config.buffer_trades, overload_after=config.overload_after, clock=clock)
-        self._intake.on_gap = self._repairer.wake
-        self._reconnector = ExponentialBackoffReconnector(
-            config.initial_delay,
-            config.max_delay,
-            config.backoff_factor,
-            config.max_retries,
-            jitter=config.jitter,
-            stable_after=config.stable_after,
-            rng=rng,
-            clock=clock,
+        batches = BatchQueue(config.buffer_trades)
+        self._batches = batches if sink is None else None
+        gate = gate or Gate(clock)
+        self._recorder = Recorder(clock)
+        self._transport = RecordingTransport(transport or ConfiguredTransport(self._tls, clock), self._recorder)
+        self._rest = RecordingHistory(
+            history or RestClient(config.rest_url, self._tls, gate, proxy=config.proxy, clock=clock), self._recorder
         )
-        self._intake.on_data = self._reconnector.on_data
-        self.machine = StateMachine(clock)
-        self._parts = Parts(clock, self.machine, self._reconnector, self._feeds, self._intake, self._repairer, config.ws_url)
-        self._wake = asyncio.Event()
-        self._wanted = True
+        self._feeds = Feeds(sink or batches, clock)
+        self._repairer = Repairer(self._feeds, self._rest, config, rng=rng, clock=clock)
+        self._intake = Intake(self._feeds, limit=config.buffer_trades, clock=clock)
+        self._intake.on_gap = self._repairer.wake
+        quarantine = Quarantine(clock)
+        self._supervisor = Supervisor(
+            config, self._transport, gate, self._feeds, self._intake, self._repairer, quarantine, rng=rng, clock=clock
+        )
+        self._supervisor.on_given_up = self._on_given_up
+        self._gate = gate
+        self.machine = self._supervisor.machine
+        self._parts = Parts(
+            clock, self._supervisor, self._feeds, self._intake, self._repairer, quarantine, gate, self._rest, self._recorder
+        )
         self._stopping = False
         self._main: asyncio.Task[None] | None = None
-        self._waiting_since: float | None = None
-        self._down_cause = ""
-        self._was_live = False
-        self._dialled = False
         self._failure: Failure | None = None
         self.failed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    async def __aiter__(self) -> AsyncIterator[TradeBatch]:
+        """Batches of trades of one symbol each, in id order within a batch. Ends when the stream is stopped, or has given up.
+
+        The next batch is not asked for before this one has been dealt with: a slow reader slows the socket, and loses nothing.
+
+        Raises:
+            RuntimeError: the trades go to a sink.
+        """
+        if self._batches is None:
+            raise RuntimeError("this stream has a sink, which gets the trades; make one without to iterate over it")
+        async for batch in self._batches:
+            yield batch
 
     @property
     def state(self) -> StreamState:
@@ -114,10 +137,11 @@ class ResilientStream:
     async def stop(self) -> None:
         """End everything: connection, repair, REST. Idempotent, and takes about a second at most."""
         self._stopping = True
-        self._wake.set()
+        self._supervisor.stop()
         if self._main is not None:
             await asyncio.wait([self._main])
         await self._rest.close()
+        await self._recorder.stop()
         if self.machine.state is not StreamState.STOPPED:
             self.machine.to(StreamState.STOPPED, "stopped")
 
@@ -126,9 +150,9 @@ class ResilientStream:
         if (refusal := self._not_running()) is not None:
             return refusal
         state = self.machine.state
-        self._wanted = True
-        self._reconnector.reset()
-        self._interrupt("reconnect asked for by the operator")
+        self._supervisor.wanted = True
+        self._supervisor.reconnector.reset()
+        self._supervisor.interrupt("reconnect asked for by the operator")
         wait, why = self._gate.dial_wait()
         if wait > 0:
             return f"will dial in {wait:.0f} s, not before: {why}"
@@ -140,10 +164,10 @@ class ResilientStream:
         """Close the link and stay away until `connect` or `reconnect_now`."""
         if (refusal := self._not_running()) is not None:
             return refusal
-        if not self._wanted:
+        if not self._supervisor.wanted:
             return "is disconnected already"
-        self._wanted = False
-        self._interrupt("disconnected by the operator")
+        self._supervisor.wanted = False
+        self._supervisor.interrupt("disconnected by the operator")
         return "disconnected; connect brings it back, and what is missed meanwhile is fetched then"
 
     def connect(self) -> str:
@@ -151,7 +175,7 @@ class ResilientStream:
         if (refusal := self._not_running()) is not None:
             return refusal
         state = self.machine.state
-        if self._wanted and state not in (StreamState.FAILED, StreamState.COOLING_DOWN):
+        if self._supervisor.wanted and state not in (StreamState.FAILED, StreamState.COOLING_DOWN):
             return f"is at it already: {state.value}"
         return self.reconnect_now()
 
@@ -159,30 +183,49 @@ class ResilientStream:
         """Forget the failed attempts; a stream that waits or has failed dials at once, a live one goes on undisturbed."""
         if (refusal := self._not_running()) is not None:
             return refusal
-        self._reconnector.reset()
-        if self._wanted and self.machine.state in (StreamState.BACKOFF, StreamState.COOLING_DOWN, StreamState.FAILED):
+        self._supervisor.reconnector.reset()
+        if self._supervisor.wanted and self.machine.state in (StreamState.BACKOFF, StreamState.COOLING_DOWN, StreamState.FAILED):
             return f"attempts forgotten; {self.reconnect_now()}"
         return "attempts forgotten"
+
+    def rotate(self) -> str:
+        """Replace the present connection by a fresh one, without a break in the data."""
+        if (refusal := self._not_running()) is not None:
+            return refusal
+        if not self._supervisor.links.rotate("asked for by the operator"):
+            return f"there is no live connection to replace: {self.machine.state.value.replace('_', ' ')}"
+        wait, why = self._gate.dial_wait()
+        if wait > 0:
+            return f"will be replaced in {wait:.0f} s, not before: {why}"
+        return "opening a second connection; the first is closed once both bring the same trades"
+
+    def start_recording(self, path: Path, limit_bytes: int) -> RecordingSnapshot:
+        """Write every raw frame and connection event to `path` from now on, until `stop_recording` or the limit.
+
+        Raises what `Recorder.start` raises.
+        """
+        return self._recorder.start(path, limit_bytes)
+
+    async def stop_recording(self) -> RecordingSnapshot | None:
+        """End the recording; what it came to, None where there was none."""
+        return await self._recorder.stop()
 
     def apply(self, config: StreamConfig) -> str:
         """Take over the numbers of `config` and reconnect with them. Symbols, addresses and the like wait for the next start."""
         kept = {name: getattr(self._config, name) for name in _FIXED}
         later = [name for name, value in kept.items() if getattr(config, name) != value]
-        self._reconnector.configure(
-            config.initial_delay, config.max_delay, config.backoff_factor, config.max_retries, jitter=config.jitter
-        )
         self._config = replace(config, **kept)
-        self._repairer.max_age_h = config.backfill_max_age_h
+        self._supervisor.reconfigure(self._config)
         told = "stream reconnects with the new numbers"
-        if self._main is None or self._stopping or not self._wanted:
+        if self._main is None or self._stopping or not self._supervisor.wanted:
             told = "the stream takes the new numbers when it next connects"
         else:
-            self._interrupt("new settings")
+            self._supervisor.interrupt("new settings")
         return told + (f"; at the next start: {', '.join(later)}" if later else "")
 
     def snapshot(self) -> StreamSnapshot:
         """The stream at this moment. Cheap enough for several calls a second, and nothing of it happens on the receive path."""
-        return stream_snapshot(self._parts, max_attempts=self._config.max_retries)
+        return stream_snapshot(self._parts, self._config, self._transport.name)
 
     def get_connection_stats(self) -> dict[str, Any]:
         """Counters as plain values; `["reconnect_statistics"]` is `ExponentialBackoffReconnector.get_statistics()`."""
@@ -207,15 +250,11 @@ class ResilientStream:
             return "the stream has ended by a fault of its own: see the log, and start the engine again"
         return None
 
-    def _interrupt(self, cause: str) -> None:
-        self._link_ends(cause)
-        self._waiting_since = None
-        self._wake.set()
-
-    def _link_ends(self, cause: str) -> None:
-        """Remember why there is no link: the first reason since it was last live, which is what gaps are put down to."""
-        if self._was_live and not self._down_cause:
-            self._down_cause = cause
+    def _on_given_up(self, failure: Failure) -> None:
+        self._failure = failure
+        self.failed.set()
+        if self._batches is not None:
+            self._batches.close()
 
     def _tls(self) -> ssl.SSLContext:
         if self._context is None:
@@ -224,124 +263,13 @@ class ResilientStream:
 
     async def _run(self) -> None:
         try:
-            await until_first_ends(self._supervise(), self._intake.consume(), self._repairer.run())
+            await until_first_ends(self._supervisor.run(), self._intake.consume(), self._repairer.run())
             self.machine.to(StreamState.STOPPED, "stopped")
         except Exception as error:
             # Only a fault of this program comes here: it is shown like any failure, and does not hide in a task.
             log.critical("the stream ended by a fault of its own", exc_info=error)
             advice = "A fault of this program: the log has the trace; start the engine again, and report it."
-            self._give_up(replace(classify(error), advice=advice))
-
-    async def _supervise(self) -> None:
-        while not self._stopping:
-            self._wake.clear()
-            if not self._wanted:
-                self.machine.to(StreamState.IDLE, "disconnected by the operator")
-                await self._wake.wait()
-                continue
-            failure = await self._attempt()
-            if failure is not None:
-                await unless(self._wake, self._recover(failure))
-        try:
-            async with asyncio.timeout(_FLUSH_TIMEOUT_S):
-                await self._intake.wait_stored()
-        except TimeoutError:
-            log.warning("stopped with %d trades in hand; they are fetched at the next start", self._intake.waiting)
-
-    async def _attempt(self) -> Failure | None:
-        """One dial and the connection that comes of it. None when a command ended it."""
-        if not await self._may_dial():
-            return None
-        if self._dialled:
-            waited = 0.0 if self._waiting_since is None else self._clock.monotonic() - self._waiting_since
-            self._reconnector.on_reconnect_attempt(waited)
-        self._waiting_since = None
-        self._gate.note_dial()
-        self._feeds.new_link(self._down_cause)
-        failure = None
-        session = None
-        try:
-            session = Session(self._config, self._transport, self.machine, self._intake, self._on_live, self._clock)
-            self._parts.session = session
-            await unless(self._wake, session.run())
-        except Exception as error:
-            failure = classify(error, session.phase) if session else classify(error)
-            log.warning("link: %s (%s)", failure.message, failure.kind.value, exc_info=error)
-            self._note(failure, was_live=session is not None and session.live_since is not None)
-        else:
-            self._reconnector.on_link_down()
+            self._supervisor.give_up(replace(classify(error), advice=advice))
         finally:
-            self._parts.session = None
-            self._dialled = True
-        return failure
-
-    async def _may_dial(self) -> bool:
-        """Wait for ban, dial limit and the sink. False when a command came instead."""
-        while (permit := self._gate.dial_wait())[0] > 0:
-            wait, why = permit
-            self.machine.to(StreamState.BACKOFF, why)
-            if await self._wait(wait):
-                return False
-        self.machine.to(StreamState.CONNECTING, "storing what is in hand" if self._intake.waiting else "dialling")
-        # Trades of the last link must be in the ledger before those of the next: else a gap between them gets a wrong cause.
-        return await unless(self._wake, _done(self._intake.wait_stored())) is not None
-
-    def _note(self, failure: Failure, *, was_live: bool) -> None:
-        self._parts.last_failure = (failure, self._clock.time())
-        self._link_ends(failure.message)
-        self._reconnector.on_link_down(failure)
-        if failure.min_wait_s:
-            self._gate.close_for(failure.min_wait_s, failure.message)
-        if was_live:
-            return
-        if self._dialled:
-            self._reconnector.on_reconnect_failure(failure)
-        else:
-            self._reconnector.on_first_failure(failure)
-
-    def _on_live(self) -> None:
-        self._was_live = True
-        self._down_cause = ""
-        self._reconnector.on_reconnect_success()
-        self._reconnector.on_link_up()
-        self._repairer.on_live()
-
-    async def _recover(self, failure: Failure) -> None:
-        """What follows a failure: wait and retry, cool down, or give up."""
-        config = self._config
-        may_probe = config.cooldown > 0 and not config.exit_on_failure
-        # A certificate that was good an hour ago and is not now may be good again: a captive portal, a venue's mistake.
-        hopeless = failure.fatal and not self._was_live
-        if not failure.fatal and self._reconnector.should_retry():
-            delay = max(self._reconnector.calculate_next_delay(), self._gate.closed_for)
-            self.machine.to(StreamState.BACKOFF, failure.message)
-        elif may_probe and not hopeless:
-            delay = max(config.cooldown, self._gate.closed_for)
-            spent = "not to be retried" if failure.fatal else f"{config.max_retries} retries used up"
-            self.machine.to(StreamState.COOLING_DOWN, f"{spent}, one probe every {config.cooldown:g} s: {failure.message}")
-        else:
-            self._give_up(failure)
-            await asyncio.Event().wait()
-            return
-        self._waiting_since = self._clock.monotonic()
-        await self._wait(delay)
-
-    async def _wait(self, seconds: float) -> bool:
-        """Wait where the snapshot can see it. True when a command ended it early."""
-        self._parts.wait = (self._clock.monotonic() + seconds, seconds)
-        try:
-            return await unless(self._wake, _done(self._clock.sleep(seconds))) is None
-        finally:
-            self._parts.wait = None
-
-    def _give_up(self, failure: Failure) -> None:
-        self._failure = failure
-        self.machine.to(StreamState.FAILED, f"{failure.message} - {failure.advice}")
-        log.error("the stream has given up: %s; %s", failure.message, failure.advice)
-        if self._config.exit_on_failure:
-            self.failed.set()
-
-
-async def _done(work: Coroutine[Any, Any, None]) -> bool:
-    await work
-    return True
+            if self._batches is not None:
+                self._batches.close()

@@ -20,7 +20,7 @@ async def settle(task: asyncio.Task[Any]) -> None:
         task.exception()  # marks it as retrieved
 
 
-async def until_first_ends(*parts: Coroutine[Any, Any, None]) -> None:
+async def until_first_ends(*parts: Coroutine[Any, Any, object]) -> None:
     """Run all parts; when one returns or raises, cancel the others, wait for them, and end as that one did.
 
     Of parts that end in the same turn of the loop the one named first decides.
@@ -49,5 +49,16 @@ async def unless(signal: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | Non
             return task.result()
         return None
     finally:
+        # Both are told to end before either is waited for: who is cancelled in between leaves nothing running.
+        task.cancel()
         await settle(flag)
         await settle(task)
+
+
+async def first_of(*tasks: asyncio.Task[Any], signal: asyncio.Event) -> None:
+    """Wait until one of the tasks has ended or the signal is set. The tasks go on; their outcome is for the caller to look at."""
+    flag = asyncio.create_task(signal.wait())
+    try:
+        await asyncio.wait([*tasks, flag], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await settle(flag)

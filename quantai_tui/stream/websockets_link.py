@@ -7,16 +7,14 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
 
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .addresses import open_tcp
-from .advice import FailureKind
 from .config import StreamConfig
-from .failures import LinkFault, Phase
+from .failures import Phase
 from .tasks import settle
 from .tls import tls_info
-from .transport import CLOSE_TIMEOUT_S, MAX_FRAME_BYTES, STREAM_PATH, UPGRADE_TIMEOUT_S, Receiver, SendPace
+from .transport import CLOSE_TIMEOUT_S, MAX_FRAME_BYTES, UPGRADE_TIMEOUT_S, Receiver, SendPace, endpoint
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -81,50 +79,47 @@ class WebsocketsTransport:
         from websockets.asyncio.client import connect
 
         on_phase(Phase.CONNECT)
-        url = config.ws_url.rstrip("/") + STREAM_PATH
-        parts = urlsplit(url)
-        if parts.scheme != "wss":
-            raise LinkFault(FailureKind.CONFIG, f"EXCHANGE_WS_URL must begin with wss://, since TLS is never done without: {url}")
-        if parts.hostname is None:
-            raise LinkFault(FailureKind.CONFIG, f"EXCHANGE_WS_URL has no host name: {url}")
+        target = endpoint(config)
         context = self._tls()
-        sock = None
-        if config.proxy is None:
-            async with asyncio.timeout(config.connect_timeout):
-                sock = await open_tcp(parts.hostname, parts.port or 443)
-        on_phase(Phase.TLS)
+        sock = await open_tcp(target.host, target.port, proxy=config.proxy, timeout=config.connect_timeout, context=context)
         made: list[asyncio.Transport] = []
+        bound = asyncio.timeout(None)
+
+        def tls_is_done(transport: asyncio.Transport) -> None:
+            made.append(transport)
+            bound.reschedule(asyncio.get_running_loop().time() + UPGRADE_TIMEOUT_S)
+            on_phase(Phase.UPGRADE)
+
         try:
-            connection = await connect(
-                url,
-                sock=sock,
-                proxy=config.proxy,
-                compression=None,  # Binance offers none, and inflating would cost more than it saves
-                ping_interval=None,  # our own heartbeat takes its place
-                # The library's bound covers all phases; it must not end a TLS handshake that still has time.
-                open_timeout=config.ssl_timeout + UPGRADE_TIMEOUT_S + (config.connect_timeout if config.proxy else 0.0),
-                close_timeout=CLOSE_TIMEOUT_S,
-                max_size=MAX_FRAME_BYTES,
-                max_queue=_MAX_QUEUE,
-                logger=_wire_log,
-                create_connection=_pushing(on_phase, receiver, made.append),
-                ssl=context,
-                ssl_handshake_timeout=config.ssl_timeout,
-            )
+            on_phase(Phase.TLS)
+            async with bound:
+                connection = await connect(
+                    target.url,
+                    sock=sock,
+                    proxy=None,
+                    compression=None,  # Binance offers none, and inflating would cost more than it saves
+                    ping_interval=None,  # our own heartbeat takes its place
+                    open_timeout=None,  # it would cover all phases; each has a bound of its own
+                    close_timeout=CLOSE_TIMEOUT_S,
+                    max_size=MAX_FRAME_BYTES,
+                    max_queue=_MAX_QUEUE,
+                    logger=_wire_log,
+                    create_connection=_pushing(receiver, tls_is_done),
+                    ssl=context,
+                    server_hostname=target.host,
+                    ssl_handshake_timeout=config.ssl_timeout,
+                )
         except BaseException:
             # Cancelled just as TLS was done, asyncio leaves the transport open, to wait for the peer's goodbye. The next socket
             # would get the number of the one closed beneath it, and be refused, or lose its reader, for the sake of the old.
             for transport in made:
                 transport.abort()
-            if sock is not None:
-                sock.close()
+            sock.close()
             raise
         return WebsocketsLink(connection, receiver, self._clock)
 
 
-def _pushing(
-    on_phase: Callable[[Phase], None], receiver: Receiver, on_made: Callable[[asyncio.Transport], None]
-) -> type[ClientConnection]:
+def _pushing(receiver: Receiver, on_made: Callable[[asyncio.Transport], None]) -> type[ClientConnection]:
     """A connection class that hands whole text frames to `receiver` as they are parsed, and its transport to `on_made`.
 
     The library's own way, a queue that a task drains with `recv`, costs about a third of all processor time per message. What is
@@ -139,8 +134,7 @@ def _pushing(
     class PushingConnection(ClientConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
-            on_made(self.transport)
-            on_phase(Phase.UPGRADE)  # asyncio calls this when TLS is done
+            on_made(self.transport)  # asyncio calls this when TLS is done
 
         def process_event(self, event: Event) -> None:
             if type(event) is Frame and event.opcode is text and event.fin:

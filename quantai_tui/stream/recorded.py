@@ -1,0 +1,336 @@
+"""A recording, read: which connections it holds and how each went, and every trade in it by its id."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from ..market.trades import AggTrade, Bar
+from ..market.wire import ControlReply, WireError, decode_frame
+from .config import StreamConfig
+from .failures import Phase
+from .recording_file import (
+    Asked,
+    Block,
+    Closing,
+    Dialled,
+    Ended,
+    Event,
+    Fetched,
+    FetchedBars,
+    Opened,
+    PhaseBegan,
+    Pinged,
+    Ponged,
+    Received,
+    RecordingError,
+    RecordingReader,
+    Sent,
+)
+from .transport import TlsInfo
+
+_BLOCKS_IN_MEMORY = 8
+_COMBINED, _EVENT = b'{"stream"', b'{"e"'  # how every market event begins: those need no second look
+
+
+class _Request(msgspec.Struct):
+    method: str = ""
+    id: int | str | None = None
+
+
+@dataclass(slots=True)
+class LinkScript:
+    """How one recorded connection went. Times are seconds since the recording began.
+
+    `replies` has the venue's answers to each kind of request in order, None where none came. `rtts` likewise for pings.
+    """
+
+    number: int
+    transport: str
+    config: dict[str, Any]
+    joined: bool
+    dialled_at: float
+    phases: list[tuple[float, Phase]] = field(default_factory=list)
+    opened_at: float | None = None
+    tls: TlsInfo | None = None
+    end: Ended | None = None
+    last_at: float = 0.0  # of its last event before the end
+    blocks: list[int] = field(default_factory=list)
+    frames: int = 0
+    replies: dict[str, list[ControlReply | None]] = field(default_factory=dict)
+    rtts: list[float | None] = field(default_factory=list)
+    pinged_at: float = 0.0
+    _asked: dict[int | str, tuple[str, int]] = field(default_factory=dict)
+    _early: dict[int | str, ControlReply] = field(default_factory=dict)
+
+    @property
+    def dead(self) -> bool:
+        """Whether this program gave it up while a ping was not answered."""
+        ended_by_us = self.end is not None and self.end.failure is None
+        return ended_by_us and bool(self.rtts) and self.rtts[-1] is None
+
+    def note(self, event: Event, offset: int) -> None:
+        """Take in one of its events, which stands in the block at `offset`."""
+        if isinstance(event, Ended):
+            self.end = event
+            return
+        self.last_at = event.at
+        if isinstance(event, PhaseBegan):
+            self.phases.append((event.at, Phase(event.phase)))
+        elif isinstance(event, Opened):
+            self.opened_at, self.tls = event.at, event.tls
+        elif isinstance(event, Pinged):
+            self.rtts.append(None)
+            self.pinged_at = event.at
+        elif isinstance(event, Ponged) and 0 < event.number <= len(self.rtts):
+            self.rtts[event.number - 1] = event.rtt_s
+        elif isinstance(event, Received):
+            self.frames += 1
+            if not self.blocks or self.blocks[-1] != offset:
+                self.blocks.append(offset)
+        elif isinstance(event, Sent):
+            self._note_request(event.data)
+
+    def note_reply(self, reply: ControlReply) -> None:
+        # An error without an id is about the oldest request that is open.
+        id = reply.id if reply.id is not None else next(iter(self._asked), None)
+        if id is None:
+            return
+        if id in self._asked:
+            method, index = self._asked.pop(id)
+            self.replies[method][index] = reply
+        elif len(self._early) < 64:
+            self._early[id] = reply  # it was on record before the request was, which is put down once it is sent
+
+    def _note_request(self, data: bytes) -> None:
+        try:
+            request = msgspec.json.decode(data, type=_Request)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return
+        answers = self.replies.setdefault(request.method, [])
+        early = None if request.id is None else self._early.pop(request.id, None)
+        answers.append(early)
+        if early is None and request.id is not None:
+            self._asked[request.id] = (request.method, len(answers) - 1)
+
+
+class TradeIndex:
+    """The trades of one symbol, streamed and fetched: where each stands, and how far they were known at any moment."""
+
+    def __init__(self) -> None:
+        self._ids = array("q")
+        self._ats = array("d")
+        self._offsets = array("q")
+        self._streamed = array("q")  # positions of those that came over a connection
+        self._highest = array("q")  # of all ids up to this position
+        self._order: list[int] = []
+
+    def __len__(self) -> int:
+        """Different ids; known once the index is complete."""
+        return len(self._order)
+
+    def add(self, id: int, at: float, offset: int, *, streamed: bool) -> None:
+        if streamed:
+            self._streamed.append(len(self._ids))
+        self._highest.append(max(id, self._highest[-1]) if self._highest else id)
+        self._ids.append(id)
+        self._ats.append(at)
+        self._offsets.append(offset)
+
+    def complete(self) -> None:
+        ids = self._ids
+        by_id = sorted(range(len(ids)), key=ids.__getitem__)
+        self._order = [place for n, place in enumerate(by_id) if n == 0 or ids[place] != ids[by_id[n - 1]]]
+
+    def highest_known(self, at: float) -> int | None:
+        """The highest id that the venue had issued, as far as the recording shows.
+
+        What was fetched counts from the last streamed trade before it on: a stream that plays this in another rhythm must find
+        by REST what it found then, and nothing that the venue was still to stream.
+        """
+        known = bisect_left(self._ats, at + 1e-9)
+        following = bisect_left(self._streamed, known)
+        end = self._streamed[following] if following < len(self._streamed) else len(self._ids)
+        return self._highest[end - 1] if end else None
+
+    def places(self, from_id: int, to_id: int, limit: int) -> list[tuple[int, int]]:
+        """Up to `limit` ids between the two, which count, each with the offset of its block, in order."""
+        begin = bisect_left(self._order, from_id, key=self._ids.__getitem__)
+        end = bisect_right(self._order, to_id, key=self._ids.__getitem__)
+        return [(self._ids[place], self._offsets[place]) for place in self._order[begin : min(end, begin + limit)]]
+
+    def last(self, to_id: int, limit: int) -> list[tuple[int, int]]:
+        """The same for the last `limit` ids up to `to_id`."""
+        end = bisect_right(self._order, to_id, key=self._ids.__getitem__)
+        return [(self._ids[place], self._offsets[place]) for place in self._order[max(0, end - limit) : end]]
+
+
+class Recording:
+    """A recording that was read through once. Its messages and trades are read again when they are asked for."""
+
+    def __init__(self, reader: RecordingReader) -> None:
+        self._reader = reader
+        self._cache: OrderedDict[int, Block] = OrderedDict()
+        self.path = reader.path
+        self.links: list[LinkScript] = []
+        self.trades: dict[str, TradeIndex] = {}
+        self.bars: dict[tuple[str, str], dict[int, Bar]] = {}
+        self._probes: dict[tuple[str, int], list[AggTrade]] = {}  # answers to "the first from this id on", by symbol and id
+        self.seconds = 0.0
+        self.frames = 0
+        self.closing = ""  # why it ended, empty when that is not on record
+        self.damage = ""  # what of the file could not be read
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read all of a file: about two seconds for a million messages.
+
+        Raises:
+            RecordingError: it is not there, not a recording, of another version, or there is no connection in it.
+        """
+        reader = RecordingReader(Path(path))
+        try:
+            recording = cls(reader)
+            recording._read()
+        except BaseException:
+            reader.close()
+            raise
+        return recording
+
+    def close(self) -> None:
+        self._reader.close()
+
+    @property
+    def config(self) -> StreamConfig:
+        """What the stream was configured to, without proxy and CA file."""
+        return _config(self.path, self.links[0].config)
+
+    def messages(self, link: LinkScript) -> Iterator[tuple[float, bytes]]:
+        """The messages of a connection with their times, without the venue's answers to requests."""
+        for offset in link.blocks:
+            for event in self._block(offset).events:
+                if isinstance(event, Received) and event.link == link.number and _reply(event.data) is None:
+                    yield event.at, event.data
+
+    def known_trades(self, symbol: str, from_id: int | None, limit: int, at: float) -> list[AggTrade]:
+        """What the venue's REST side could have answered at a moment: see `History.agg_trades`."""
+        if limit == 1 and from_id is not None and (symbol, from_id) in self._probes:
+            return self._probes[symbol, from_id]
+        index = self.trades.get(symbol)
+        highest = None if index is None else index.highest_known(at)
+        if index is None or highest is None:
+            return []
+        wanted = index.last(highest, limit) if from_id is None else index.places(from_id, highest, limit)
+        by_block: dict[int, list[int]] = {}
+        for id, offset in wanted:
+            by_block.setdefault(offset, []).append(id)
+        found: dict[int, AggTrade] = {}
+        for offset, ids in by_block.items():
+            inside = self._trades_in(offset, symbol)
+            found.update((id, inside[id]) for id in ids)
+        return [found[id] for id, _ in wanted]
+
+    def _trades_in(self, offset: int, symbol: str) -> dict[int, AggTrade]:
+        trades: dict[int, AggTrade] = {}
+        for event in self._block(offset).events:
+            if isinstance(event, Fetched) and event.symbol == symbol:
+                trades.update((trade.id, trade) for trade in event.trades)
+            elif isinstance(event, Received) and (trade := _trade(event.data)) is not None and trade.symbol == symbol:
+                trades[trade.id] = trade
+        return trades
+
+    def _block(self, offset: int) -> Block:
+        block = self._cache.get(offset)
+        if block is None:
+            block = self._cache[offset] = self._reader.block(offset)
+            if len(self._cache) > _BLOCKS_IN_MEMORY:
+                self._cache.popitem(last=False)
+        else:
+            self._cache.move_to_end(offset)
+        return block
+
+    def _read(self) -> None:
+        links: dict[int, LinkScript] = {}
+        asked: dict[int, Asked] = {}  # requests without an answer yet
+        for offset, block in self._reader:
+            for event in block.events:
+                self.seconds = max(self.seconds, event.at)
+                if isinstance(event, Dialled):
+                    links[event.link] = LinkScript(event.link, event.transport, event.config, event.joined, event.at)
+                elif isinstance(event, Asked):
+                    asked[event.request] = event
+                elif isinstance(event, Fetched):
+                    self._take_answer(asked.pop(event.request, None), event, offset)
+                elif isinstance(event, FetchedBars):
+                    kept = self.bars.setdefault((event.symbol, event.interval), {})
+                    kept.update((bar.open_time_us, bar) for bar in event.bars)
+                elif isinstance(event, Closing):
+                    self.closing = event.reason
+                elif (link := links.get(getattr(event, "link", 0))) is not None:
+                    link.note(event, offset)
+                    if isinstance(event, Received):
+                        self._take_in(link, event, offset)
+        self.damage = self._reader.damage
+        self.links = [links[number] for number in sorted(links)]
+        if not self.links:
+            raise RecordingError(f"{self.path}: the recording is empty, there is no connection in it; record for longer")
+        for index in self.trades.values():
+            index.complete()
+
+    def _take_in(self, link: LinkScript, event: Received, offset: int) -> None:
+        self.frames += 1
+        reply = _reply(event.data)
+        if reply is not None:
+            link.note_reply(reply)
+        elif (trade := _trade(event.data)) is not None:
+            self._index(trade.symbol).add(trade.id, event.at, offset, streamed=True)
+
+    def _take_answer(self, asked: Asked | None, event: Fetched, offset: int) -> None:
+        if asked is not None and asked.limit == 1 and asked.start is not None:
+            # A look at where the venue's history begins, or what time it was at an id: far from all that was streamed.
+            self._probes[event.symbol, asked.start] = event.trades
+            return
+        for trade in event.trades:
+            self._index(event.symbol).add(trade.id, event.at, offset, streamed=False)
+
+    def _index(self, symbol: str) -> TradeIndex:
+        index = self.trades.get(symbol)
+        if index is None:
+            index = self.trades[symbol] = TradeIndex()
+        return index
+
+
+def _reply(data: bytes) -> ControlReply | None:
+    """A message as the venue's answer to a request, None when it is something else."""
+    if data.startswith((_COMBINED, _EVENT)):
+        return None
+    try:
+        frame = decode_frame(data)
+    except WireError:
+        return None
+    return frame if isinstance(frame, ControlReply) else None
+
+
+def _trade(data: bytes) -> AggTrade | None:
+    try:
+        frame = decode_frame(data)
+    except WireError:
+        return None
+    return frame if isinstance(frame, AggTrade) else None
+
+
+def _config(path: Path, recorded: dict[str, Any]) -> StreamConfig:
+    """A recorded configuration; what a later release has added to it is left out, what this one has added is the default."""
+    known = {one.name for one in fields(StreamConfig)}
+    values = {name: value for name, value in recorded.items() if name in known}
+    try:
+        return StreamConfig(**values | {"symbols": tuple(str(symbol) for symbol in values.get("symbols", ()))})
+    except (TypeError, ValueError) as error:
+        raise RecordingError(f"{path}: the configuration in the recording cannot be used ({error}); record again") from error

@@ -1,0 +1,221 @@
+"""A connection is replaced before it is broken: nothing missed, nothing twice, nothing asked of REST."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from stream_support import FIRST_ID, MemorySink, ScriptedExchange, authority, clock, eventually, exchange, reaches, start
+
+from quantai_tui.telemetry import StreamState
+
+__all__ = ["authority", "clock", "exchange", "start"]  # fixtures
+
+S = StreamState
+SHUTDOWN = {
+    "raw": b'{"e":"serverShutdown","E":1}',
+    "combined": b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1}}',
+}
+
+
+async def live(stream, exchange: ScriptedExchange, trades: int = 3) -> None:
+    await reaches(stream, S.LIVE)
+    await exchange.trade(trades)
+    await eventually(lambda: stream.snapshot().symbols["ETHUSDT"].stored == exchange.next_id - FIRST_ID)
+
+
+async def overlap(stream, exchange: ScriptedExchange, connections: int = 2) -> None:
+    """Until both connections are subscribed and the second is being listened to."""
+    await eventually(lambda: len(exchange.subscribed) == connections)
+    await eventually(lambda: stream.snapshot().successor.startswith("second connection: live"))
+
+
+def whole(sink: MemorySink, exchange: ScriptedExchange) -> bool:
+    return sink.order == list(range(FIRST_ID, exchange.next_id))
+
+
+async def test_on_demand_both_links_deliver_the_same_trade_and_then_the_first_is_closed(exchange, start):
+    sink = MemorySink()
+    stream = await start(sink)
+    await live(stream, exchange)
+    assert "second connection" in stream.rotate()
+    await reaches(stream, S.ROTATING)
+    await overlap(stream, exchange)
+    await exchange.trade(5)
+    await reaches(stream, S.LIVE)
+    await eventually(lambda: len(exchange.connections) == 1)
+    await exchange.trade(2)
+    await eventually(lambda: whole(sink, exchange), f"{sink.order}")
+    snapshot = stream.snapshot()
+    symbol = snapshot.symbols["ETHUSDT"]
+    assert (symbol.duplicates, symbol.missing, symbol.repaired, snapshot.rotations) == (0, 0, 0, 1)
+    assert (exchange.dials, exchange.rest_requests, snapshot.reconnects) == (2, [], 0)
+
+
+@pytest.mark.parametrize("form", SHUTDOWN)
+async def test_an_announced_shutdown_is_left_before_it_happens(exchange, start, form):
+    sink = MemorySink()
+    stream = await start(sink)
+    await live(stream, exchange)
+    await exchange.send_raw(SHUTDOWN[form])
+    await overlap(stream, exchange)
+    await exchange.trade(4)
+    await eventually(lambda: stream.snapshot().rotations == 1)
+    await eventually(lambda: whole(sink, exchange))
+    assert stream.state is S.LIVE
+    assert "shuts down" in stream.snapshot().cause
+    assert (exchange.rest_requests, stream.snapshot().last_error) == ([], None)
+
+
+async def test_before_the_venues_24_hours_are_over_the_connection_is_replaced(exchange, start, clock):
+    sink = MemorySink()
+    stream = await start(sink, rotate_after=3600.0, ping_interval=5000.0, message_warning_timeout=1e5, message_timeout=2e5)
+    await live(stream, exchange)
+    await clock.advance(3599.0)
+    assert (exchange.dials, stream.snapshot().rotates_in_s) == (1, pytest.approx(1.0, abs=0.5))
+    await clock.advance(2.0)
+    await overlap(stream, exchange)
+    await exchange.trade(1)
+    await eventually(lambda: stream.snapshot().rotations == 1)
+    await eventually(lambda: whole(sink, exchange))
+    assert stream.snapshot().rotates_in_s == pytest.approx(3600.0)
+    assert exchange.rest_requests == []
+
+
+async def test_where_nothing_trades_the_links_are_exchanged_after_a_moment(exchange, start, clock):
+    stream = await start(MemorySink())
+    await live(stream, exchange)
+    stream.rotate()
+    await overlap(stream, exchange)
+    await clock.advance(1.0)
+    assert stream.state is S.ROTATING
+    await clock.advance(2.0)
+    await eventually(lambda: stream.snapshot().rotations == 1)
+    assert exchange.rest_requests == []
+
+
+async def test_a_successor_that_cannot_be_had_leaves_the_first_link_alone_and_is_tried_again(exchange, start, clock):
+    sink = MemorySink()
+    stream = await start(sink)
+    await live(stream, exchange)
+    exchange.upgrade_status = (503, {})
+    stream.rotate()
+    await eventually(lambda: exchange.dials == 2)
+    await reaches(stream, S.LIVE)
+    assert stream.snapshot().last_error.kind == "server_error"
+    await exchange.trade(2)
+    await eventually(lambda: whole(sink, exchange))
+    assert (len(exchange.connections), stream.snapshot().attempt) == (1, 0)
+
+
+async def test_a_successor_that_brings_nothing_is_dropped(exchange, start, clock):
+    sink = MemorySink()
+    stream = await start(sink)
+    await live(stream, exchange)
+    first = next(iter(exchange.subscribed))
+    stream.rotate()
+    await overlap(stream, exchange)
+    exchange.subscribed = {first}
+    await exchange.trade(3)
+    await eventually(lambda: whole(sink, exchange))
+    for _ in range(20):
+        await clock.advance(1.0)
+        await exchange.trade(1)
+    await eventually(lambda: len(exchange.connections) == 1)
+    assert (stream.state, stream.snapshot().rotations) == (S.LIVE, 0)
+    await eventually(lambda: whole(sink, exchange))
+
+
+async def test_when_the_first_link_breaks_during_the_overlap_the_second_takes_over_at_once(exchange, start):
+    sink = MemorySink()
+    stream = await start(sink)
+    await live(stream, exchange)
+    first = exchange.connections[0]
+    stream.rotate()
+    await overlap(stream, exchange)
+    exchange.subscribed.discard(first)
+    lost = exchange.make(2)
+    await exchange.trade(2)  # on the second alone: the first has lost two
+    first.transport.abort()
+    await eventually(lambda: set(sink.trades) >= {trade.id for trade in lost})
+    await eventually(lambda: sorted(sink.order) == list(range(FIRST_ID, exchange.next_id)))
+    assert stream.state is S.LIVE
+    assert stream.snapshot().last_error.kind == "reset"
+    assert exchange.dials == 2
+
+
+async def test_when_the_first_link_breaks_before_the_second_is_up_the_second_is_waited_for(exchange, start, clock):
+    sink = MemorySink()
+    stream = await start(sink)
+    await live(stream, exchange)
+    exchange.acks = False
+    stream.rotate()
+    await eventually(lambda: len(exchange.connections) == 2)
+    exchange.connections[0].transport.abort()
+    await reaches(stream, S.SUBSCRIBING)
+    exchange.acks = True
+    exchange.make(2)
+    await exchange.connections[-1].send('{"result":null,"id":1}', text=True)
+    exchange.subscribed.add(exchange.connections[-1])
+    await reaches(stream, S.LIVE)
+    await exchange.trade(1)
+    await eventually(lambda: sorted(sink.order) == list(range(FIRST_ID, exchange.next_id)))
+    assert exchange.dials == 2
+
+
+async def test_rotating_without_a_live_link_is_refused_in_words(exchange, start):
+    exchange.acks = False
+    stream = await start(MemorySink())
+    await reaches(stream, S.SUBSCRIBING)
+    assert stream.rotate() == "there is no live connection to replace: subscribing"
+
+
+async def passing(clock, condition) -> None:
+    """Let time pass, a second in a few real milliseconds, until the condition holds."""
+    for _ in range(200):
+        await clock.advance(1.0)
+        for _ in range(20):
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+    raise AssertionError("did not come about")
+
+
+async def busy(stream, exchange: ScriptedExchange, clock, seconds: int = 90) -> None:
+    """A trade a second, until the usual rate is known."""
+    await reaches(stream, S.LIVE)
+    for _ in range(seconds):
+        await exchange.trade(1)
+        await eventually(lambda: stream.snapshot().symbols["ETHUSDT"].last_id == exchange.next_id - 1)
+        await clock.advance(1.0)
+
+
+async def test_a_busy_symbol_that_falls_silent_is_asked_about_on_a_second_connection(exchange, start, clock):
+    sink = MemorySink()
+    stream = await start(sink, ping_interval=5000.0)
+    await busy(stream, exchange, clock)
+    first = next(iter(exchange.subscribed))
+    limit = stream.snapshot().symbols["ETHUSDT"].silence_limit_s
+    assert limit < 30
+    await clock.advance(limit + 1)
+    await reaches(stream, S.STALLED)
+    await overlap(stream, exchange)
+    exchange.make(3)  # the first link has lost them
+    exchange.subscribed.discard(first)
+    await exchange.trade(2)
+    await passing(clock, lambda: stream.state is S.LIVE)
+    await eventually(lambda: len(exchange.connections) == 1)
+    await eventually(lambda: sorted(sink.order) == list(range(FIRST_ID, exchange.next_id)))
+    assert (stream.snapshot().probes, stream.snapshot().symbols["ETHUSDT"].missing) == (1, 0)
+
+
+async def test_a_quiet_market_is_not_taken_for_a_dead_link(exchange, start, clock):
+    stream = await start(MemorySink(), ping_interval=5000.0)
+    await busy(stream, exchange, clock)
+    limit = stream.snapshot().symbols["ETHUSDT"].silence_limit_s
+    await clock.advance(limit + 1)
+    await overlap(stream, exchange)
+    await passing(clock, lambda: len(exchange.connections) == 1)
+    snapshot = stream.snapshot()
+    assert (snapshot.state, snapshot.reconnects, snapshot.probes) == (S.LIVE, 0, 1)
+    assert snapshot.symbols["ETHUSDT"].silence_limit_s > limit

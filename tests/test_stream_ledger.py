@@ -26,7 +26,7 @@ def ids_in(spans) -> set[int]:
 
 
 class ModelLedger(RuleBasedStateMachine):
-    """The ledger against plain sets of ids: what is held, what was settled and how; all else between begin and last is missing."""
+    """The ledger against plain sets of ids: what is held, what was settled and how; the rest from begin to last is missing."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A symbol's usual silence: a busy one is suspected within seconds, a thin one is left alone, and none for longer than allowed."""
+"""A symbol's usual silence: a busy one is suspected within seconds, a thin one is left alone, and none for too long."""
 
 from __future__ import annotations
 

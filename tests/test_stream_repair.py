@@ -125,6 +125,18 @@ async def test_a_ban_pronounced_over_rest_holds_back_the_dials_too(exchange, sta
     await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 5))
 
 
+async def test_within_the_time_that_a_429_asks_for_not_one_request_leaves(exchange, start, clock):
+    sink = MemorySink()
+    exchange.rest_answers = [(429, {"Retry-After": "5"})]
+    stream = await live_with_a_gap(exchange, start, sink, 2)
+    await eventually(lambda: "repair waits" in stream.snapshot().cause)
+    await clock.advance(4.9)
+    await asyncio.sleep(0.05)
+    assert len(exchange.rest_requests) == 1
+    await clock.advance(1.0)
+    await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 5))
+
+
 async def test_requests_pause_when_the_weight_is_nearly_used_up(exchange, start, clock):
     sink = MemorySink()
     exchange.rest_headers = {"X-MBX-USED-WEIGHT-1M": "4900"}

@@ -163,6 +163,24 @@ async def test_when_the_first_link_breaks_before_the_second_is_up_the_second_is_
     assert exchange.dials == 2
 
 
+@pytest.mark.parametrize("command", ["stop", "disconnect", "reconnect_now"])
+async def test_a_command_during_the_overlap_ends_both_links(exchange, start, command):
+    sink = MemorySink()
+    stream = await start(sink)
+    await live(stream, exchange)
+    both = list(exchange.connections)
+    stream.rotate()
+    await overlap(stream, exchange)
+    both += [one for one in exchange.connections if one not in both]
+    if command == "stop":
+        await stream.stop()
+    else:
+        getattr(stream, command)()
+    await eventually(lambda: not set(both) & set(exchange.connections))
+    assert len(both) == 2
+    await eventually(lambda: whole(sink, exchange))
+
+
 async def test_rotating_without_a_live_link_is_refused_in_words(exchange, start):
     exchange.acks = False
     stream = await start(MemorySink())

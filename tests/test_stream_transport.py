@@ -12,7 +12,17 @@ from http import HTTPStatus
 
 import pytest
 from stream_support import authority, eventually
-from transport_support import LIBRARIES, PATIENCE_S, Collector, Dialler, below_tls, end_of, server_tls, tcp_server, websocket_server
+from transport_support import (
+    LIBRARIES,
+    PATIENCE_S,
+    Collector,
+    Dialler,
+    below_tls,
+    end_of,
+    server_tls,
+    tcp_server,
+    websocket_server,
+)
 from websockets.asyncio.server import Response
 from websockets.datastructures import Headers
 from websockets.frames import Close, Frame, Opcode
@@ -50,6 +60,18 @@ async def test_the_phases_are_told_and_the_link_says_what_its_tls_is(dialler, au
         assert link.tls.issuer.startswith("trustme")
         assert link.tls.cipher.startswith("TLS_")
         assert link.tls.not_after > time.time()
+
+
+async def test_the_base_address_may_have_a_path_and_the_request_names_host_and_port(dialler, authority):
+    asked: list[tuple[str, str]] = []
+
+    async def talk(connection):
+        asked.append((connection.request.path, connection.request.headers["Host"]))
+
+    async with websocket_server(authority, talk) as url:
+        await dialler.dial(f"{url}/through/here/")
+        await eventually(lambda: asked)
+    assert asked == [("/through/here/stream", url.removeprefix("wss://"))]
 
 
 async def test_whole_messages_come_whatever_form_they_have(dialler, authority):

@@ -170,7 +170,6 @@ class GateFile:
     def _write(self, scopes: Scopes, *, durable: bool) -> None:
         handle = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
             file.write(msgspec.json.encode(_Content(scopes)))
             file.flush()
             if durable:

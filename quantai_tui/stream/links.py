@@ -268,12 +268,10 @@ class Links:
             self._machine.to(StreamState.ROTATING, occasion.why)
         log.info("opening a second connection: %s", occasion.why)
         successor = self._second = self._open()
-        try:
-            took_over = await self._bring_in(occasion, present, successor)
-        finally:
-            self._intake.end_overlap()
-            self._second = None
-            self.successor = ""
+        took_over = await self._bring_in(occasion, present, successor)
+        self._intake.end_overlap()
+        self._second = None
+        self.successor = ""
         if took_over:
             self._retire(present)
             return

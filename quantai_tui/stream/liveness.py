@@ -1,8 +1,9 @@
 """How long each symbol is usually silent, and which are silent for longer than that.
 
 A symbol's limit is `FACTOR` times the longest silence it is known for, where what is known fades with `HALF_LIFE_S`; at least
-`LEAST_S`, at most `longest`. The numbers were chosen by measurement, with batches of 75 ms and `longest` at 600 s. Suspicions that
-were wrong per day, and the seconds until a true stall is suspected (5th percentile, median, 95th of the limit over the run):
+`LEAST_S`, at most `longest`. The numbers were chosen by measurement, with batches of 75 ms and `longest` at 600 s. Shown are the
+suspicions per day that were wrong, and the seconds until a true stall is suspected (5th percentile, median and 95th of the limit
+over the run):
 
     trades                                       wrong per day    seconds until suspected
     XRPETH on Binance, 59 h, 0.058 a second           1.2            235    479    600
@@ -12,8 +13,8 @@ were wrong per day, and the seconds until a true stall is suspected (5th percent
     Poisson, 20 a second, 12 h                        0                5      5      5
     Poisson, 2,000 a second, 12 h                     0                5      5      5
 
-With a half-life of 600 s the first would be 10.5 and the third 1.3; with a factor of 2 they would be 11 and 3.6. A wrong suspicion
-costs a second connection for a moment, and teaches the limit.
+With a half-life of 600 s the first would be 10.5 and the third 1.3; with a factor of 2 they would be 11 and 3.6. A wrong
+suspicion costs a second connection for a moment, and teaches the limit.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ from .tls import tls_info
 from .transport import (
     CLOSE_TIMEOUT_S,
     MAX_FRAME_BYTES,
-    STREAM_PATH,
     UPGRADE_TIMEOUT_S,
     Endpoint,
     Receiver,
@@ -134,7 +133,7 @@ class _Connection(WSProtocol):  # type: ignore[misc]
         host = f"[{target.host}]" if ":" in target.host else target.host
         super().__init__(
             host if default_port else f"{host}:{target.port}",
-            STREAM_PATH,
+            target.path,
             True,  # the client's side
             lambda: inbound,
             _wire_log,

@@ -32,6 +32,7 @@ log = logging.getLogger("quantai_tui.stream")
 _QUIET_LOOKS_S = (2.0, 30.0, 60.0, 120.0, 240.0, 480.0)
 # A symbol that trades while the stream brings none of it is given so long, for a trade that is on its way.
 _ON_ITS_WAY_S = 2.0
+_POLL_SILENT_S = 30.0  # how late the trades of a silent subscription may be
 _LONGEST_RETRY_S = 30.0
 
 
@@ -77,6 +78,10 @@ class Repairer:
         self._ahead.clear()
         self._new_link.set()
         self._work.set()
+
+    def on_link_down(self) -> None:
+        """There is no link: that nothing comes of a symbol says nothing of its subscription."""
+        self._look_at = None
 
     async def run(self) -> None:
         """Work for ever."""
@@ -168,14 +173,16 @@ class Repairer:
             await self._look_for_tail(feed)
 
     def _plan_next_look(self) -> None:
-        waiting = [feed.symbol for feed in self._feeds if feed.quiet and feed.refused is None]
+        quiet = [feed for feed in self._feeds if feed.quiet and feed.refused is None]
         self._looks += 1
-        if not waiting:
+        if not quiet:
             self._look_at = None
             return
         delay = _QUIET_LOOKS_S[min(self._looks, len(_QUIET_LOOKS_S) - 1)]
-        if any(feed.quiet and feed.symbol in self._ahead and not feed.silent for feed in self._feeds):
+        if any(feed.symbol in self._ahead and not feed.silent for feed in quiet):
             delay = _ON_ITS_WAY_S
+        elif any(feed.silent for feed in quiet):
+            delay = min(delay, _POLL_SILENT_S)
         self._look_at = self._clock.monotonic() + delay
 
     async def _look_for_tail(self, feed: SymbolFeed) -> None:
@@ -282,7 +289,7 @@ class Repairer:
         if len(page) < len(rows):
             self.odd_rows += len(rows) - len(page)
             log.warning(
-                "%s: dropped %d rows of an answer over REST that repeat others or lie before id %s, which was asked for (%d so far)",
+                "%s: dropped %d rows of an answer over REST that repeat others or lie before id %s, as asked for (%d so far)",
                 symbol,
                 len(rows) - len(page),
                 from_id,

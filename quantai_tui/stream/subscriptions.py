@@ -54,7 +54,7 @@ class Subscriptions:
         return frozenset(self._acknowledged)
 
     def state(self, stream: str) -> str:
-        """"acknowledged", "pending" or "wanted"; empty for a stream that nobody asked for."""
+        """One of "acknowledged", "pending" and "wanted"; empty for a stream that nobody asked for."""
         if stream in self._acknowledged:
             return "acknowledged"
         if stream in self.pending:

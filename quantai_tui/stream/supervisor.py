@@ -208,6 +208,7 @@ class Supervisor:
 
     def _link_ends(self, cause: str) -> None:
         """Remember why there is no link: the first reason since it was last live, which is what gaps are put down to."""
+        self._repairer.on_link_down()
         if self._was_live and not self._down_cause:
             self._down_cause = cause
 

@@ -106,6 +106,7 @@ class Endpoint:
     url: str
     host: str
     port: int
+    path: str
 
 
 def endpoint(config: StreamConfig) -> Endpoint:
@@ -121,7 +122,7 @@ def endpoint(config: StreamConfig) -> Endpoint:
     if parts.hostname is None:
         raise LinkFault(FailureKind.CONFIG, f"EXCHANGE_WS_URL has no host name: {url}")
     host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
-    return Endpoint(url, host, parts.port or 443)
+    return Endpoint(url, host, parts.port or 443, parts.path)
 
 
 class SendPace:

@@ -52,6 +52,11 @@ CASES = [
     (socket.gaierror(-2, "x"), Phase.CONNECT, "dns", T.NETWORK_ERROR),
     (ConnectionRefusedError(errno.ECONNREFUSED, "x"), Phase.CONNECT, "refused", T.NETWORK_ERROR),
     (OSError(errno.ENETUNREACH, "x"), Phase.CONNECT, "unreachable", T.NETWORK_ERROR),
+    (PermissionError(errno.EPERM, "x"), Phase.CONNECT, "unreachable", T.NETWORK_ERROR),
+    (PermissionError(errno.EACCES, "x"), Phase.LIVE, "unknown", T.UNKNOWN_ERROR),
+    (UnicodeError("x"), Phase.CONNECT, "config", T.PROTOCOL_ERROR),
+    (UnicodeError("x"), Phase.LIVE, "unknown", T.UNKNOWN_ERROR),
+    (MemoryError(), Phase.LIVE, "resources", T.NETWORK_ERROR),
     (OSError(errno.EMFILE, "x"), Phase.CONNECT, "resources", T.NETWORK_ERROR),
     (TimeoutError(), Phase.CONNECT, "connect_timeout", T.TIMEOUT_ERROR),
     (TimeoutError(), Phase.TLS, "tls_timeout", T.TIMEOUT_ERROR),
@@ -67,12 +72,21 @@ CASES = [
     (untrusted(10), Phase.TLS, "tls_date", T.SSL_ERROR),
     (tls_error("WRONG_VERSION_NUMBER"), Phase.TLS, "not_tls", T.SSL_ERROR),
     (tls_error("UNSUPPORTED_PROTOCOL"), Phase.TLS, "tls_version", T.SSL_ERROR),
+    (tls_error("TLSV1_ALERT_PROTOCOL_VERSION"), Phase.TLS, "tls_version", T.SSL_ERROR),
+    (tls_error("SSLV3_ALERT_HANDSHAKE_FAILURE"), Phase.TLS, "tls_suite", T.SSL_ERROR),
+    (tls_error("TLSV1_ALERT_DECRYPT_ERROR"), Phase.TLS, "tls_broken", T.SSL_ERROR),
+    (tls_error("SSLV3_ALERT_BAD_RECORD_MAC"), Phase.LIVE, "tls_broken", T.SSL_ERROR),
+    (tls_error("UNEXPECTED_EOF_WHILE_READING"), Phase.TLS, "tls_cut", T.SSL_ERROR),
+    (tls_error("EOF occurred", ssl.SSLEOFError), Phase.TLS, "tls_cut", T.SSL_ERROR),
     (tls_error("SOMETHING_NEW"), Phase.TLS, "tls_other", T.SSL_ERROR),
     (caused(closed(1006), tls_error("DECRYPTION_FAILED_OR_BAD_RECORD_MAC")), Phase.LIVE, "tls_broken", T.SSL_ERROR),
     (caused(ConnectionClosedError(None, None), tls_error("RECORD_LAYER_FAILURE")), Phase.LIVE, "tls_broken", T.SSL_ERROR),
     (caused(ConnectionClosedError(None, None), ConnectionResetError()), Phase.LIVE, "reset", T.NETWORK_ERROR),
     (ConnectionClosedError(None, None), Phase.LIVE, "reset", T.NETWORK_ERROR),
     (closed(1001), Phase.LIVE, "closed", T.NETWORK_ERROR),
+    (closed(1005), Phase.LIVE, "closed", T.NETWORK_ERROR),
+    (closed(1012), Phase.LIVE, "closed", T.NETWORK_ERROR),
+    (closed(1013), Phase.LIVE, "server_error", T.NETWORK_ERROR),
     (closed(1008), Phase.LIVE, "policy", T.PROTOCOL_ERROR),
     (closed(1009, by_us=True), Phase.LIVE, "oversized", T.PROTOCOL_ERROR),
     (closed(1002, by_us=True), Phase.LIVE, "protocol", T.PROTOCOL_ERROR),
@@ -89,6 +103,10 @@ CASES = [
     (LinkFault(FailureKind.REST_BEHIND, "x"), Phase.REST, "rest_behind", T.TIMEOUT_ERROR),
     (WireError("x"), Phase.REST, "protocol", T.PROTOCOL_ERROR),
     (TimeoutError(), Phase.REST, "rest_timeout", T.TIMEOUT_ERROR),
+    (HttpStatusError(404), Phase.UPGRADE, "bad_status", T.PROTOCOL_ERROR),
+    (HttpStatusError(407), Phase.REST, "proxy", T.NETWORK_ERROR),
+    (LinkFault(FailureKind.SILENT_STREAM, "x"), Phase.LIVE, "silent_stream", T.PROTOCOL_ERROR),
+    (LinkFault(FailureKind.OVERLOAD, "x"), Phase.LIVE, "overload", T.TIMEOUT_ERROR),
     (LinkFault(FailureKind.PONG_TIMEOUT, "x"), Phase.LIVE, "pong_timeout", T.TIMEOUT_ERROR),
     (ZeroDivisionError("x"), Phase.LIVE, "unknown", T.UNKNOWN_ERROR),
 ]
@@ -128,9 +146,22 @@ def test_the_venue_is_left_alone_as_long_as_it_asks_and_never_for_ever(code, hea
 
 
 def test_what_only_a_person_can_mend_is_fatal():
-    fatal = {kind for kind, rule in RULES.items() if rule.fatal}
-    assert {FailureKind.TLS_UNTRUSTED, FailureKind.TLS_HOSTNAME, FailureKind.LOCATION, FailureKind.CONFIG} <= fatal
-    assert not fatal & {FailureKind.DNS, FailureKind.REFUSED, FailureKind.TLS_BROKEN, FailureKind.BANNED, FailureKind.UNKNOWN}
+    K = FailureKind
+    assert {kind for kind, rule in RULES.items() if rule.fatal} == {
+        *(K.TLS_UNTRUSTED, K.TLS_HOSTNAME, K.TLS_DATE, K.TLS_VERSION, K.TLS_SUITE, K.NOT_TLS),
+        *(K.LOCATION, K.SUBSCRIBE_REJECTED, K.BAD_SYMBOL, K.CONFIG),
+    }
+
+
+def test_a_refusal_of_the_handshake_is_known_by_its_status_whichever_library_met_it():
+    for code in (403, 418, 429, 451, 500, 503, 302):
+        theirs, ours = classify(status(code), Phase.UPGRADE), classify(HttpStatusError(code), Phase.UPGRADE)
+        assert (theirs.kind, theirs.min_wait_s, theirs.fatal) == (ours.kind, ours.min_wait_s, ours.fatal)
+
+
+def test_a_fault_may_bring_advice_of_its_own():
+    assert classify(LinkFault(FailureKind.PROXY, "x", advice="Check that one.")).advice == "Check that one."
+    assert classify(LinkFault(FailureKind.PROXY, "x")).advice == RULES[FailureKind.PROXY].advice
 
 
 @pytest.mark.parametrize("kind", list(FailureKind))

@@ -19,6 +19,7 @@ from stream_support import (
     eventually,
     exchange,
     reaches,
+    settle_loop,
     trade,
 )
 
@@ -117,7 +118,7 @@ async def test_what_was_neither_streamed_nor_fetched_is_a_hole(tmp_path):
     path = tmp_path / "hole.qrec"
     recorder = Recorder()
     recorder.start(path, MB)
-    link, inner = await a_link(recorder, Basket())
+    _, inner = await a_link(recorder, Basket())
     for id in (*range(10, 15), *range(18, 20)):
         inner.deliver(frame(trade(id)))
     await recorder.stop()
@@ -252,6 +253,7 @@ async def test_a_link_that_died_without_a_word_is_found_dead_again_and_round_tri
     pong = await link.ping(b"1")
     inner.pongs[0].set_result(0.125)
     assert await pong == 0.125
+    await settle_loop()
     inner.deliver(frame(trade(1)))
     await link.ping(b"2")
     await link.close()
@@ -319,3 +321,41 @@ async def test_a_replay_clock_runs_as_told_and_who_sleeps_feels_the_change():
     await base.advance(1.5)
     assert sleeper.done()
     assert clock.monotonic() - before == pytest.approx(100.5)
+
+
+@pytest.mark.parametrize("speed", [float("inf"), 4.0])
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_connection_replaced_without_a_break_is_replayed_without_a_loss(
+    exchange, begin: Begin, tmp_path, announced, speed
+):
+    path = tmp_path / "rotated.qrec"
+    lived, again = MemorySink(), MemorySink()
+    stream = begin(lived)
+    stream.start_recording(path, MB)
+    await stream.start()
+    await reaches(stream, S.LIVE)
+    await exchange.trade(5)
+    if announced:
+        await exchange.send_raw(b'{"e":"serverShutdown","E":1770123456789}')
+    else:
+        stream.rotate()
+    await eventually(lambda: len(exchange.subscribed) == 2)
+    for _ in range(200):
+        await exchange.trade(1)
+        await asyncio.sleep(0.02)
+        if stream.snapshot().rotations:
+            break
+    await exchange.trade(5)
+    last = exchange.next_id - 1
+    await eventually(lambda: lived.holds(FIRST_ID, last))
+    await stream.stop_recording()
+    await stream.stop()
+    assert stream.snapshot().rotations == 1
+
+    stream = await replayed(path, again, speed=speed)
+    assert again.trades == lived.trades
+    assert again.holds(FIRST_ID, last)
+    symbol = stream.snapshot().symbols[SYMBOL]
+    assert (symbol.missing, symbol.venue_holes, symbol.unrecoverable) == (0, 0, 0)
+    if announced:
+        assert (stream.snapshot().rotations, stream.snapshot().last_error, again.gaps) == (1, None, [])

@@ -96,7 +96,7 @@ async def test_rest_refuses_the_same_servers_by_the_same_names(authority, tmp_pa
     context = tls_context(trusting(authority, tmp_path))
     with alerting_server(make(authority)) as port:
         rest = RestClient(f"https://localhost:{port}", lambda: context, Gate())
-        with pytest.raises(Exception) as caught:  # noqa: PT011 - its kind is what is asserted
+        with pytest.raises(Exception) as caught:
             await rest.server_time()
         await rest.close()
     failure = classify(caught.value, Phase.REST)

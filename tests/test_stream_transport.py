@@ -27,7 +27,7 @@ from websockets.asyncio.server import Response
 from websockets.datastructures import Headers
 from websockets.frames import Close, Frame, Opcode
 
-from quantai_tui.stream import LinkFault, Phase, classify, picows_link, websockets_link
+from quantai_tui.stream import Phase, picows_link, websockets_link
 from quantai_tui.stream.tls import tls_context
 from quantai_tui.stream.transport import MAX_FRAME_BYTES
 from quantai_tui.stream.transports import ConfiguredTransport
@@ -350,7 +350,7 @@ async def test_closing_is_polite_quick_and_may_be_done_twice(dialler, authority)
         await ended
         await eventually(lambda: codes)
         link.resume_reading()
-        with pytest.raises(Exception):  # noqa: B017, PT011 - each library has its own
+        with pytest.raises(Exception):  # noqa: B017 - each library has its own
             await link.send("too late")
     assert codes == [1000]
 
@@ -453,9 +453,3 @@ def test_no_library_is_loaded_before_it_is_used():
     code = "import sys, quantai_tui.stream.transports; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"picows", "aiofastnet", "websockets", "python_socks"} & {name.partition(".")[0] for name in loaded}
-
-
-def test_a_fault_may_bring_advice_of_its_own():
-    from quantai_tui.stream import FailureKind
-
-    assert classify(LinkFault(FailureKind.PROXY, "x", advice="Check that one.")).advice == "Check that one."

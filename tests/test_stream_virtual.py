@@ -6,6 +6,8 @@ import asyncio
 import logging
 
 import pytest
+from bench.report import Options
+from bench.resilience import run as compare
 from virtual.faults import KINDS, Faults, seeded_plan
 from virtual.loop import run
 from virtual.rig import Rig
@@ -218,6 +220,12 @@ def test_connections_are_replaced_before_their_time_is_up_without_a_request_a_ga
 @pytest.mark.timeout(900)
 def test_three_days_of_24_hour_connections_pass_without_a_request_a_gap_or_a_duplicate() -> None:
     run(rotating(days=3.0, lifetime_s=24 * HOUR_S, rotate_after_s=23.5 * HOUR_S))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_day_of_trouble_costs_a_tenth_at_most_of_what_it_costs_a_client_that_dials_every_five_seconds() -> None:
+    assert {row.what: row.met for row in compare(Options()) if row.bound is not None and not row.met} == {}
 
 
 def test_a_program_that_is_started_again_goes_on_where_its_store_ends() -> None:

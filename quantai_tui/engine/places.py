@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import logging
 import os
 import shutil
 import stat
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+
+logger = logging.getLogger(__name__)
 
 _APP = "quantai-tui"
 _MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux and 104 on macOS, the closing zero included
@@ -35,6 +40,20 @@ def data_root(setting: str) -> Path:
 def state_root() -> Path:
     """What belongs to the user and not to one engine: the registry of running engines, a dashboard's crash report."""
     return platformdirs.user_state_path(_APP, appauthor=False)
+
+
+def dials_file() -> Path:
+    """The record of dials and bans. One per user: the venue counts by address, whichever engine it was. Its folder is private."""
+    root = state_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        info = root.stat()
+        if info.st_uid == os.getuid() and info.st_mode & 0o077:
+            root.chmod(0o700)
+    except OSError as error:
+        # The gate that uses it meets the same, tells the operator, and goes on without the record.
+        logger.debug("%s: %s", root, error)
+    return root / "dials.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,10 @@ class EngineFolder:
         return self.path / "exchange"
 
     @property
+    def recordings(self) -> Path:
+        return self.path / "recordings"
+
+    @property
     def key(self) -> str:
         """Short and the same for the same folder: sockets are named after it, since their paths have a limit."""
         return hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:12]
@@ -84,12 +107,26 @@ class EngineFolder:
                 f"the data folder {self.path} cannot be written: {error.strerror or error}. Give another one with DATA_DIR."
             ) from error
 
+    def new_recording(self, now_s: float) -> Path:
+        """A name, not in use yet, for a recording that begins at this Unix time. Raises PlaceError."""
+        try:
+            self.recordings.mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise PlaceError(f"{self.recordings} cannot be made: {error.strerror or error}") from error
+        stem = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
+        names = (f"{stem}{f'-{number}' if number else ''}.qrec" for number in itertools.count())
+        return next(path for name in names if not (path := self.recordings / name).exists())
+
     def clear(self) -> None:
-        """Delete all that is stored in it; the lock, which the caller holds, stays. Raises PlaceError."""
+        """Delete all that is stored in it. The lock, which the caller holds, and the operator's recordings stay.
+
+        Raises PlaceError.
+        """
         try:
             for path in self.path.iterdir():
                 if path.is_dir():
-                    shutil.rmtree(path)
+                    if path != self.recordings:
+                        shutil.rmtree(path)
                 elif path != self.lock:
                     path.unlink()
         except OSError as error:

@@ -2,8 +2,10 @@
 
 from .advice import FailureKind, WebSocketErrorType
 from .backoff import ExponentialBackoffReconnector, ReconnectRecord
+from .batches import TradeBatch
 from .config import BackfillStart, StreamConfig, StreamSettings
 from .failures import Failure, HttpStatusError, LinkFault, Phase, classify
+from .gate import Gate
 from .heartbeat import WebSocketHeartbeat
 from .ledger import Origin, Outcome, SymbolLedger
 from .rest import RestClient
@@ -16,6 +18,7 @@ __all__ = [
     "ExponentialBackoffReconnector",
     "Failure",
     "FailureKind",
+    "Gate",
     "HttpStatusError",
     "IllegalTransition",
     "LinkFault",
@@ -30,6 +33,7 @@ __all__ = [
     "StreamConfig",
     "StreamSettings",
     "SymbolLedger",
+    "TradeBatch",
     "TradeSink",
     "WebSocketErrorType",
     "WebSocketHeartbeat",

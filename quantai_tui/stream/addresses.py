@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import socket
 import ssl
@@ -11,7 +12,6 @@ from .advice import FailureKind
 from .failures import LinkFault, one_line
 from .names import resolve
 from .proxies import Proxy, destination, parse_proxy, pass_through, proxy_for, source_of
-from .tasks import settle
 
 __all__ = ["open_tcp", "proxy_for"]
 
@@ -86,10 +86,15 @@ async def _connected(host: str, port: int) -> socket.socket:
                 return winner
         raise next(error for task in attempts if (error := task.exception()) is not None)
     finally:
+        # Nothing is waited for here: a cancellation while waiting would lose the winner's socket.
         for task in attempts:
-            await settle(task)
-            if not task.cancelled() and task.exception() is None and task.result() is not winner:
-                task.result().close()
+            task.cancel()
+            task.add_done_callback(functools.partial(_drop, winner))
+
+
+def _drop(winner: socket.socket | None, attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None and attempt.result() is not winner:
+        attempt.result().close()
 
 
 async def _tcp_to(family: int, address: tuple[object, ...]) -> socket.socket:

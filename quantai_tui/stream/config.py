@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 BackfillStart = str | int  # "now", "earliest", or the aggregate id to begin at
@@ -68,7 +68,7 @@ class StreamConfig:
     ws_url: str = "wss://stream.binance.com:9443"
     rest_url: str = "https://api.binance.com"
     ca_file: str | None = None
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)  # it may carry a password
     initial_delay: float = 1.0
     max_delay: float = 60.0
     backoff_factor: float = 2.0

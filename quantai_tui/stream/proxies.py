@@ -22,6 +22,7 @@ from .tunnel import relay
 NONE = "none"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _MAX_ANSWER_BYTES = 16 * 1024
+_SHUTDOWN_TIMEOUT_S = 0.5
 _CREDENTIALS_WANTED = 407
 # RFC 1928 section 6.
 _SOCKS_REPLIES = {
@@ -131,24 +132,29 @@ async def pass_through(proxy: Proxy, sock: socket.socket, host: str, port: int, 
         LinkFault: with kind PROXY, when the proxy refuses.
         OSError: the connection to it broke.
     """
+    if proxy.scheme == "https":
+        return await _through_tls(proxy, sock, host, port, context or ssl.create_default_context())
     try:
-        if proxy.scheme.startswith("socks5"):
-            await _ask_socks5(proxy, sock, host, port)
-            return sock
         if proxy.scheme == "http":
             await _ask_http(proxy, _PlainWire(sock), host, port)
-            return sock
-        reader, writer = await asyncio.open_connection(
-            sock=sock, ssl=context or ssl.create_default_context(), server_hostname=proxy.host
-        )
-        try:
-            await _ask_http(proxy, _TlsWire(reader, writer), host, port)
-            return await relay(reader, writer)
-        except BaseException:
-            writer.transport.abort()
-            raise
+        else:
+            await _ask_socks5(proxy, sock, host, port)
     except BaseException:
         sock.close()
+        raise
+    return sock
+
+
+async def _through_tls(proxy: Proxy, sock: socket.socket, host: str, port: int, context: ssl.SSLContext) -> socket.socket:
+    # The socket is asyncio's from here on: closed beneath a transport that lives, its number would go to another.
+    reader, writer = await asyncio.open_connection(
+        sock=sock, ssl=context, server_hostname=proxy.host, ssl_shutdown_timeout=_SHUTDOWN_TIMEOUT_S
+    )
+    try:
+        await _ask_http(proxy, _TlsWire(reader, writer), host, port)
+        return await relay(reader, writer)
+    except BaseException:
+        writer.transport.abort()
         raise
 
 

@@ -119,8 +119,8 @@ class Recorder:
     def new_request(self) -> int:
         return next(self._requests)
 
-    def new_link(self, config: StreamConfig, transport: str, receiver: Receiver) -> LinkTap:
-        tap = LinkTap(self, next(self._links), config, transport, receiver)
+    def new_link(self, config: StreamConfig, receiver: Receiver) -> LinkTap:
+        tap = LinkTap(self, next(self._links), config, receiver)
         self._taps[tap.number] = tap
         if self.on:
             tap.begin()
@@ -165,13 +165,13 @@ class _TappedReceiver:
 class LinkTap:
     """One connection as a recorder sees it: what it needs to know to begin in the middle, and the tap on its messages."""
 
-    def __init__(self, recorder: Recorder, number: int, config: StreamConfig, transport: str, inner: Receiver) -> None:
+    def __init__(self, recorder: Recorder, number: int, config: StreamConfig, inner: Receiver) -> None:
         self.number = number
         self.receiver = _TappedReceiver(inner)
         self._recorder = recorder
         self._inner = inner
         self._config = config
-        self._transport = transport
+        self._transport = ""
         self._phases: list[Phase] = []
         self._tls: TlsInfo | None = None
         self._open = False
@@ -183,11 +183,11 @@ class LinkTap:
         recorder, inner_take, number = self._recorder, self._inner.take, self.number
         self._pings = 0
         self._heard = self._open
-        recorder.put(Dialled(recorder.now(), number, self._transport, public_config(self._config), joined=self._open))
+        recorder.put(Dialled(recorder.now(), number, public_config(self._config), joined=self._open))
         for phase in self._phases:
             recorder.put(PhaseBegan(recorder.now(), number, phase.value))
         if self._open:
-            recorder.put(Opened(recorder.now(), number, self._tls))
+            recorder.put(Opened(recorder.now(), number, self._transport, self._tls))
 
         def take(data: bytes) -> None:
             self._heard = True
@@ -203,9 +203,9 @@ class LinkTap:
         self._phases.append(phase)
         self._recorder.put(PhaseBegan(self._recorder.now(), self.number, phase.value))
 
-    def opened(self, tls: TlsInfo | None) -> None:
-        self._open, self._tls = True, tls
-        self._recorder.put(Opened(self._recorder.now(), self.number, tls))
+    def opened(self, transport: str, tls: TlsInfo | None) -> None:
+        self._open, self._transport, self._tls = True, transport, tls
+        self._recorder.put(Opened(self._recorder.now(), self.number, transport, tls))
 
     def sent(self, frame: str | bytes) -> None:
         data = frame.encode() if isinstance(frame, str) else bytes(frame)
@@ -298,7 +298,7 @@ class RecordingTransport:
         return self._inner.name
 
     async def dial(self, config: StreamConfig, receiver: Receiver, on_phase: Callable[[Phase], None]) -> RecordingLink:
-        tap = self._recorder.new_link(config, self._inner.name, receiver)
+        tap = self._recorder.new_link(config, receiver)
 
         def announce(phase: Phase) -> None:
             tap.phase(phase)
@@ -309,7 +309,7 @@ class RecordingTransport:
         except BaseException as error:
             tap.ended(error if isinstance(error, Exception) else None)
             raise
-        tap.opened(link.tls)
+        tap.opened(self._inner.name, link.tls)
         return RecordingLink(link, tap, self._recorder)
 
 

@@ -75,7 +75,6 @@ class Dialled(_Event, frozen=True, array_like=True, tag="dial"):
     """A dial begins. `joined`: the connection was open already when the recording began."""
 
     link: int
-    transport: str
     config: dict[str, Any]
     joined: bool = False
 
@@ -87,6 +86,7 @@ class PhaseBegan(_Event, frozen=True, array_like=True, tag="phase"):
 
 class Opened(_Event, frozen=True, array_like=True, tag="open"):
     link: int
+    transport: str
     tls: TlsInfo | None
 
 
@@ -271,7 +271,7 @@ class RecordingReader:
 
 
 class _LimitReached(Exception):
-    """The next block would not fit below the limit."""
+    """The next event would not fit below the limit."""
 
 
 class RecordingWriter:
@@ -379,9 +379,13 @@ class RecordingWriter:
 
     def _write_block(self, events: list[Event]) -> None:
         block = _packed(Block(self.now(), self._clock.time(), events))
-        if self.size_bytes + len(block) + _CLOSING_BYTES > self.limit_bytes:
+        if self.size_bytes + len(block) + _CLOSING_BYTES <= self.limit_bytes:
+            self._write(block)
+        elif len(events) == 1:
             raise _LimitReached
-        self._write(block)
+        else:  # as much of it as fits
+            self._write_block(events[: len(events) // 2])
+            self._write_block(events[len(events) // 2 :])
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)

@@ -35,6 +35,7 @@ _WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
 _MINUTE_S = 60.0
 _CONNECT_TIMEOUT_S = 10.0
 _TOTAL_TIMEOUT_S = 30.0
+_SHUTDOWN_TIMEOUT_S = 0.5
 # A page of 1,000 rows is about 150 KB.
 _MAX_BODY_BYTES = 8 * 1024 * 1024
 
@@ -212,16 +213,14 @@ def _connector(proxy: str | None) -> TCPConnector:
         async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> tuple[asyncio.Transport, ResponseHandler]:
             url, context = kwargs["req"].url, kwargs["ssl"]
             sock = await open_tcp(url.raw_host, url.port, proxy=proxy, timeout=_CONNECT_TIMEOUT_S, context=context)
-            try:
-                return await asyncio.get_running_loop().create_connection(
-                    *args,
-                    sock=sock,
-                    ssl=context,
-                    server_hostname=kwargs["server_hostname"],
-                    ssl_handshake_timeout=_CONNECT_TIMEOUT_S,
-                )
-            except BaseException:
-                sock.close()
-                raise
+            # The socket is asyncio's from here on, which closes it when the handshake fails.
+            return await asyncio.get_running_loop().create_connection(
+                *args,
+                sock=sock,
+                ssl=context,
+                server_hostname=kwargs["server_hostname"],
+                ssl_handshake_timeout=_CONNECT_TIMEOUT_S,
+                ssl_shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
+            )
 
     return Connector(resolver=Unresolved())

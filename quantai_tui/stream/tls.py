@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
-from typing import Any, Protocol
 
 from .advice import FailureKind
 from .failures import LinkFault
 from .transport import TlsInfo
 
 _TLS12_SUITES = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
-
-
-class Handshaken(Protocol):
-    """What both TLS engines tell about a finished handshake, as `ssl.SSLObject` does."""
-
-    def version(self) -> str | None: ...
-    def cipher(self) -> tuple[str, str, int] | None: ...
-    def getpeercert(self) -> Mapping[str, Any] | None: ...
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
@@ -42,13 +32,13 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
-def tls_info(session: Handshaken | None) -> TlsInfo | None:
+def tls_info(session: ssl.SSLObject | ssl.SSLSocket | None) -> TlsInfo | None:
     """What a finished handshake came to; None without TLS."""
     if session is None:
         return None
     cipher = session.cipher()
     certificate = session.getpeercert() or {}
-    issuer = {key: value for part in certificate.get("issuer", ()) for key, value in part}
+    issuer = {key: value for part in certificate.get("issuer", ()) for key, value in part}  # type: ignore[str-unpack]
     not_after = certificate.get("notAfter")
     return TlsInfo(
         version=session.version() or "",

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from stream_support import ScriptedExchange, authority, eventually, exchange
-from transport_support import LIBRARIES, Collector, Dialler, end_of, server_tls, tcp_server, trusting, websocket_server
+from transport_support import Collector, dialler, end_of, server_tls, tcp_server, trusting, websocket_server
 
 from quantai_tui.stream import Phase, RestClient, classify
 from quantai_tui.stream.addresses import open_tcp, proxy_for
 from quantai_tui.stream.gate import Gate
 from quantai_tui.stream.tls import tls_context
 
-__all__ = ["authority", "exchange"]  # fixtures
+__all__ = ["authority", "dialler", "exchange"]  # fixtures
 
 VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "WSS_PROXY")
 SECRET = "pa55word"
@@ -30,13 +30,6 @@ def clean_environment(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture(params=LIBRARIES)
-async def dialler(request, authority, tmp_path):
-    dialler = Dialler(request.param, tls_context(trusting(authority, tmp_path)))
-    yield dialler
-    await dialler.close()
 
 
 class ConnectProxy:
@@ -113,7 +106,11 @@ async def splice(reader, writer, target):
         finally:
             sink.close()
 
-    await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer), return_exceptions=True)
+    try:
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer), return_exceptions=True)
+    finally:
+        far_writer.transport.abort()
+        writer.transport.abort()
 
 
 async def black_hole(reader, writer):

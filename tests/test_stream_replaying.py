@@ -64,7 +64,6 @@ def story(stream: ResilientStream) -> dict[str, object]:
         "states": [change.state for change in stream.machine.changes if change.state is not S.STOPPED],
         "kind": snapshot.last_error.kind if snapshot.last_error else None,
         "errors": snapshot.error_counts,
-        "messages": snapshot.messages,
         "bad": stream.get_connection_stats()["bad_frames"],
         "reconnects": snapshot.reconnects,
         "stored": symbol.stored,
@@ -352,7 +351,7 @@ async def test_a_connection_replaced_without_a_break_is_replayed_without_a_loss(
     await stream.stop()
     assert stream.snapshot().rotations == 1
 
-    stream = await replayed(path, again, speed=speed)
+    stream = await replayed(path, again, until=lambda stream: stream.snapshot().rotations == announced, speed=speed)
     assert again.trades == lived.trades
     assert again.holds(FIRST_ID, last)
     symbol = stream.snapshot().symbols[SYMBOL]

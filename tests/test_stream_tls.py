@@ -9,22 +9,15 @@ import ssl
 import pytest
 import trustme
 from stream_support import authority
-from transport_support import LIBRARIES, Dialler, alerting_server, server_tls, tcp_server, trusting, websocket_server
+from transport_support import alerting_server, dialler, server_tls, tcp_server, trusting, websocket_server
 
 from quantai_tui.stream import LinkFault, Phase, RestClient, classify
 from quantai_tui.stream.gate import Gate
 from quantai_tui.stream.tls import tls_context
 
-__all__ = ["authority"]  # a fixture
+__all__ = ["authority", "dialler"]  # fixtures
 
 DAY = datetime.timedelta(days=1)
-
-
-@pytest.fixture(params=LIBRARIES)
-async def dialler(request, authority, tmp_path):
-    dialler = Dialler(request.param, tls_context(trusting(authority, tmp_path)))
-    yield dialler
-    await dialler.close()
 
 
 async def silent(reader, writer):

@@ -1,55 +1,32 @@
-"""Links behave alike whichever library carries them: messages, pings, pauses, and every way to end, on real TLS sockets."""
+"""Links behave alike whichever library carries them: phases, messages, pings, pauses; and which library that is."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import subprocess
 import sys
 import time
-from http import HTTPStatus
 
 import pytest
 from stream_support import authority, eventually
 from transport_support import (
-    LIBRARIES,
     PATIENCE_S,
     Collector,
     Dialler,
-    below_tls,
+    dialler,
     end_of,
-    server_tls,
-    tcp_server,
+    frame,
+    idle,
     websocket_server,
 )
-from websockets.asyncio.server import Response
-from websockets.datastructures import Headers
-from websockets.frames import Close, Frame, Opcode
+from websockets.frames import Opcode
 
-from quantai_tui.stream import Phase, picows_link, websockets_link
+from quantai_tui.stream import Phase
 from quantai_tui.stream.tls import tls_context
-from quantai_tui.stream.transport import MAX_FRAME_BYTES
 from quantai_tui.stream.transports import ConfiguredTransport
 
-__all__ = ["authority"]  # a fixture
-
-
-@pytest.fixture(params=LIBRARIES)
-async def dialler(request, authority):
-    context = tls_context(None)
-    authority.configure_trust(context)
-    dialler = Dialler(request.param, context)
-    yield dialler
-    await dialler.close()
-
-
-def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
-    return Frame(opcode, data, fin).serialize(mask=False)
-
-
-async def idle(connection):
-    """A handler that leaves the rest to the test."""
+__all__ = ["authority", "dialler"]  # fixtures
 
 
 async def test_the_phases_are_told_and_the_link_says_what_its_tls_is(dialler, authority):
@@ -135,165 +112,6 @@ async def test_a_ping_is_answered_by_its_own_pong_only(dialler, authority):
         await ended
 
 
-async def test_a_pong_that_can_no_longer_come_is_not_waited_for(dialler, authority):
-    async def talk(connection):
-        connection.transport.pause_reading()
-
-    async with websocket_server(authority, talk) as url:
-        link = await dialler.dial(url)
-        ended = asyncio.create_task(end_of(link))
-        pong = await link.ping(b"one")
-        link.abort()
-        with pytest.raises(Exception) as caught:
-            await asyncio.wait_for(pong, PATIENCE_S)
-        assert not isinstance(caught.value, TimeoutError)
-        assert (await ended).kind == "reset"
-
-
-@pytest.mark.parametrize(
-    ("close", "kind"),
-    [
-        (Close(1000, "done"), "closed"),
-        (Close(1001, ""), "closed"),
-        (Close(1008, "too many"), "policy"),
-        (Close(1011, ""), "server_error"),
-        (Close(1012, ""), "closed"),
-        (Close(1013, ""), "server_error"),
-        (Close(4001, "theirs"), "protocol"),
-        (None, "closed"),
-    ],
-    ids=str,
-)
-async def test_a_close_frame_is_known_by_its_code(dialler, authority, close, kind):
-    async def talk(connection):
-        connection.transport.write(frame(Opcode.CLOSE, b"" if close is None else close.serialize()))
-
-    async with websocket_server(authority, talk) as url:
-        failure = await end_of(await dialler.dial(url))
-    assert failure.kind == kind
-    if close is not None and close.reason:
-        assert close.reason in failure.message
-
-
-@pytest.mark.parametrize(
-    ("pieces", "kind"),
-    [
-        ([frame(Opcode.TEXT, b"x" * (MAX_FRAME_BYTES + 1))], "oversized"),
-        ([frame(Opcode.TEXT, b"x" * 700_000, fin=False), frame(Opcode.CONT, b"x" * 700_000)], "oversized"),
-        ([b"\xc1\x08deflated"], "protocol"),
-        ([frame(Opcode.CONT, b"of nothing")], "protocol"),
-        ([frame(Opcode.TEXT, b"open", fin=False), frame(Opcode.TEXT, b"another")], "protocol"),
-        ([b"\x83\x00"], "protocol"),
-        ([Frame(Opcode.TEXT, b"masked").serialize(mask=True)], "protocol"),
-    ],
-    ids=["too large", "too large in parts", "compressed", "continues nothing", "begins twice", "unknown opcode", "masked"],
-)
-async def test_a_frame_that_must_not_be_ends_the_link_and_nothing_of_it_is_handed_on(dialler, authority, pieces, kind):
-    async def talk(connection):
-        connection.transport.write(frame(Opcode.TEXT, b"before"))
-        await asyncio.sleep(0.05)
-        connection.transport.write(b"".join(pieces))
-
-    collector = Collector()
-    async with websocket_server(authority, talk) as url:
-        failure = await end_of(await dialler.dial(url, collector))
-    assert failure.kind == kind
-    assert collector.messages == [b"before"]
-
-
-async def test_a_reset_in_the_middle_of_a_frame_keeps_what_came_before(dialler, authority):
-    async def talk(connection):
-        connection.transport.write(frame(Opcode.TEXT, b"before") + frame(Opcode.TEXT, b"x" * 1000)[:500])
-        await asyncio.sleep(0.1)
-        raw = connection.transport.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.transport.abort()
-
-    collector = Collector()
-    async with websocket_server(authority, talk) as url:
-        failure = await end_of(await dialler.dial(url, collector))
-    assert failure.kind == "reset"
-    assert not failure.fatal
-    assert collector.messages == [b"before"]
-
-
-async def test_an_end_of_tcp_without_a_goodbye_is_a_cut(dialler, authority):
-    async def talk(connection):
-        connection.transport.get_extra_info("socket")._sock.shutdown(socket.SHUT_WR)
-
-    async with websocket_server(authority, talk) as url:
-        failure = await end_of(await dialler.dial(url))
-    assert failure.kind == "reset"
-
-
-async def test_a_damaged_tls_record_is_named_as_such(dialler, authority):
-    async def talk(connection):
-        await connection.recv()
-        below_tls(connection, b"\x17\x03\x03\x00\x20" + bytes(32))
-
-    async with websocket_server(authority, talk) as url:
-        link = await dialler.dial(url)
-        await link.send("go on")
-        failure = await end_of(link)
-    assert (failure.kind, failure.type, failure.fatal) == ("tls_broken", "ssl_error", False)
-
-
-@pytest.mark.parametrize(
-    ("status", "headers", "kind", "wait", "fatal"),
-    [
-        (403, {}, "forbidden", 60.0, False),
-        (418, {"Retry-After": "130"}, "banned", 130.0, False),
-        (429, {"Retry-After": "5"}, "rate_limited", 5.0, False),
-        (429, {}, "rate_limited", 60.0, False),
-        (451, {}, "location", 0.0, True),
-        (404, {}, "bad_status", 0.0, False),
-        (302, {"Location": "wss://elsewhere.invalid/"}, "bad_status", 0.0, False),
-        (503, {"Retry-After": "7"}, "server_error", 7.0, False),
-    ],
-)
-async def test_a_refused_upgrade_is_known_by_its_status(dialler, authority, status, headers, kind, wait, fatal):
-    def refuse(connection, request):
-        return Response(status, HTTPStatus(status).phrase, Headers(headers), b"no")
-
-    async with websocket_server(authority, idle, process_request=refuse) as url:
-        failure = await dialler.failure(url)
-    assert (failure.kind, failure.min_wait_s, failure.fatal, failure.phase) == (kind, wait, fatal, Phase.UPGRADE)
-    assert str(status) in failure.message
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind"),
-    [
-        (b"HTTP/1.1 530 Origin DNS Error\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n", "server_error"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "protocol"),
-        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "protocol"),
-        (b"", "reset"),
-    ],
-    ids=["a status without a name", "another protocol", "no accept key", "hung up"],
-)
-async def test_an_answer_to_the_upgrade_that_is_none(dialler, authority, answer, kind):
-    async def answer_so(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        writer.close()
-
-    async with tcp_server(answer_so, server_tls(authority)) as port:
-        failure = await dialler.failure(f"wss://localhost:{port}")
-    assert (failure.kind, failure.phase, failure.fatal) == (kind, Phase.UPGRADE, False)
-
-
-async def test_an_upgrade_that_is_never_answered_has_a_bound_of_its_own(dialler, authority, monkeypatch):
-    for module in (picows_link, websockets_link):
-        monkeypatch.setattr(module, "UPGRADE_TIMEOUT_S", 0.3)
-
-    async def stall(reader, writer):
-        await asyncio.sleep(60)
-
-    async with tcp_server(stall, server_tls(authority)) as port:
-        failure = await dialler.failure(f"wss://localhost:{port}", ssl_timeout=60.0)
-    assert (failure.kind, failure.type) == ("upgrade_timeout", "timeout_error")
-
-
 async def test_a_full_receiver_stops_the_reading_and_nothing_is_lost_when_it_goes_on(dialler, authority):
     count = 60_000
     sent = [0]
@@ -333,54 +151,6 @@ async def _still(state, seconds: float = 0.3) -> None:
         await asyncio.sleep(0.02)
         if state() != before:
             before, since = state(), time.monotonic()
-
-
-async def test_closing_is_polite_quick_and_may_be_done_twice(dialler, authority):
-    codes: list[int | None] = []
-
-    async def talk(connection):
-        await connection.wait_closed()
-        codes.append(connection.close_code)
-
-    async with websocket_server(authority, talk) as url:
-        link = await dialler.dial(url)
-        ended = asyncio.create_task(end_of(link))
-        await link.close()
-        await link.close()
-        await ended
-        await eventually(lambda: codes)
-        link.resume_reading()
-        with pytest.raises(Exception):  # noqa: B017 - each library has its own
-            await link.send("too late")
-    assert codes == [1000]
-
-
-async def test_a_black_hole_is_closed_in_half_a_second_all_the_same(dialler, authority):
-    async def talk(connection):
-        connection.transport.pause_reading()
-
-    async with websocket_server(authority, talk) as url:
-        link = await dialler.dial(url)
-        ended = asyncio.create_task(end_of(link))
-        began = time.monotonic()
-        await link.close()
-        assert 0.3 < time.monotonic() - began < 3.0
-        await ended
-
-
-async def test_a_link_closed_while_its_reading_is_paused_ends_too(dialler, authority):
-    async def talk(connection):
-        for _ in range(50):
-            await connection.send("x" * 1000)
-
-    collector = Collector(limit=1)
-    async with websocket_server(authority, talk) as url:
-        link = await dialler.dial(url, collector)
-        ended = asyncio.create_task(end_of(link))
-        await eventually(lambda: collector.messages)
-        async with asyncio.timeout(PATIENCE_S):
-            await link.close()
-            await ended
 
 
 async def test_a_dial_dropped_at_any_phase_leaves_no_socket_behind(dialler, authority):

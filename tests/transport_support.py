@@ -11,11 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import pytest
 import trustme
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 
 from quantai_tui.stream import Failure, Phase, StreamConfig, classify
+from quantai_tui.stream.tls import tls_context
 from quantai_tui.stream.transport import Link
 from quantai_tui.stream.transports import ConfiguredTransport
 
@@ -68,6 +71,25 @@ class Dialler:
             await link.close()
 
 
+@pytest.fixture(params=LIBRARIES)
+async def dialler(request: pytest.FixtureRequest, authority: trustme.CA) -> AsyncIterator[Dialler]:
+    """A dialler for each library, which trusts the tests' authority."""
+    context = tls_context(None)
+    authority.configure_trust(context)
+    dialler = Dialler(request.param, context)
+    yield dialler
+    await dialler.close()
+
+
+def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
+    """A frame as a server sends it."""
+    return Frame(opcode, data, fin).serialize(mask=False)
+
+
+async def idle(connection: ServerConnection) -> None:
+    """A server's handler that leaves the rest to the test."""
+
+
 async def end_of(link: Link) -> Failure:
     """What ends a link that is live."""
     try:
@@ -97,7 +119,13 @@ async def websocket_server(authority: trustme.CA, handler: Handler, **options: o
         except ConnectionClosed:
             return
 
-    settings: dict[str, object] = {"ssl": server_tls(authority), "compression": None, "ping_interval": None, "close_timeout": 0.2, **options}
+    settings: dict[str, object] = {
+        "ssl": server_tls(authority),
+        "compression": None,
+        "ping_interval": None,
+        "close_timeout": 0.2,
+        **options,
+    }
     async with serve(handle, "127.0.0.1", 0, **settings) as server:  # type: ignore[arg-type]
         yield f"wss://localhost:{next(iter(server.sockets)).getsockname()[1]}"
         for connection in server.connections:
@@ -120,7 +148,7 @@ async def tcp_server(
         try:
             await serve_one(reader, writer)
         except (OSError, EOFError, asyncio.CancelledError):
-            return
+            writer.transport.abort()
         finally:
             tasks.discard(task)
 

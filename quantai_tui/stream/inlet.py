@@ -60,6 +60,8 @@ class Inlet:
             self._trades.append(frame)
         else:
             self._others += 1
+            if type(frame) is OtherEvent:
+                self._quarantine.add(data, WireError(f"an event that nobody asked for: {frame.kind}"))
             self._on_notice(frame)  # type: ignore[arg-type]
 
     def is_full(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock
-from .feed import Feeds, RateMeter
+from .feed import Feeds, RateMeter, SymbolFeed
 from .inlet import Inlet
 from .ledger import Origin, SymbolLedger
 from .overlap import Overlap
@@ -59,6 +59,7 @@ class Intake:
         self._clock = clock
         self._inlet: Inlet | None = None
         self._second: tuple[Inlet, Overlap] | None = None
+        self._known_through: dict[str, int] = {}  # per symbol: what the link before had brought when this one took over
         self._in_hand = 0  # trades taken from an inlet and not stored yet
         self._handing_over = asyncio.Lock()
         self._handed_over = asyncio.Event()
@@ -90,6 +91,7 @@ class Intake:
     def attach(self, inlet: Inlet) -> None:
         """Take from this inlet from now on. What the one before holds must be stored (`wait_stored`)."""
         self._inlet = inlet
+        self._known_through.clear()
 
     def begin_overlap(self, inlet: Inlet, symbols: Iterable[str]) -> Overlap:
         """Hold what a second link delivers. One at a time; `promote` or `end_overlap` ends it."""
@@ -110,6 +112,7 @@ class Intake:
             inlet, overlap = self._second
             trades, others = inlet.drain()
             self._inlet, self._second = inlet, None
+            self._known_through = {feed.symbol: feed.ledger.last_id for feed in self._feeds if feed.ledger.last_id is not None}
             await self._pass_on((overlap.release() + trades, others), Origin.OVERLAP)
         self._handed_over.set()
 
@@ -174,7 +177,22 @@ class Intake:
                 self.strangers += len(trades)
             else:
                 self.on_heard(symbol, len(trades))
-                if await self._feeds.take_live(feed, trades, origin):
-                    self.on_gap()
+                known, new = self._parted(symbol, trades, origin)
+                await self._take(feed, known, Origin.OVERLAP)
+                await self._take(feed, new, origin)
             self._in_hand -= len(trades)
         return True
+
+    def _parted(self, symbol: str, trades: list[AggTrade], origin: Origin) -> tuple[list[AggTrade], list[AggTrade]]:
+        """What the link before had brought already, and the rest: a link that has taken over may lag behind it for a while."""
+        through = self._known_through.get(symbol) if origin is Origin.LIVE else None
+        if through is None:
+            return [], trades
+        known = [trade for trade in trades if trade.id <= through]
+        if len(known) < len(trades):
+            del self._known_through[symbol]
+        return known, [trade for trade in trades if trade.id > through]
+
+    async def _take(self, feed: SymbolFeed, trades: Sequence[AggTrade], origin: Origin) -> None:
+        if trades and await self._feeds.take_live(feed, trades, origin):
+            self.on_gap()

@@ -114,6 +114,12 @@ class SymbolLedger:
         """The open gaps with the lowest ids, so many of them."""
         return list(itertools.islice(self._gaps, most))
 
+    def has(self, id: int) -> bool:
+        """Whether this trade has come."""
+        if self.begin_id is None or self.last_id is None or not self.begin_id <= id <= self.last_id:
+            return False
+        return not self._gaps.overlap(id, id) and not any(settled.overlap(id, id) for settled in self._settled.values())
+
     def begin(self, first_id: int) -> Span | None:
         """Let the ledger begin at `first_id`. If it began later, the ids up to there become a gap, which is returned."""
         if self.begin_id is None:

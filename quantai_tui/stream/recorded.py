@@ -66,7 +66,6 @@ class LinkScript:
     frames: int = 0
     replies: dict[str, list[ControlReply | None]] = field(default_factory=dict)
     rtts: list[float | None] = field(default_factory=list)
-    pinged_at: float = 0.0
     _asked: dict[int | str, tuple[str, int]] = field(default_factory=dict)
     _early: dict[int | str, ControlReply] = field(default_factory=dict)
 
@@ -95,7 +94,6 @@ class LinkScript:
             self.opened_at, self.transport, self.tls = event.at, event.transport, event.tls
         elif isinstance(event, Pinged):
             self.rtts.append(None)
-            self.pinged_at = event.at
         elif isinstance(event, Ponged) and 0 < event.number <= len(self.rtts):
             self.rtts[event.number - 1] = event.rtt_s
         elif isinstance(event, Sent):

@@ -25,7 +25,7 @@ GRACE_S = 5.0
 
 _TURN = 64  # messages between two looks at whether the stream still takes them
 # After its last message a stream still looks, within two seconds, at symbols that have been quiet.
-_TAIL_S = 3.0
+_TAIL_S = 6.0
 
 
 class RecordedLink:

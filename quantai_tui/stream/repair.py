@@ -269,14 +269,21 @@ class Repairer:
         """Ids that REST skips, if a second answer skips them too: one may be cut short or wrong.
 
         They are a hole at the venue if it keeps older ones, else history that it has dropped. Asked from id 0, that is, for the
-        oldest that it keeps: any nearer id may itself lie in a hole.
+        oldest that it keeps: any nearer id may itself lie in a hole. The second answer is asked for from the trade before, if that
+        is known: one that does not begin with it, although the venue keeps it, is shifted or of something else, and proves nothing.
         """
-        again = await self._ask(feed.symbol, span[0], min(span[1] - span[0] + 2, PAGE))
-        oldest: Sequence[AggTrade] | None = None
-        for first, last in await self._take(feed, span, again):
-            if oldest is None:
-                oldest = await self._ask(feed.symbol, 0, 1)
-            if first == 0 or (oldest and oldest[0].id < first):
+        before = span[0] - 1 if feed.ledger.has(span[0] - 1) else None
+        again = await self._ask(feed.symbol, span[0] if before is None else before, min(span[1] - span[0] + 3, PAGE))
+        absent = await self._take(feed, span, again)
+        if not absent:
+            return
+        oldest = await self._ask(feed.symbol, 0, 1)
+        if not oldest:
+            raise _behind(feed, 0)
+        if before is not None and oldest[0].id <= before != again[0].id:
+            raise _contradicts(feed, before)
+        for first, last in absent:
+            if first == 0 or oldest[0].id < first:
                 await self._feeds.give_up(feed, (first, last), Outcome.VENUE_HOLE, "the venue has no such trades")
             else:
                 await self._feeds.give_up(feed, (first, last), Outcome.UNRECOVERABLE, "the venue does not keep them any more")
@@ -330,7 +337,7 @@ def _behind(feed: SymbolFeed, id: int) -> LinkFault:
 
 
 def _contradicts(feed: SymbolFeed, id: int) -> LinkFault:
-    return LinkFault(FailureKind.REST_BEHIND, f"{feed.symbol}: REST named id {id} as the newest, and then did not have it")
+    return LinkFault(FailureKind.REST_BEHIND, f"{feed.symbol}: REST answers without id {id}, which exists; asking again")
 
 
 async def _is_set(event: asyncio.Event) -> None:

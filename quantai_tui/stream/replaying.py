@@ -40,6 +40,7 @@ from .transport import Receiver
 MAX_SPEED = math.inf
 
 _IDLE_RATE = 60.0
+_CHOOSE_S = 10.0
 _PHASES = (Phase.CONNECT, Phase.TLS, Phase.UPGRADE)
 
 
@@ -55,11 +56,13 @@ class Replay:
         self.transport = RecordedTransport(self)
         self.history = RecordedHistory(self)
         self._waiting = list(recording.links)
+        self._dialling = 0  # handed out, and neither open nor failed yet
         self._up: set[RecordedLink] = set()
         self._delivering = 0
         self._blocked = 0
         self._moved = asyncio.Event()
         self._over = asyncio.Event()
+        self._over_at = 0.0
         self._lasted = False
         self._at = 0.0  # of the last event that was met
         self._met_at = self.clock.monotonic()
@@ -74,6 +77,13 @@ class Replay:
     @property
     def is_over(self) -> bool:
         return self._over.is_set()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is over, and the stream has had the time to choose between two connections, where it was about to."""
+        if not self.is_over:
+            return False
+        return len(self._up) <= 1 or self.clock.monotonic() - self._over_at > _CHOOSE_S
 
     @property
     def progress(self) -> float:
@@ -93,6 +103,7 @@ class Replay:
             if self._waiting:
                 left = self._waiting[0].dialled_at - self.at
                 if left <= 0 or all(link.dry for link in self._up):
+                    self._dialling += 1
                     return self._waiting.pop(0)
                 if not self.at_max:
                     await until_first_ends(self.clock.sleep(left), is_set(moved))
@@ -101,6 +112,7 @@ class Replay:
 
     def give_back(self, script: LinkScript) -> None:
         """A dial was dropped before it met anything."""
+        self._dialling -= 1
         self._waiting.insert(0, script)
         self._move()
 
@@ -113,7 +125,13 @@ class Replay:
             self._move()
 
     def opened(self, link: RecordedLink) -> None:
+        self._dialling -= 1
         self._up.add(link)
+
+    def dial_ended(self, *, lasted: bool = False) -> None:
+        """A dial has failed, or `lasted` until the recording was over."""
+        self._dialling -= 1
+        self.look_for_end(lasted=lasted)
 
     def ran_dry(self) -> None:
         """A connection has delivered all that it had."""
@@ -129,10 +147,13 @@ class Replay:
     def look_for_end(self, *, lasted: bool = False) -> None:
         """The recording is over when nothing is left to be met; or when a connection `lasted` as long as it did."""
         self._lasted = self._lasted or lasted
+        if self._dialling or self.is_over:
+            return
         all_met = not self._waiting and not self._up
         if all_met or (self._lasted and all(link.dry for link in self._up)):
             self._waiting.clear()
             self._at = self.recording.seconds
+            self._over_at = self.clock.monotonic()
             self._over.set()
             self._set_rate()
 
@@ -196,18 +217,17 @@ class RecordedTransport:
             if script.opened_at is not None:
                 await reach(script.opened_at)
                 return RecordedLink(replay, script, receiver)
-            if script.end is None:
-                replay.look_for_end(lasted=True)
-                await asyncio.Event().wait()
-                raise AssertionError("waits until it is cancelled")
-            await reach(script.end.at)
+            await reach(replay.recording.seconds if script.end is None else script.end.at)
+            if script.end is not None and script.end.failure is None:
+                # Given up by this program, by a bound that it should come upon again; or by a command.
+                await replay.clock.sleep(GRACE_S)
         except asyncio.CancelledError:
             replay.give_back(script)
             raise
-        if script.end.failure is None:
-            # Given up by this program, by a bound that it should come upon again; or by a command.
-            await replay.clock.sleep(GRACE_S)
-        replay.look_for_end()
+        replay.dial_ended(lasted=script.end is None)
+        if script.end is None:
+            await asyncio.Event().wait()  # the recording knows no more of it
+            raise AssertionError("waits until it is cancelled")
         raise fault_of(script.end.failure, "this dial was given up here when it was recorded")
 
 

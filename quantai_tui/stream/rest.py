@@ -148,6 +148,7 @@ class RestClient:
             await self._gate.wait_open()
             while (wait := self._resume_at - self._clock.monotonic()) > 0:
                 await self._clock.sleep(wait)
+                await self._gate.wait_open()  # a ban may have come meanwhile
             async with self._open().get(self._base_url + path, params=query, ssl=self._context()) as response:
                 return await self._read(response)
 

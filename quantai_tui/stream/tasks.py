@@ -49,10 +49,13 @@ async def unless(signal: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | Non
             return task.result()
         return None
     finally:
-        # Both are told to end before either is waited for: who is cancelled in between leaves nothing running.
+        # Both are told to end before either is waited for: who is cancelled meanwhile leaves nothing running. And told once: a
+        # second time would break into the cleaning up.
+        flag.cancel()
         task.cancel()
-        await settle(flag)
-        await settle(task)
+        await asyncio.wait([flag, task])
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved
 
 
 async def first_of(*tasks: asyncio.Task[Any], signal: asyncio.Event) -> None:

@@ -1,6 +1,6 @@
 """The seam between a session and whatever carries its frames: what a link can do, and who makes one.
 
-`WebsocketsTransport` is the default; others must behave alike, and the tests of the faults run on each. A recording that is
+Transports over the network must behave alike, and the tests of the faults run on each. A recording that is
 played again, or a venue in memory, is a transport as well: everything above this line cannot tell.
 """
 

@@ -1,4 +1,4 @@
-"""The default transport: a link by the `websockets` library over verified TLS."""
+"""The transport that needs no extra: a link by the `websockets` library over verified TLS."""
 
 from __future__ import annotations
 
@@ -83,6 +83,7 @@ class WebsocketsTransport:
         context = self._tls()
         sock = await open_tcp(target.host, target.port, proxy=config.proxy, timeout=config.connect_timeout, context=context)
         made: list[asyncio.Transport] = []
+        lost_by: list[Exception] = []
         bound = asyncio.timeout(None)
 
         def tls_is_done(transport: asyncio.Transport) -> None:
@@ -104,23 +105,30 @@ class WebsocketsTransport:
                     max_size=MAX_FRAME_BYTES,
                     max_queue=_MAX_QUEUE,
                     logger=_wire_log,
-                    create_connection=_pushing(receiver, tls_is_done),
+                    create_connection=_pushing(receiver, tls_is_done, lost_by.append),
                     ssl=context,
                     server_hostname=target.host,
                     ssl_handshake_timeout=config.ssl_timeout,
                 )
-        except BaseException:
+        except BaseException as error:
             # Cancelled just as TLS was done, asyncio leaves the transport open, to wait for the peer's goodbye. The next socket
             # would get the number of the one closed beneath it, and be refused, or lose its reader, for the sake of the old.
             for transport in made:
                 transport.abort()
             sock.close()
+            if lost_by and isinstance(error, Exception):
+                # A line that breaks before the answer is to the library just an answer that is not valid.
+                raise lost_by[0] from error
             raise
         return WebsocketsLink(connection, receiver, self._clock)
 
 
-def _pushing(receiver: Receiver, on_made: Callable[[asyncio.Transport], None]) -> type[ClientConnection]:
+def _pushing(
+    receiver: Receiver, on_made: Callable[[asyncio.Transport], None], on_broken: Callable[[Exception], None]
+) -> type[ClientConnection]:
     """A connection class that hands whole text frames to `receiver` as they are parsed, and its transport to `on_made`.
+
+    `on_broken` is told what broke the line, should it not end in good order.
 
     The library's own way, a queue that a task drains with `recv`, costs about a third of all processor time per message. What is
     rare (fragments, binary, control frames) still takes it.
@@ -135,6 +143,11 @@ def _pushing(receiver: Receiver, on_made: Callable[[asyncio.Transport], None]) -
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
             on_made(self.transport)  # asyncio calls this when TLS is done
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if exc is not None:
+                on_broken(exc)
 
         def process_event(self, event: Event) -> None:
             if type(event) is Frame and event.opcode is text and event.fin:

@@ -1,4 +1,6 @@
-"""One receiver of a `venue`, as a process of its own: `bare`, `sink` (into nothing) or `store` (into bars and SQLite).
+"""One receiver of a `venue`, as a process of its own: `bare`, `sink` (into nothing), `store` (into bars and SQLite) or `fast`.
+
+`fast` is `sink` by the transport `picows`; `sink` and `store` are by `websockets`, like the bare loop.
 
 Orders: `until=N` is answered at once and, when N trades in all have come, with processor time per trade and trades a second;
 `listen=S` with the rate, the processor time and the lag of the event loop over S seconds.
@@ -128,7 +130,8 @@ async def receive_ours(mode: str, url: str, ca_file: str, folder: Path, counter:
         sink = await CountingStore.open(folder / "bench.sqlite3")
         sink.counter = counter
         stack.push_async_callback(sink.close)
-    config = StreamConfig(symbols=(SYMBOL,), ws_url=url, rest_url="https://localhost:1", ca_file=ca_file)
+    library = "picows" if mode == "fast" else "websockets"
+    config = StreamConfig(symbols=(SYMBOL,), ws_url=url, rest_url="https://localhost:1", ca_file=ca_file, transport=library)
     stream = ResilientStream(config, sink)
     await stream.start()
     stack.push_async_callback(stream.stop)
@@ -174,7 +177,7 @@ async def main(mode: str, url: str, ca_file: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=("bare", "sink", "store"))
+    parser.add_argument("mode", choices=("bare", "sink", "store", "fast"))
     parser.add_argument("url")
     parser.add_argument("ca_file")
     parser.add_argument("folder", type=Path)

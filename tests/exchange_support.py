@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 import quantai_tui
 from quantai_tui.exchange.budget import Limits
+from quantai_tui.exchange.fault import Fault
 from quantai_tui.exchange.folder import ExchangeFolder, ExchangeState
 from quantai_tui.exchange.markets import Market, ReplaySpec, SyntheticSpec
 from quantai_tui.exchange.replay import ReplayMarket
@@ -43,7 +44,7 @@ class SetClock:
         return self._start + (time.monotonic() - self._began) * self._rate if self.now is None else self.now
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.monotonic() if self.now is not None else (time.monotonic() - self._began) * self._rate
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds / self._rate)
@@ -61,6 +62,11 @@ class Served:
     def dial(self, path: str = "/ws", **options: Any) -> connect:
         return connect(self.ws_url + path, ssl=self.tls, compression=None, max_queue=None, proxy=None, **options)
 
+    async def inject(self, kind: str, **parameters: Any) -> str:
+        """Let a fault happen; what the exchange says about it."""
+        assert self.server is not None
+        return await self.server.faults.inject(Fault(kind, **parameters))
+
     async def get(self, path: str, **params: str | int) -> tuple[int, Any, dict[str, str]]:
         """Status, decoded body and headers."""
         async with (
@@ -72,13 +78,22 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    market: Market, folder: Path, *, limits: Limits | None = None, clock: Clock = SYSTEM_CLOCK, send_buffer: int | None = None
+    market: Market,
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    send_buffer: int | None = None,
+    remembers: bool = False,
 ) -> AsyncIterator[Served]:
+    """`remembers`: bans and what is done to the market are kept in the folder, as by the process."""
     home = await asyncio.to_thread(ExchangeFolder, folder)
+    if remembers and home.load() is None:
+        home.save(ExchangeState(source="test", epoch_s=0))
     ws_socket, rest_socket = bind(0), bind(0)
     if send_buffer is not None:
         ws_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # accepted sockets inherit it
-    server = ExchangeServer(market, home.server_tls()[0], limits=limits, clock=clock)
+    server = ExchangeServer(market, home.server_tls()[0], limits=limits, clock=clock, home=home if remembers else None)
     await server.start(ws_socket, rest_socket)
     try:
         yield Served(
@@ -134,6 +149,15 @@ class Child:
     def served(self) -> Served:
         tls = ssl.create_default_context(cafile=self.ready["ca_file"])
         return Served(self.ready["ws_url"], self.ready["rest_url"], tls)
+
+    async def order(self, line: str) -> dict[str, Any]:
+        """Write a line to its standard input; the line that it answers with."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line.encode() + b"\n")
+        async with asyncio.timeout(10):
+            answer: dict[str, Any] = json.loads(await self.process.stdout.readline())
+        return answer
 
     async def leave(self) -> int:
         """Close its standard input, as its parent's death would."""

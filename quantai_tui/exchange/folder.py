@@ -1,7 +1,8 @@
 """The exchange's folder: what makes it the same exchange after a restart. Mode 0700, its files 0600.
 
 `ca.pem` is what clients trust and `ca.key` its key; both stay as long as the folder. The server's own certificate is made anew at
-every start, so none is ever found expired. `state.json` holds ports, seed, epoch and the play clock. `lock` is held while an
+every start, so none is ever found expired. `state.json` holds ports, seed, epoch, the play clock, a ban
+and what was done to the market. `lock` is held while an
 exchange runs on the folder.
 """
 
@@ -13,10 +14,12 @@ import os
 import ssl
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import trustme
 
+from .alterations import Alterations
 from .markets import ExchangeError
 
 _LOCK_WAIT_S = 3.0  # an exchange whose engine was just killed needs a moment to notice
@@ -32,13 +35,18 @@ class PlayClock(msgspec.Struct, frozen=True):
 
 
 class ExchangeState(msgspec.Struct, frozen=True):
-    """`state.json`. `source` says what market the folder belongs to: `seed 7` or `file <fingerprint>`."""
+    """`state.json`. `source` says what market the folder belongs to: `seed 7` or `file <fingerprint>`.
+
+    `banned_until_s` (Unix seconds) is the ban in force, 0 for none; `alterations` is what was done to the market.
+    """
 
     source: str
     epoch_s: int
     ws_port: int = 0
     rest_port: int = 0
     play: PlayClock | None = None
+    banned_until_s: float = 0.0
+    alterations: Alterations = Alterations()
     version: int = 1
 
 
@@ -100,16 +108,23 @@ class ExchangeFolder:
     def save(self, state: ExchangeState) -> None:
         self._write("state.json", msgspec.json.encode(state) + b"\n")
 
+    def change(self, **changes: Any) -> None:
+        """Save the state with these fields changed. There must be one."""
+        state = self.load()
+        assert state is not None
+        self.save(msgspec.structs.replace(state, **changes))
+
     def server_tls(self) -> tuple[ssl.SSLContext, list[str]]:
         """A context that serves localhost and 127.0.0.1 under this folder's authority, and what is to be said about it."""
-        authority, notes = self._authority()
+        authority, notes = self.authority()
         expiry = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_CERTIFICATE_DAYS)
         leaf = authority.issue_cert("localhost", "127.0.0.1", not_after=expiry)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         leaf.configure_cert(context)
         return context, notes
 
-    def _authority(self) -> tuple[trustme.CA, list[str]]:
+    def authority(self) -> tuple[trustme.CA, list[str]]:
+        """The authority that clients trust, made if there is none, and what is to be said about it."""
         key_file = self.path / "ca.key"
         notes: list[str] = []
         try:

@@ -8,11 +8,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,25 @@ import msgspec
 
 from quantai_tui.telemetry import SYSTEM_CLOCK, Clock
 
+from .catalogue import FAULTS
+from .doors import Doors
+from .faults import Faults
 from .folder import ExchangeFolder, ExchangeState
 from .markets import ExchangeError, Market, MarketSpec, ReplaySpec, Speed, SyntheticSpec
+from .orders import Orders
 from .replay import LoadAbandonedError, ReplayMarket
+from .script import FaultScript, load_script
 from .server import HOST, ExchangeServer, bind
 from .synthetic import SyntheticMarket
 
-_LOG = logging.getLogger(__name__)
+_AT_THE_DOORS = frozenset({"line", "tls"})
+
+
+class FaultOffer(msgspec.Struct, frozen=True):
+    """A kind of fault that can be asked for, in words for an operator."""
+
+    kind: str
+    text: str
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -35,7 +45,7 @@ class Ready(msgspec.Struct, frozen=True):
 
     `last_id` holds the ids that a replay ends with, None for a market without an end; `total` is the number of trades in a
     replayed file. `notes` are sentences for the operator: a port that was taken, a certificate authority that had to be
-    replaced.
+    replaced. `faults` are the kinds that standard input takes: none unless the exchange is breakable.
     """
 
     ws_url: str
@@ -47,6 +57,7 @@ class Ready(msgspec.Struct, frozen=True):
     last_id: dict[str, int | None]
     total: int | None
     notes: list[str]
+    faults: list[FaultOffer] = []
 
 
 def print_line(message: object) -> None:
@@ -63,13 +74,18 @@ async def run(
     rest_port: int = 0,
     stop: asyncio.Event,
     ready: Callable[[Ready], None] = print_line,
+    script: FaultScript | None = None,
+    breakable: bool = False,
+    orders: Orders | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> None:
     """Serve `spec` out of `folder` until `stop` is set; `ready` is called once when both ports accept.
 
-    A port of 0 means the one of the last start, or any. Raises ExchangeError when the exchange cannot run, and whatever broke the
-    market in between.
+    A port of 0 means the one of the last start, or any. `script` is played from the first subscription on. A `breakable` exchange
+    has a door before each port and takes faults from `orders`; a script that needs the doors gets them too. Raises ExchangeError
+    when the exchange cannot run, and whatever broke the market in between.
     """
+    script = script or FaultScript()
     home = await asyncio.to_thread(ExchangeFolder, folder)  # may wait for the exchange before to leave
     try:
         try:
@@ -83,27 +99,37 @@ async def run(
         ports = ws_socket.getsockname()[1], rest_socket.getsockname()[1]
         # Loaded again: opening a replay may have moved its play clock.
         home.save(msgspec.structs.replace(home.load() or state, ws_port=ports[0], rest_port=ports[1]))
-        server = ExchangeServer(market, tls, clock=clock)
+        faults = Faults(clock, seed=script.seed)
+        server = ExchangeServer(market, tls, clock=clock, faults=faults, home=home)
+        front: ExchangeServer | Doors = server
+        if breakable or any(FAULTS[fault.kind].layer in _AT_THE_DOORS for fault in script.faults):
+            front = Doors(server, home.authority()[0], clock=clock)
         try:
-            await server.start(ws_socket, rest_socket)
-            ready(_describe(market, home, ports, notes))
-            await _either(stop, server.failed)
+            await front.start(ws_socket, rest_socket)
+            faults.play(script.faults)
+            offers = [FaultOffer(kind.name, kind.text) for kind in faults.offered] if breakable else []
+            ready(_describe(market, home, ports, notes, offers))
+            await _attend(stop, server.failed, orders, faults if breakable else None)
         finally:
-            await server.close()
+            await front.close()
     finally:
         home.close()
 
 
-async def _either(stop: asyncio.Event, failed: asyncio.Future[None]) -> None:
-    """Wait until somebody asks to leave; raise what broke the market, should that come first."""
-    stopped = asyncio.ensure_future(stop.wait())
-    waiting: set[asyncio.Future[Any]] = {stopped, failed}
+async def _attend(stop: asyncio.Event, failed: asyncio.Future[None], orders: Orders | None, faults: Faults | None) -> None:
+    """Obey orders until somebody asks to leave; raise what broke the market, should that come first."""
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
+    if orders is not None:
+        tasks.append(asyncio.create_task(orders.obey(faults)))
+    waiting: set[asyncio.Future[Any]] = {failed, *tasks}
     try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if failed.done():
-            failed.result()
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for future in done:
+            future.result()
     finally:
-        stopped.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _open_market(
@@ -137,7 +163,7 @@ def _bind(port: int, name: str, notes: list[str]) -> socket.socket:
         return bind(0)
 
 
-def _describe(market: Market, home: ExchangeFolder, ports: tuple[int, int], notes: list[str]) -> Ready:
+def _describe(market: Market, home: ExchangeFolder, ports: tuple[int, int], notes: list[str], offers: list[FaultOffer]) -> Ready:
     return Ready(
         ws_url=f"wss://{HOST}:{ports[0]}",
         rest_url=f"https://{HOST}:{ports[1]}",
@@ -148,6 +174,7 @@ def _describe(market: Market, home: ExchangeFolder, ports: tuple[int, int], note
         last_id={symbol: market.final_id(symbol) for symbol in market.symbols},
         total=market.total if isinstance(market, ReplayMarket) else None,
         notes=notes,
+        faults=offers,
     )
 
 
@@ -164,7 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             spec = SyntheticSpec(options.seed, names, options.history_h)
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logging.getLogger("quantai_tui.exchange.websockets").setLevel(logging.WARNING)
-        asyncio.run(_serve(options.folder, spec, options.ws_port, options.rest_port))
+        script = load_script(options.faults) if options.faults is not None else None
+        asyncio.run(_serve(options, spec, script))
     except ExchangeError as error:
         print_line({"error": str(error), "remedy": error.remedy})
         return 2
@@ -187,6 +215,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--speed", default="1", help="market seconds in a second of a replay, or max: 10,000 trades/s")
     parser.add_argument("--ws-port", type=_port, default=0, help="port for streams; 0 is the last one used, or any")
     parser.add_argument("--rest-port", type=_port, default=0, help="port for REST; 0 is the last one used, or any")
+    parser.add_argument("--faults", type=Path, help="play this fault script (TOML) from the first subscription on")
+    parser.add_argument("--breakable", action="store_true", help="take faults on standard input, a line of JSON each")
     return parser
 
 
@@ -206,27 +236,18 @@ def _speed(text: str) -> Speed:
         raise ExchangeError(f"speed {text!r} is no number", "use a number of market seconds in a second, or max") from None
 
 
-async def _serve(folder: Path, spec: MarketSpec, ws_port: int, rest_port: int) -> None:
+async def _serve(options: argparse.Namespace, spec: MarketSpec, script: FaultScript | None) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    threading.Thread(target=_watch_stdin, args=(loop, stop), name="stdin", daemon=True).start()
-    await run(folder, spec, ws_port=ws_port, rest_port=rest_port, stop=stop)
-
-
-def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Set `stop` when standard input ends: then the parent is gone, however it died.
-
-    A blocking read in a thread of its own, since standard input may be anything, and not all of it can be waited for by a
-    selector.
-    """
-    try:
-        while os.read(0, 4096):
-            pass
-    except OSError as error:
-        _LOG.warning("standard input cannot be read (%s): leaving", error)
-    try:
-        loop.call_soon_threadsafe(stop.set)
-    except RuntimeError:
-        pass  # the loop is closed: it is leaving already
+    await run(
+        options.folder,
+        spec,
+        ws_port=options.ws_port,
+        rest_port=options.rest_port,
+        stop=stop,
+        script=script,
+        breakable=options.breakable,
+        orders=Orders(stop, print_line),
+    )

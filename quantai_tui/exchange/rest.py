@@ -14,8 +14,10 @@ from quantai_tui.market.trades import INTERVALS
 from quantai_tui.market.wire import encode_agg_trades, encode_klines, encode_rest_error
 from quantai_tui.telemetry import SYSTEM_CLOCK, Clock
 
+from .alterations import AlterableMarket
 from .budget import Limits, Refusal, RequestBudget
-from .markets import Market
+from .faults import Faults
+from .rest_faults import RestFaults
 from .tape import base_and_quote
 
 _DEFAULT_ROWS = 500
@@ -79,11 +81,14 @@ class _Query:
 class RestFront:
     """The HTTP side of the exchange. `app` is an aiohttp application that whoever owns the socket serves."""
 
-    def __init__(self, market: Market, budget: RequestBudget, limits: Limits, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, market: AlterableMarket, budget: RequestBudget, limits: Limits, faults: Faults, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._market = market
         self._budget = budget
         self._limits = limits
         self._clock = clock
+        self._wrong = RestFaults(faults, budget)
         self.app = web.Application(middlewares=[self._account])
         self.app.router.add_get("/api/v3/ping", self._ping)
         self.app.router.add_get("/api/v3/time", self._time)
@@ -95,10 +100,13 @@ class RestFront:
     async def _account(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
+        self._budget.visited(f"rest {request.path}")
         refusal = self._budget.charge(_WEIGHTS.get(request.path, 1))
         response: web.StreamResponse
         if refusal is not None:
             response = _refused(refusal, self._limits.weight_per_minute)
+        elif (wrong := await self._wrong.answer()) is not None:
+            response = wrong
         else:
             try:
                 response = await handler(request)
@@ -121,7 +129,7 @@ class RestFront:
         from_id, start, end = query.number("fromId"), query.number("startTime"), query.number("endTime")
         if from_id is not None and (start is not None or end is not None):
             raise _BadRequest(-1128, "Combination of optional parameters invalid.")
-        now = self._clock.time()
+        now = self._clock.time() - self._wrong.behind_s()
         stop_id = self._market.last_id_at(symbol, now) + 1
         if end is not None:
             stop_id = min(stop_id, self._market.id_at_or_after(symbol, end + 1, now))
@@ -130,8 +138,9 @@ class RestFront:
         if from_id is None:
             from_id = stop_id - limit
         from_id = max(from_id, self._market.first_id(symbol))
-        trades = self._market.trades(symbol, from_id, max(0, min(limit, stop_id - from_id)), now)
-        return _json(encode_agg_trades(trades, microseconds=_wants_microseconds(request)))
+        rows = max(0, min(limit, stop_id - from_id))
+        trades = self._wrong.page(self._market.trades(symbol, from_id, rows, now), self._market)
+        return _json(self._wrong.body(encode_agg_trades(trades, microseconds=_wants_microseconds(request))))
 
     async def _klines(self, request: web.Request) -> web.Response:
         query = _Query(request, "symbol", "interval", "startTime", "endTime", "limit")
@@ -139,9 +148,10 @@ class RestFront:
         if interval not in INTERVALS:
             raise _BadRequest(-1120, "Invalid interval.")
         start, end = query.number("startTime"), query.number("endTime")
+        now = self._clock.time() - self._wrong.behind_s()
         # A thousand bars the first time are a second of arithmetic, which must not hold up the trades of everybody else.
-        bars = await asyncio.to_thread(self._market.klines, symbol, INTERVALS[interval], start, end, limit, self._clock.time())
-        return _json(encode_klines(bars))
+        bars = await asyncio.to_thread(self._market.klines, symbol, INTERVALS[interval], start, end, limit, now)
+        return _json(self._wrong.body(encode_klines(bars)))
 
     async def _exchange_info(self, request: web.Request) -> web.Response:
         query = _Query(request, "symbol", "symbols")

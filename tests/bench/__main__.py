@@ -16,6 +16,7 @@ BENCHMARKS = {
     "first-frame": "first_frame",
     "bytes": "steady_bytes",
     "stream": "stream",
+    "resilience": "resilience",
     "training-step": "training_step",
     "key-to-paint": "key_to_paint",
 }

@@ -229,7 +229,9 @@ class MemoryLink:
     # The wire.
 
     def _arm(self) -> None:
-        if self._wire and self._end is None:
+        if self.black_hole:
+            self._wire.clear()  # what was on the way gets lost there
+        elif self._wire and self._end is None:
             self._timer = self._loop.call_at(self._wire[0][0], self._arrive)
 
     def _arrive(self) -> None:

@@ -21,6 +21,7 @@ from .venue import DAY_S, MemoryTransport, Venue
 
 class Rig:
     """`async with Rig(seed) as rig`: the market trades and the stream runs. `config` changes single values of `StreamConfig`.
+
     With `idle` the stream is not started: something else has the venue for itself.
     """
 

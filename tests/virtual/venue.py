@@ -113,7 +113,8 @@ class Venue:
         """Time for which trades went by unseen, and how much of it was the client's own doing."""
         now = self.clock.monotonic()
         seen = any(link.carries(stream, symbol) for link in self.links)
-        passed, self._last_seen_at = now - self._last_seen_at, now
+        # A trade that follows a halt says nothing about the halt.
+        passed, self._last_seen_at = now - max(self._last_seen_at, self.market.halted_until), now
         if not seen and self.market.trading:
             self.unseen_s += passed
             self.avoidable_s += passed if self.reachable else 0.0

@@ -1,7 +1,8 @@
 """Brings what the README is generated from up to date: `python -m tests.refresh_docs [--pictures]`.
 
-The tables of keys and settings are made from the action registry and the settings model; a test fails when they differ. With
-`--pictures` a real demo is run for a while and photographed.
+The tables are made from the program: keys from the action registry, settings from their model, failures from the rules of the
+stream, faults from the exchange's catalogue. A test fails when they differ. With `--pictures` a real demo is run for a while and
+photographed.
 """
 
 from __future__ import annotations
@@ -32,9 +33,34 @@ def keys_table() -> str:
     return markdown_table().strip()
 
 
+def failures_table() -> str:
+    """What the backoff pane calls each failure, whether it is retried, and the advice: what it means, then what to do."""
+    from quantai_tui.stream.advice import RULES
+    from quantai_tui.ui.format import words
+
+    lines = ["| the screen says | then | what it means | what to do |", "|---|---|---|---|"]
+    for kind, rule in RULES.items():
+        meaning, _, remedy = rule.advice.rstrip(".").partition(": ")
+        if not remedy:
+            meaning, _, remedy = meaning.partition("; ")
+        remedy = remedy.removesuffix("retrying").removesuffix("; ")  # the second column says so
+        remedy = f"{remedy[0].upper()}{remedy[1:]}." if remedy else "Nothing."
+        then = "waits for you" if rule.fatal else "tried again"
+        lines.append(f"| `{words(kind.value)}` | {then} | {meaning}. | {remedy} |")
+    return "\n".join(lines)
+
+
+def faults_table() -> str:
+    from quantai_tui.exchange.catalogue import markdown_table
+
+    return markdown_table().strip()
+
+
 def refreshed(text: str) -> str:
     """The README's text with every generated block made anew."""
-    for name, made in (("keys", keys_table()), ("settings", settings_table())):
+    made_of = {"keys": keys_table, "settings": settings_table, "failures": failures_table, "faults": faults_table}
+    for name, make in made_of.items():
+        made = make()
         pattern = re.compile(rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- /{name} -->)", re.DOTALL)
         text, count = pattern.subn(lambda match, made=made: f"{match[1]}{made}\n{match[2]}", text)
         if count != 1:

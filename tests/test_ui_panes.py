@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from ui_support import NOW, alert, backoff_snapshot, engine_snapshot, series, stream_snapshot, training_snapshot
 
 from quantai_tui.link.base import LinkState
-from quantai_tui.telemetry import EngineSnapshot, StoreSnapshot, StreamState, SymbolSnapshot, TrainingSnapshot, TrainingState
+from quantai_tui.telemetry import (
+    BadFrame,
+    EngineSnapshot,
+    GapSnapshot,
+    RecordingSnapshot,
+    StateChangeSnapshot,
+    StoreSnapshot,
+    StreamSnapshot,
+    StreamState,
+    SymbolSnapshot,
+    TrainingSnapshot,
+    TrainingState,
+)
 from quantai_tui.ui import format as fmt
 from quantai_tui.ui.cells import Pace, Row, clip, fitted, row, wrap
 from quantai_tui.ui.layout import plan
@@ -39,7 +51,10 @@ def symbol(**changes: object) -> SymbolSnapshot:
     [
         (symbol(), False, "whole"),
         (symbol(missing=132), True, "missing 132, repairing"),
-        (symbol(missing=1_320), False, "missing 1,320"),
+        (symbol(missing=1_320), False, "missing 1,320, repair pending"),
+        (symbol(subscription="silent"), False, "silent"),
+        (symbol(subscription="refused", missing=3), True, "refused, missing 3"),
+        (symbol(subscription="acknowledged"), False, "whole"),
         (symbol(repaired=132), False, "whole, 132 repaired"),
         (symbol(unrecoverable=4), False, "4 lost for good"),
         (symbol(last_id=None), False, "no trade yet"),
@@ -151,7 +166,7 @@ def test_every_state_has_a_sign_and_a_word() -> None:
     width=st.integers(26, 200),
     height=st.integers(1, 40),
     index=st.integers(0, len(PANES) - 1),
-    which=st.sampled_from(["none", "live", "backoff", "empty"]),
+    which=st.sampled_from(["none", "live", "backoff", "empty", "trouble"]),
 )
 def test_no_pane_draws_outside_its_room_or_uses_an_unknown_colour(width: int, height: int, index: int, which: str) -> None:
     snapshots = {
@@ -159,6 +174,7 @@ def test_no_pane_draws_outside_its_room_or_uses_an_unknown_colour(width: int, he
         "live": engine_snapshot(alerts=(alert(),)),
         "backoff": backoff_snapshot(),
         "empty": EngineSnapshot(),
+        "trouble": engine_snapshot(stream=all_trouble()),
     }
     view = View(snapshots[which], LinkState.ATTACHED, detail="why\nbecause", now=NOW)
     rows = PANES[index].draw(view, width, height)
@@ -166,6 +182,44 @@ def test_no_pane_draws_outside_its_room_or_uses_an_unknown_colour(width: int, he
     for line in rows:
         assert len(line.text) <= width, line.text
         assert {token.removesuffix("-area") for _, token in line.spans} <= {"text", *TOKENS}
+
+
+def all_trouble() -> StreamSnapshot:
+    gaps = tuple(GapSnapshot(i * 10**9, i * 10**9 + 5, "a cause that is long " * 3, NOW) for i in range(1, 6))
+    return stream_snapshot(
+        state=StreamState.ROTATING,
+        cause="the connection is old " * 5,
+        transport="websockets",
+        tls_cipher="TLS_AES_256_GCM_SHA384",
+        tls_issuer="An Authority " * 9,
+        certificate_days=3.0,
+        banned_for_s=3_000.0,
+        ban_reason="HTTP 418 " * 9,
+        dials_left=3,
+        rest_weight=5_999,
+        rotations=4,
+        rotates_in_s=1.0,
+        probes=7,
+        successor="second connection: websocket upgrade",
+        consumer_lag_ms=1e6,
+        loop_lag_ms=1e5,
+        paused_s=12.0,
+        suspends=2,
+        bad_frames=123_456,
+        quarantine=tuple(BadFrame(NOW, "no JSON " * 9, "x" * 160) for _ in range(20)),
+        changes=tuple(StateChangeSnapshot(NOW, state, "why " * 30) for state in StreamState),
+        recording=RecordingSnapshot("/data/" + "x" * 90, 10**9, 10**9, 10**7, 1e5),
+        symbols={
+            "1000000BABYDOGEUSDT": symbol(
+                missing=10**6,
+                gaps=9,
+                open_gaps=gaps,
+                subscription="silent",
+                subscription_note="why " * 40,
+                price="0.0000000123456",
+            )
+        },
+    )
 
 
 def test_a_gap_in_a_series_is_shown_as_a_gap() -> None:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import pytest
 from textual.pilot import Pilot
+from ui_stories import banned_snapshot
 from ui_support import FakeLink, FrozenClock, alert, backoff_snapshot, engine_snapshot, screen_text, until
 
 from quantai_tui.link.base import LinkState
-from quantai_tui.telemetry import Severity
+from quantai_tui.link.messages import Ack, CommandName
+from quantai_tui.telemetry import Mode, Severity
 from quantai_tui.ui.app import DashboardApp
 
 Compare = Callable[..., bool]
@@ -63,6 +65,28 @@ def test_all_alerts_zoomed(snap_compare: Compare) -> None:
     alerts = (alert(), alert("Inf in the loss", Severity.CRITICAL), alert("a new version", Severity.INFO))
     app = dashboard(FakeLink(engine_snapshot(alerts=alerts)))
     assert snap_compare(app, terminal_size=(80, 24), run_before=shows("INFO", "WARNING", keys=("tab", "z")))
+
+
+def test_the_faults_to_choose_from(snap_compare: Compare) -> None:
+    link = FakeLink(engine_snapshot(mode=Mode.DEMO, note="demo: synthetic market, seed 7"))
+    offers = [{"kind": f"kind-{i}", "text": f"what happens in case {i}, and for how long"} for i in range(40)]
+    link.answers[CommandName.FAULT_LIST] = Ack(1, True, data=offers)
+    run = shows("what happens in case 9", "type to filter", keys=("f", "down", "down"))
+    assert snap_compare(dashboard(link), terminal_size=(80, 24), run_before=run)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=_name)
+def test_a_ban_with_its_countdown(snap_compare: Compare, size: tuple[int, int]) -> None:
+    link = FakeLink(banned_snapshot())
+    assert snap_compare(dashboard(link), terminal_size=size, run_before=shows("BANNED  for 4m 05s"))
+
+
+def test_the_connection_zoomed(snap_compare: Compare) -> None:
+    link = FakeLink(banned_snapshot())
+    app = dashboard(link)
+    assert snap_compare(
+        app, terminal_size=(80, 24), run_before=shows("state changes", "not understood", keys=("tab", "tab", "z"))
+    )
 
 
 def test_the_settings_editor(snap_compare: Compare) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from .. import __version__
-from . import configuration, engines, importing
-from .options import RunOptions, Wanted, check_speed, need_file, run_options, take_options
+from . import configuration, engines, importing, recording
+from .options import RunOptions, Wanted, check_speed, faults_option, need_file, run_options, take_options
 from .running import run
 
 
@@ -30,10 +30,14 @@ def cli(context: click.Context, /, **values: Any) -> None:
 
 @cli.command()
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=7, show_default=True, help="Which synthetic market.")
+@faults_option
 @run_options
-def demo(seed: int, **values: Any) -> None:
-    """Run on the embedded exchange with a synthetic market."""
-    run(Wanted("demo", seed=seed), take_options(values))
+def demo(seed: int, faults: str, **values: Any) -> None:
+    """Run on the embedded exchange with a synthetic market.
+
+    The exchange can be broken on purpose: f on the dashboard lists how, and --faults plays a script.
+    """
+    run(Wanted("demo", seed=seed, faults=faults), take_options(values))
 
 
 @cli.command()
@@ -41,13 +45,21 @@ def demo(seed: int, **values: Any) -> None:
 @click.option("--speed", callback=check_speed, metavar="N|max", help="N times as fast as it was; headless: max, otherwise 60.")
 @run_options
 def replay(file: str, speed: str | None, **values: Any) -> None:
-    """Replay one of Binance's public aggTrades files (.csv, .csv.gz, .zip) on the embedded exchange."""
+    """Replay a recording (.qrec), or on the embedded exchange one of Binance's public aggTrades files (.csv, .csv.gz, .zip)."""
     options = take_options(values)
     need_file(file)
     run(Wanted("replay", file=file, speed=speed or ("max" if options.headless else "60")), options)
 
 
-for command in (engines.serve, engines.attach, engines.ps, engines.stop, importing.import_files, configuration.config):
+for command in (
+    engines.serve,
+    engines.attach,
+    engines.ps,
+    engines.stop,
+    recording.record,
+    importing.import_files,
+    configuration.config,
+):
     cli.add_command(command)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import RunOptions, Wanted, check_speed, common_options, fail, fresh_option, need_file
+from .options import RunOptions, Wanted, check_speed, common_options, fail, faults_option, fresh_option, need_file
 from .running import build_engine, need_terminal, show
 
 if TYPE_CHECKING:
@@ -21,17 +21,20 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=7, show_default=True)
 @click.option("--speed", callback=check_speed, default="60", metavar="N|max", show_default=True)
 @click.option("--ready-fd", type=int, hidden=True)
+@faults_option
 @fresh_option
 @common_options
-def serve(mode: str, file: str, seed: int, speed: str, ready_fd: int | None, **values: Any) -> None:
+def serve(mode: str, file: str, seed: int, speed: str, faults: str, ready_fd: int | None, **values: Any) -> None:
     """Run the engine alone, in the foreground; dashboards attach to it."""
     if (mode == "replay") != bool(file):
         raise click.UsageError("serve replay needs a FILE, and only replay takes one")
+    if faults and mode != "demo":
+        raise click.UsageError("--faults goes with demo: only the embedded exchange's synthetic market can be broken")
     if file:
         need_file(file)
     from ..engine.host import serve as serve_engine
 
-    wanted, options = Wanted(mode, file, seed, speed), RunOptions(**values)
+    wanted, options = Wanted(mode, file, seed, speed, faults), RunOptions(**values)
 
     def build() -> Engine:
         return build_engine(wanted, options, exit_on_failure=False)

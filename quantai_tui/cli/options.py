@@ -56,9 +56,11 @@ class Wanted:
     file: str = ""
     seed: int = 7
     speed: str = "max"
+    faults: str = ""
 
     def serve_arguments(self) -> list[str]:
         arguments = [self.mode, f"--seed={self.seed}", f"--speed={self.speed}"]
+        arguments += [f"--faults={self.faults}"] if self.faults else []
         return [*arguments, "--", self.file] if self.file else arguments
 
     def source(self) -> Source:
@@ -66,15 +68,22 @@ class Wanted:
         from ..engine import source as sources
 
         if self.mode == "demo":
-            return sources.demo(self.seed, self._exchange("--seed", str(self.seed)))
+            script = ["--faults", str(Path(self.faults).resolve())] if self.faults else []
+            return sources.demo(self.seed, self._exchange("--seed", str(self.seed), "--breakable", *script))
         if self.mode == "replay":
             from ..engine.engine import StartError
             from ..market.archive import ArchiveError, file_fingerprint
+            from ..stream.recording_file import SUFFIX, is_recording
 
+            file = Path(self.file).resolve()
             try:
-                fingerprint = file_fingerprint(Path(self.file))
+                fingerprint = file_fingerprint(file)
             except ArchiveError as error:
                 raise StartError(str(error)) from error
+            if is_recording(file):
+                return sources.recording(file, fingerprint, self.speed)
+            if file.suffix == SUFFIX:
+                raise StartError(f"{self.file}: is not a recording; make one with 'quantai-tui record'")
             command = self._exchange("--file", str(Path(self.file).resolve()), "--speed", self.speed)
             return sources.replay(Path(self.file).name, fingerprint, self.speed, command)
         return sources.live()
@@ -97,6 +106,26 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
         function = option(function)
     return function
 
+
+def check_faults(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    """A fault script is read before anything is started: one message that names file, entry, key and remedy."""
+    if value is None:
+        return ""
+    from ..exchange.script import ScriptError, load_script
+
+    try:
+        load_script(Path(value))
+    except ScriptError as error:
+        fail(f"{error}; {error.remedy}")
+    return value
+
+
+faults_option = click.option(
+    "--faults",
+    callback=check_faults,
+    metavar="FILE",
+    help="Play this fault script (TOML) on the embedded exchange, counted from the first subscription.",
+)
 
 fresh_option = click.option("--fresh", is_flag=True, help="Delete what an earlier run of this name has stored, and begin anew.")
 
@@ -148,4 +177,4 @@ def need_file(file: str) -> None:
     if not path.exists():
         fail(f"{file}: there is no such file")
     if not path.is_file():
-        fail(f"{file}: is not a file; give one of Binance's aggTrades files (.csv, .csv.gz or .zip)")
+        fail(f"{file}: is not a file; give a recording, or one of Binance's aggTrades files (.csv, .csv.gz, .zip)")

@@ -29,7 +29,8 @@ def run(wanted: Wanted, options: RunOptions) -> None:
     try:
         # Before the dashboard is imported: the other core starts the engine meanwhile.
         # A file comes last, behind its --.
-        process = EngineProcess([*options.serve_arguments(), *wanted.serve_arguments()], join=not options.asks_for_its_own)
+        join = not (options.asks_for_its_own or wanted.faults)
+        process = EngineProcess([*options.serve_arguments(), *wanted.serve_arguments()], join=join)
     except PlaceError as error:
         fail(str(error))
     from ..link import SocketLink

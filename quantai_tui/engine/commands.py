@@ -12,8 +12,12 @@ import msgspec
 
 from ..link import Ack, Command, CommandName
 from ..settings import describe
+from ..stream.recording_file import RecordingError
+from ..telemetry import StreamState
 from ..training.supervisor import WorkerUnavailable
 from .desk import WORKER_GROUPS
+from .exchange_child import ExchangeFailed
+from .places import PlaceError
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Answer = tuple[bool, str, Any]
+
+_QUESTIONS = frozenset({CommandName.SETTINGS_DESCRIBE, CommandName.SETTINGS_VALIDATE, CommandName.FAULT_LIST})
+_UP = frozenset({StreamState.LIVE, StreamState.STALLED, StreamState.ROTATING})
+_NOTHING_TO_BREAK = "faults are played by the embedded exchange only, and this engine listens to none"
 
 
 class Commands:
@@ -33,17 +41,23 @@ class Commands:
             CommandName.RECONNECT: self._reconnect,
             CommandName.DISCONNECT: self._disconnect,
             CommandName.CONNECT: self._connect,
+            CommandName.ROTATE: self._rotate,
+            CommandName.RESET_BACKOFF: self._reset_backoff,
+            CommandName.FAULT: self._fault,
+            CommandName.FAULT_LIST: self._fault_list,
             CommandName.TRAIN_START: self._train_start,
             CommandName.TRAIN_PAUSE: self._train_pause,
             CommandName.SCALER_RESET: self._scaler_reset,
             CommandName.SETTINGS_DESCRIBE: self._describe,
             CommandName.SETTINGS_VALIDATE: self._validate,
             CommandName.SETTINGS_SAVE: self._save,
+            CommandName.RECORD_START: self._record_start,
+            CommandName.RECORD_STOP: self._record_stop,
             CommandName.STOP: self._stop,
         }
 
     async def execute(self, command: Command) -> Ack:
-        quiet = command.name in {CommandName.SETTINGS_DESCRIBE, CommandName.SETTINGS_VALIDATE}
+        quiet = command.name in _QUESTIONS
         if self._engine.stop_requested and command.name is not CommandName.STOP:
             return Ack(command.id, False, "the engine is stopping")
         handler = self._table[command.name]
@@ -71,6 +85,30 @@ class Commands:
 
     async def _connect(self) -> Answer:
         return True, self._engine.stream.connect(), None
+
+    async def _rotate(self) -> Answer:
+        stream = self._engine.stream
+        return stream.state in _UP, stream.rotate(), None
+
+    async def _reset_backoff(self) -> Answer:
+        return True, self._engine.stream.reset(), None
+
+    async def _fault(self, kind: str, **parameters: Any) -> Answer:
+        exchange = self._engine.exchange
+        if exchange is None:
+            return False, _NOTHING_TO_BREAK, None
+        try:
+            return True, await exchange.inject({"kind": kind, **parameters}), None
+        except ExchangeFailed as error:
+            return False, str(error), None
+
+    async def _fault_list(self) -> Answer:
+        exchange = self._engine.exchange
+        if exchange is None:
+            return False, _NOTHING_TO_BREAK, None
+        if not exchange.faults:
+            return False, "this exchange was not started to be broken: faults are for the demo", None
+        return True, "", _plain(exchange.faults)
 
     async def _train_start(self) -> Answer:
         training = self._engine.training
@@ -112,6 +150,24 @@ class Commands:
         if of_worker:
             done |= dict.fromkeys(of_worker, await self._engine.apply_worker_settings())
         return done
+
+    async def _record_start(self, max_mb: float | None = None) -> Answer:
+        engine = self._engine
+        limit_mb = engine.desk.settings.WS_RECORD_MAX_MB if max_mb is None else max_mb
+        try:
+            path = await asyncio.to_thread(engine.folder.new_recording, engine.clock.time())
+            engine.stream.start_recording(path, int(limit_mb * 1e6))
+        except (PlaceError, RecordingError) as error:
+            return False, str(error), _plain(engine.stream.snapshot().recording)
+        return True, f"recording into {path}, {limit_mb:g} MB at most", _plain(engine.stream.snapshot().recording)
+
+    async def _record_stop(self) -> Answer:
+        stream = self._engine.stream
+        before = stream.snapshot().recording
+        if before is None or before.ended:
+            return False, "nothing is being recorded", _plain(before)
+        await stream.stop_recording()
+        return True, f"recorded into {before.path}", _plain(stream.snapshot().recording)
 
     async def _stop(self) -> Answer:
         self._engine.request_stop()

@@ -17,6 +17,8 @@ from ..market.store import TradeStore
 from ..market.trades import INTERVALS
 from ..settings import Layers, SettingsProblems
 from ..stream import ResilientStream, StreamConfig
+from ..stream.gate import Gate, scope_of
+from ..stream.recording_file import RecordingError
 from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot, Mode, Severity, StoreSnapshot
 from ..training.config import WorkerConfig
 from ..training.supervisor import TrainingSupervisor
@@ -24,9 +26,11 @@ from .commands import Commands
 from .control import ControlServer
 from .desk import SettingsDesk
 from .exchange_child import ExchangeChild, ExchangeFailed, ExchangeInfo
+from .finish import is_finished
 from .linger import logout_warning
 from .logs import EngineLog
-from .places import EngineFolder, PlaceError, data_root
+from .places import EngineFolder, PlaceError, data_root, dials_file
+from .playback import Playback
 from .registry import AlreadyRunning, Claim, Entry, control_socket, worker_socket
 from .source import Source
 from .vitals import PERIOD_S, Vitals, statistics
@@ -36,7 +40,6 @@ from .worker_settings import worker_config
 logger = logging.getLogger(__name__)
 
 _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
-_PREDECESSOR_S = 15.0
 EXIT_STORE_FAILED = 5
 _STATISTICS_EVERY_S = 60.0
 _PRUNE_EVERY_S = 3600.0
@@ -89,10 +92,12 @@ class Engine:
         self._log: EngineLog | None = None
         self._exchange: ExchangeChild | None = None
         self._exchange_info: ExchangeInfo | None = None
+        self._playback: Playback | None = None
         self._store: TradeStore | None = None
         self._control: ControlServer | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._note = "; ".join(filter(None, (source.note, logout_warning() if serve else "")))
+        self._gate: Gate | None = None
         self._stream: ResilientStream | None = None
         self._training: TrainingSupervisor | None = None
         self._commands = Commands(self)
@@ -106,8 +111,17 @@ class Engine:
         return self._source.mode
 
     @property
+    def clock(self) -> Clock:
+        return self._clock
+
+    @property
     def exits_on_failure(self) -> bool:
         return self._exit_on_failure
+
+    @property
+    def exchange(self) -> ExchangeChild | None:
+        """The embedded exchange; None for the live venue and for a recording."""
+        return self._exchange
 
     @property
     def exchange_pid(self) -> int | None:
@@ -120,7 +134,7 @@ class Engine:
         except StoreError as error:
             await self.stop()
             raise StartError(str(error), exit_code=EXIT_STORE_FAILED) from error
-        except (PlaceError, ExchangeFailed, SettingsProblems, OSError, ValueError) as error:
+        except (PlaceError, ExchangeFailed, RecordingError, SettingsProblems, OSError, ValueError) as error:
             await self.stop()
             raise StartError(str(error)) from error
         except AlreadyRunning as error:
@@ -132,17 +146,33 @@ class Engine:
 
     async def _start(self) -> None:
         self.folder.prepare()
-        self._claim = await self._take_claim()
+        self._claim = await Claim.take_when_free(self.folder, self._clock)
         if self._fresh:
             await asyncio.to_thread(self.folder.clear)
         self._log = EngineLog(self.folder.log, self.desk.settings.LOG_LEVEL)
         logger.info("engine %s starts (pid %d, %s)", self.name, os.getpid(), self._source.mode.value)
         if self._source.exchange_command is not None:
             await self._start_exchange(self._source.exchange_command(self.folder.exchange, self.desk.settings.SYMBOLS))
+        if self._source.recording is not None:
+            await self._open_recording(self._source.recording)
         self._store = await TradeStore.open(self.folder.store)
         self._symbols = self.desk.settings.SYMBOLS
         self._vitals = Vitals(lambda: self.desk.settings.WS_MESSAGE_WARNING_TIMEOUT)
-        self._stream = ResilientStream(self._stream_config(), self._store, clock=self._clock, rng=self._rng)
+        config = self._stream_config()
+        replay = self._playback.replay if self._playback is not None else None
+        # A recording's dials are none, and its bans long over: no other engine need know of them.
+        path = dials_file() if replay is None else None
+        stream_clock = self._clock if replay is None else replay.clock
+        self._gate = Gate(stream_clock, path=path, scope=scope_of(config.ws_url))
+        self._stream = ResilientStream(
+            config,
+            self._store,
+            gate=self._gate,
+            transport=None if replay is None else replay.transport,
+            history=None if replay is None else replay.history,
+            clock=stream_clock,
+            rng=self._rng,
+        )
         self._training = TrainingSupervisor(
             self.worker_config(), socket_path=worker_socket(self.folder), log_path=self.folder.worker_log, clock=self._clock
         )
@@ -159,32 +189,15 @@ class Engine:
         self._spawn(self._sample(), "vitals")
         self._spawn(self._housekeeping(), "housekeeping")
 
-    async def _take_claim(self) -> Claim:
-        """The sole right to the folder. One that is held but not announced belongs to an engine about to stop: wait for it."""
-        deadline = self._clock.monotonic() + _PREDECESSOR_S
-        while True:
-            try:
-                return Claim.take(self.folder)
-            except AlreadyRunning as error:
-                if error.entry is not None or self._clock.monotonic() >= deadline:
-                    raise
-            await self._clock.sleep(0.1)
-
     async def _start_exchange(self, command: list[str]) -> None:
         self._exchange = ExchangeChild(command, self.folder.path / "exchange.log", self._clock)
         info = self._exchange_info = await self._exchange.start()
-        chosen = self.desk.settings.TRAIN_SYMBOL
-        self.desk.force(
-            {
-                **self._source.forced,
-                "EXCHANGE_WS_URL": info.ws_url,
-                "EXCHANGE_REST_URL": info.rest_url,
-                "EXCHANGE_CA_FILE": info.ca_file,
-                "PROXY_URL": "",
-                "SYMBOLS": ",".join(info.symbols),
-                "TRAIN_SYMBOL": chosen if chosen in info.symbols else "",
-            }
-        )
+        self.desk.force({**self._source.forced, **info.dictates(self.desk.settings.TRAIN_SYMBOL)})
+
+    async def _open_recording(self, path: Path) -> None:
+        self._playback = await Playback.open(path, self._source.speed, self._clock)
+        self._note = "; ".join(filter(None, (self._note, self._playback.note)))
+        self.desk.force({**self._source.forced, **self._playback.dictates(self.desk.settings.TRAIN_SYMBOL)})
 
     def _spawn(self, work: asyncio._CoroutineLike[None], name: str) -> None:
         task = asyncio.create_task(work, name=f"engine-{name}")
@@ -249,7 +262,7 @@ class Engine:
             mode=self.mode,
             pid=os.getpid(),
             uptime_s=self._clock.monotonic() - self._started_at,
-            note=self._note,
+            note=self._note if self._gate is None else "; ".join(filter(None, (self._note, self._gate.note))),
             replay_progress=progress,
             stream=stream,
             training=training,
@@ -259,7 +272,10 @@ class Engine:
             log=self._log.tail.snapshot() if self._log is not None else (),
             theme=self.desk.settings.THEME,
         )
-        return msgspec.structs.replace(snapshot, finished=self._is_finished(snapshot))
+        trains = self.desk.settings.TRAIN_AUTOSTART and (self._playback is None or self._playback.can_train(self.worker_config()))
+        interval_s = INTERVALS[self.desk.settings.BAR_INTERVAL]
+        finished = is_finished(snapshot, trains=trains, symbol=self.train_symbol, interval_s=interval_s)
+        return msgspec.structs.replace(snapshot, finished=finished)
 
     @property
     def train_symbol(self) -> str:
@@ -268,23 +284,12 @@ class Engine:
         return wanted if wanted in self._symbols else self._symbols[0]
 
     def _replay_progress(self) -> float | None:
+        if self._playback is not None:
+            return self._playback.progress(self.stream)
         info = self._exchange_info
         if self.mode is not Mode.REPLAY or info is None or not info.total:
             return None
         return min(1.0, sum(self.store.counts(symbol).stored for symbol in info.symbols) / info.total)
-
-    def _is_finished(self, snapshot: EngineSnapshot) -> bool:
-        """A replay is over when every trade of the file is stored and one epoch has seen the last whole bar of it."""
-        info = self._exchange_info
-        if snapshot.replay_progress is None or snapshot.replay_progress < 1.0 or snapshot.store.queued or info is None:
-            return False
-        if not self.desk.settings.TRAIN_AUTOSTART:
-            return True
-        trained_to = snapshot.training.data_through_time
-        last = snapshot.stream.symbols[self.train_symbol].last_trade_time
-        if last is None or trained_to is None or snapshot.training.epochs_done < 1:
-            return False
-        return trained_to >= last - 2 * INTERVALS[self.desk.settings.BAR_INTERVAL]
 
     # Applying settings
 
@@ -303,7 +308,9 @@ class Engine:
         return await self.training.apply(self.worker_config())
 
     def _stream_config(self) -> StreamConfig:
-        return StreamConfig.from_settings(self.desk.settings, exit_on_failure=self._exit_on_failure)
+        # In a recording the dials that followed are known: it goes on until it is over.
+        exits = self._exit_on_failure and self._playback is None
+        return StreamConfig.from_settings(self.desk.settings, exit_on_failure=exits)
 
     def apply_stream_settings(self) -> str:
         """Reconnect with the settings in force; returns what is done about it."""
@@ -360,8 +367,12 @@ class Engine:
             ends.append(("training", self._training.close))
         if self._stream is not None:
             ends.append(("stream", self._stream.stop))
+        if self._gate is not None:
+            ends.append(("record of dials", self._gate.close))
         if self._store is not None:
             ends.append(("store", self._store.close))  # behind the worker: a reader that closes last leaves the log unmerged
+        if self._playback is not None:
+            ends.append(("recording", self._playback.close))
         if self._exchange is not None:
             ends.append(("exchange", self._exchange.stop))
         if self._control is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..link import FaultOffer
 from ..telemetry import Clock
 
 logger = logging.getLogger(__name__)
@@ -22,13 +23,6 @@ _LEAVE_WITHIN_S = 3.0
 _ANSWER_WITHIN_S = 10.0
 _MOST_WAITING = 32
 _LONGEST_ANSWER = 256 * 1024  # the first line names all kinds of fault
-
-
-class FaultOffer(msgspec.Struct, frozen=True):
-    """A kind of fault that can be injected, in words for an operator."""
-
-    kind: str
-    text: str
 
 
 class ExchangeInfo(msgspec.Struct, frozen=True):

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import msgspec
 
+from ..telemetry import Clock
 from .places import EngineFolder, PlaceError, socket_folder
+
+_PREDECESSOR_S = 15.0
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -59,6 +62,18 @@ class Claim:
             raise AlreadyRunning(folder.name, _read(_entry_path(folder))) from None
         _entry_path(folder).unlink(missing_ok=True)  # of an engine that was killed: its pid may be somebody else's by now
         return cls(folder, handle)
+
+    @classmethod
+    async def take_when_free(cls, folder: EngineFolder, clock: Clock) -> Claim:
+        """The same, and a claim that is held but not announced is waited for: it is of an engine about to stop."""
+        deadline = clock.monotonic() + _PREDECESSOR_S
+        while True:
+            try:
+                return cls.take(folder)
+            except AlreadyRunning as error:
+                if error.entry is not None or clock.monotonic() >= deadline:
+                    raise
+            await clock.sleep(0.1)
 
     def publish(self, entry: Entry) -> None:
         """Let `ps`, `attach` and `stop` find this engine."""

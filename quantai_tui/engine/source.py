@@ -16,7 +16,8 @@ class Source:
     """One source of data. Its `name` names the engine and its folder.
 
     `exchange_command(folder, symbols)` gives the command line of the embedded exchange; None for the live venue. The engine never
-    imports the exchange: whoever starts it hands the command over.
+    imports the exchange: whoever starts it hands the command over. `recording` is played in place of any exchange, at `speed`: so
+    many times as fast as it was, or "max".
     """
 
     mode: Mode
@@ -25,6 +26,8 @@ class Source:
     exchange_command: ExchangeCommand | None = None
     mode_defaults: Mapping[str, str] = field(default_factory=dict)
     forced: Mapping[str, str] = field(default_factory=dict)
+    recording: Path | None = None
+    speed: str = "max"
 
 
 def live() -> Source:
@@ -59,8 +62,25 @@ def replay(file_name: str, fingerprint: str, speed: str, exchange_command: Excha
     return Source(
         Mode.REPLAY,
         f"replay-{fingerprint}",
-        note=f"replay of {file_name} at {speed if speed == 'max' else speed + 'x'}",
+        note=_replay_note(file_name, speed),
         exchange_command=exchange_command,
         mode_defaults={"BACKFILL_START": "earliest", "DEMO_OVERFLOW_EVERY": "0", "WS_PING_INTERVAL": "5"},
         forced={"BACKFILL_MAX_AGE_H": "1e9", "STORE_RETENTION_DAYS": "0"},
     )
+
+
+def recording(file: Path, fingerprint: str, speed: str) -> Source:
+    """What a stream met, message by message: its trades are as old as the file, and what it lost is not to be had elsewhere."""
+    return Source(
+        Mode.REPLAY,
+        f"replay-{fingerprint}",
+        note=_replay_note(file.name, speed),
+        mode_defaults={"DEMO_OVERFLOW_EVERY": "0"},
+        forced={"BACKFILL_MAX_AGE_H": "1e9", "STORE_RETENTION_DAYS": "0"},
+        recording=file,
+        speed=speed,
+    )
+
+
+def _replay_note(file_name: str, speed: str) -> str:
+    return f"replay of {file_name} at {speed if speed == 'max' else speed + 'x'}"

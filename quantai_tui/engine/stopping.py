@@ -8,8 +8,9 @@ import os
 import signal
 import time
 
-from ..link.frames import FrameError, encode, read_from_engine
-from ..link.messages import PROTOCOL_VERSION, Ack, Command, CommandName, Hello, Welcome
+from ..link.frames import FrameError
+from ..link.messages import CommandName
+from .asking import ask
 from .registry import Entry, is_alive
 
 _ANSWER_WITHIN_S = 5.0
@@ -19,7 +20,7 @@ _GONE_WITHIN_S = 30.0
 async def stop_engine(entry: Entry) -> str:
     """Ask over its socket, or by SIGTERM when it does not answer; returns what went wrong, empty when it is gone."""
     try:
-        await asyncio.wait_for(_ask(entry), _ANSWER_WITHIN_S)
+        await asyncio.wait_for(ask(entry, CommandName.STOP, client="stop"), _ANSWER_WITHIN_S)
     except (OSError, asyncio.IncompleteReadError, FrameError, TimeoutError):
         with contextlib.suppress(ProcessLookupError):
             os.kill(entry.pid, signal.SIGTERM)
@@ -34,16 +35,3 @@ async def wait_gone(entry: Entry) -> str:
             return f"{entry.name} (pid {entry.pid}) has not stopped within {_GONE_WITHIN_S:.0f} s; see {entry.log}"
         await asyncio.sleep(0.05)
     return ""
-
-
-async def _ask(entry: Entry) -> None:
-    reader, writer = await asyncio.open_unix_connection(entry.socket)
-    try:
-        writer.write(encode(Hello(PROTOCOL_VERSION, "stop")))
-        if not isinstance(await read_from_engine(reader), Welcome):
-            raise FrameError("the engine did not greet")
-        writer.write(encode(Command(1, CommandName.STOP)))
-        while not isinstance(await read_from_engine(reader), Ack):
-            continue
-    finally:
-        writer.transport.abort()

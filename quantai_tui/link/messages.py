@@ -24,12 +24,18 @@ class CommandName(StrEnum):
     RECONNECT = "reconnect"  # skip the backoff, or drop the present connection and dial again
     DISCONNECT = "disconnect"
     CONNECT = "connect"
+    ROTATE = "rotate"  # replace the connection by a fresh one, without a break in the data
+    RESET_BACKOFF = "reset"  # forget the failed attempts
+    FAULT = "fault"  # demo and replay: kind=..., and the parameters of that kind -> played by the embedded exchange
+    FAULT_LIST = "fault_list"  # -> Ack.data: list of FaultOffer as builtins
     TRAIN_START = "train_start"  # start or resume
     TRAIN_PAUSE = "train_pause"
     SCALER_RESET = "scaler_reset"
     SETTINGS_DESCRIBE = "settings_describe"  # -> Ack.data: SettingsForm as builtins
     SETTINGS_VALIDATE = "settings_validate"  # values={NAME: text} -> Ack.data: list of SettingProblem
     SETTINGS_SAVE = "settings_save"  # values={NAME: text}, revision=... -> Ack.data: SaveResult
+    RECORD_START = "record_start"  # max_mb=... (WS_RECORD_MAX_MB) -> Ack.data: RecordingSnapshot as builtins
+    RECORD_STOP = "record_stop"  # -> Ack.data: RecordingSnapshot
     STOP = "stop"  # stop the engine itself
 
 
@@ -69,6 +75,13 @@ class Ack(msgspec.Struct, frozen=True, tag="ack"):
     ok: bool
     message: str = ""
     data: Any = None
+
+
+class FaultOffer(msgspec.Struct, frozen=True):
+    """A kind of fault that the embedded exchange can play, and what happens then in a few words."""
+
+    kind: str
+    text: str
 
 
 ClientMessage = Hello | Watch | Command

@@ -44,11 +44,11 @@ class LinkOwner(Protocol):
         ...
 
     def on_link_lost(self, error: BaseException, phase: Phase) -> None:
-        """The present link has ended while its successor was on the way; the successor takes its place."""
+        """The present link has ended while its successor is on the way, which is to take its place."""
         ...
 
     def on_stall_confirmed(self, cause: str) -> None:
-        """A successor has taken over from a link that had stalled: what that did not bring is missing."""
+        """A successor takes over from a link that had stalled: what that did not bring is missing."""
         ...
 
     def on_successor_failed(self, failure: Failure) -> None: ...
@@ -296,17 +296,20 @@ class Links:
             if successor.task.done():
                 return self._refuse(successor.error, successor.session.phase)
             if present.task.done():
-                await self._take_over(successor, f"moved to a second connection when the first ended ({occasion.why})")
+                # First what it still has brought: what is missing after that is put down to its end.
+                await self._intake.hand_over()
                 self._owner.on_link_lost(present.error, present.session.phase)
+                await self._take_over(successor, f"moved to a second connection when the first ended ({occasion.why})")
                 self._owner.on_link_up()
                 return True
             verdict = overlap.verdict(occasion, self._liveness.limit_s)
             if verdict is Verdict.TAKE_OVER:
-                await self._take_over(successor, f"moved to a fresh connection: {occasion.why}")
                 if occasion.suspects:
+                    await self._intake.hand_over()
                     self._owner.on_stall_confirmed(f"the link had stalled: {occasion.why}")
                 else:
                     self.rotations += 1
+                await self._take_over(successor, f"moved to a fresh connection: {occasion.why}")
                 return True
             if verdict is Verdict.USELESS:
                 silent = ", ".join(overlap.symbols(Standing.BEHIND))

@@ -12,7 +12,7 @@ from ..market.wire import ControlReply
 from .advice import FailureKind
 from .failures import LinkFault
 from .recorded import LinkScript
-from .recording_file import Failed, RecordingError
+from .recording_file import Failed
 from .replay_clock import is_set
 from .tasks import settle, until_first_ends
 from .transport import Receiver, TlsInfo
@@ -58,6 +58,7 @@ class RecordedLink:
 
     async def send(self, frame: str | bytes) -> None:
         """Answer a request as it was answered then; where the recording shows no such request, as a venue in order would."""
+        self._require_open()
         request = msgspec.json.decode(frame)
         method, names = request["method"], request.get("params") or []
         index = self._asked.get(method, 0)
@@ -77,6 +78,7 @@ class RecordedLink:
         asyncio.get_running_loop().call_soon(self._answer, _reply_frame(reply, request.get("id")))
 
     async def ping(self, payload: bytes) -> Awaitable[float]:
+        self._require_open()
         pong: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         rtts, index = self.script.rtts, self._pings
         self._pings += 1
@@ -107,6 +109,10 @@ class RecordedLink:
         self._ended.exception()  # whoever waits gets it; if nobody does, it is no error of ours
         self._replay.left(self)
 
+    def _require_open(self) -> None:
+        if self._ended.done():
+            self._ended.result()
+
     def _answer(self, frame: bytes) -> None:
         if not self._ended.done():
             self._receiver.take(frame)
@@ -128,7 +134,7 @@ class RecordedLink:
             self.dry = True
             self._replay.ran_dry()
             await self._last_out()
-        except RecordingError as error:
+        except Exception as error:  # noqa: BLE001 - a file that cannot be read on, say: it ends the connection, and is seen there
             self._end(error)
 
     async def _deliver(self) -> None:

@@ -269,8 +269,8 @@ class Repairer:
         """Ids that REST skips, if a second answer skips them too: one may be cut short or wrong.
 
         They are a hole at the venue if it keeps older ones, else history that it has dropped. Asked from id 0, that is, for the
-        oldest that it keeps: any nearer id may itself lie in a hole. The second answer is asked for from the trade before, if that
-        is known: one that does not begin with it, although the venue keeps it, is shifted or of something else, and proves nothing.
+        oldest that it keeps: any nearer id may itself lie in a hole. The second answer is asked for from the trade before, if it
+        is known: one that does not begin with that, although the venue keeps it, is shifted or foreign, and proves nothing.
         """
         before = span[0] - 1 if feed.ledger.has(span[0] - 1) else None
         again = await self._ask(feed.symbol, span[0] if before is None else before, min(span[1] - span[0] + 3, PAGE))

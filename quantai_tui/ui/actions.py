@@ -37,6 +37,9 @@ LEAVING = "Leaving"
 ACTIONS: tuple[Action, ...] = (
     Action("reconnect", "r", "reconnect", "Reconnect now: skip the wait, or drop the line and dial again", STREAM, 2),
     Action("toggle-stream", "d", "disconnect", "Disconnect the stream, or connect it again", STREAM, 3),
+    Action("rotate", "o", "fresh link", "Replace the connection by a fresh one, without a break", STREAM, 11),
+    Action("reset-backoff", "b", "reset backoff", "Forget the failed attempts; a stream that waits dials at once", STREAM),
+    Action("break", "f", "break it", "Break something: choose a fault (demo and replay)", STREAM, 8),
     Action("toggle-training", "space", "train", "Start or pause the training worker", TRAINING, 4),
     Action("reset-scaler", "R", "reset", "Set the scale to clamp(init/2, floor, cap), after asking", TRAINING, 7),
     Action("config", "c", "config", "Read and change the engine's settings", SCREEN, 6),

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 # Read when Textual is imported: an animation over SSH is traffic that says nothing.
 os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
@@ -22,12 +22,13 @@ from textual.driver import Driver
 
 from ..link.base import EngineLink, LinkState
 from ..link.messages import CommandName
-from ..telemetry import SYSTEM_CLOCK, Clock, Mode
+from ..telemetry import SYSTEM_CLOCK, Clock
 from .actions import ACTIONS, bindings
 from .cells import Pace
 from .commands import Commands
 from .dashboard import Dashboard
 from .format import clean, quantity
+from .leaving import Departure, Outcome
 from .painter import CellMemory
 from .themes import PLAIN_THEME, Palette, load_themes, token_defaults, without_no_color
 from .view import Status, View, look
@@ -40,11 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Outcome = Literal["stop", "detach"]
-
 _POLL_PERIOD_S = 0.25
 _CLOSE_LIMIT_S = 30.0
-_START_LIMIT_S = 30.0
 _STATUS_LASTS_S = {"state-pending": math.inf, "state-failed": 30.0}  # what is under way stays, a refusal can be read
 _DASHBOARD_ACTIONS = frozenset(item.method for item in ACTIONS if not item.priority)
 
@@ -79,7 +77,6 @@ class DashboardApp(App[Outcome]):
         self.title = "QuantAI"
         self._link = link
         self._clock = clock
-        self._stop_on_quit = stop_on_quit
         self._stale_after_s = stale_after_s
         self._crash_log = crash_log
         self._guard = guard
@@ -87,11 +84,10 @@ class DashboardApp(App[Outcome]):
         self._status = Status()
         self._status_until = math.inf
         self._commands = Commands(link, self.say)
-        self._started_up = asyncio.Event()
+        self._departure = Departure(self, link, self._commands, stop_on_quit=stop_on_quit)
         self._cells = CellMemory()
         self._last_shape: tuple[object, ...] = ()
         self._due = dict.fromkeys(Pace, 0.0)
-        self._leaving = False
         self._colorless = bool(os.environ.get("NO_COLOR"))
         self._shelf = load_themes(themes_folder, wanted=theme)
         for item in self._shelf.themes:
@@ -151,9 +147,9 @@ class DashboardApp(App[Outcome]):
         """What the engine decides about the dashboard: that there is nothing to look at, and the theme of its settings."""
         state, snapshot = self._link.state, self._link.snapshot
         if state is not LinkState.STARTING:
-            self._started_up.set()
-        if state is LinkState.FAILED and self._link.exit_code is not None and not self._leaving:
-            self.leave("detach")
+            self._departure.engine_has_started()
+        if state is LinkState.FAILED and self._link.exit_code is not None:
+            self._departure.engine_has_ended()
         wanted = snapshot.theme if snapshot is not None else ""
         if wanted == self._engine_theme or self._theme_is_fixed:
             return
@@ -173,8 +169,8 @@ class DashboardApp(App[Outcome]):
         self._status_until = self._clock.monotonic() + _STATUS_LASTS_S.get(token, 10.0)
         self.tick()
 
-    def _send(self, name: CommandName, word: str) -> None:
-        self.run_worker(self._commands.send(name, word), group="commands")
+    def _send(self, name: CommandName, word: str, **args: Any) -> None:
+        self.run_worker(self._commands.send(name, word, **args), group="commands")
 
     def action_reconnect(self) -> None:
         self._send(CommandName.RECONNECT, "reconnect")
@@ -184,6 +180,32 @@ class DashboardApp(App[Outcome]):
             self._send(CommandName.CONNECT, "connect")
         else:
             self._send(CommandName.DISCONNECT, "disconnect")
+
+    def action_rotate(self) -> None:
+        self._send(CommandName.ROTATE, "fresh connection")
+
+    def action_reset_backoff(self) -> None:
+        self._send(CommandName.RESET_BACKOFF, "reset backoff")
+
+    def action_break(self) -> None:
+        self.run_worker(self._choose_fault(), group="faults", exclusive=True)
+
+    async def _choose_fault(self) -> None:
+        """Which faults there are the exchange knows; where there is none to be broken, the engine says why."""
+        from .faults import FaultScreen, fault_names
+
+        ack = await self._commands.ask(CommandName.FAULT_LIST)
+        names, problem = fault_names(ack)
+        if problem:
+            self.say(f"break something: {problem}", "state-failed")
+            return
+
+        def chosen(kind: str | None) -> None:
+            if kind:
+                self._send(CommandName.FAULT, kind, kind=kind)
+            self.tick()
+
+        self.push_screen(FaultScreen(names), chosen)
 
     def action_toggle_training(self) -> None:
         if self.view().training_is_on:
@@ -262,72 +284,14 @@ class DashboardApp(App[Outcome]):
             self.say(f"mouse: {'on' if switch() else 'off'}")
 
     async def action_quit(self) -> None:
-        """`q`: where the engine would go on, ask; in demo and replay stop it. Without an engine there is nothing to ask."""
-        if self._link.state in (LinkState.FAILED, LinkState.REFUSED, LinkState.CLOSED):
-            self.leave("detach")
-        elif self._quit_stops:
-            self._stop_and_leave()
-        else:
-            from .dialogs import ask_quit
-
-            self.push_screen(ask_quit(self.view().name), self._quit_answered)
-
-    @property
-    def _quit_stops(self) -> bool:
-        """A made-up or replayed market is of no use to anybody once its screen is closed."""
-        snapshot = self._link.snapshot
-        return self._stop_on_quit or (snapshot is not None and snapshot.mode is not Mode.LIVE)
-
-    def _quit_answered(self, answer: str | None) -> None:
-        if answer == "stop":
-            self._stop_and_leave()
-        elif answer == "detach":
-            self.leave("detach")
-        else:
-            self.tick()
+        self._departure.ask()
 
     def action_interrupt(self) -> None:
-        """Ctrl-C: like `q`, but asks nothing. A second one does not wait for the engine to stop."""
-        if self._quit_stops and not self._leaving and self._link.state in (LinkState.STARTING, LinkState.ATTACHED):
-            self._stop_and_leave()
-        else:
-            self.leave("detach")
+        self._departure.interrupt()
 
     def hang_up(self, reason: str) -> None:
-        """The terminal or the system wants us gone. Only an interrupt is the operator's own wish."""
-        log.info("leaving: %s", reason)
-        if reason == "interrupt":
-            self.action_interrupt()
-        else:
-            self.leave("detach")
-
-    def leave(self, outcome: Outcome) -> None:
-        self._leaving = True
-        self.exit(outcome)
-
-    def _stop_and_leave(self) -> None:
-        if self._leaving:
-            return
-        self._leaving = True
-        self.say("stopping the engine …", "state-pending")
-        self.run_worker(self._stop_engine(), group="commands")
-
-    async def _stop_engine(self) -> None:
-        await self._attached_or_not()
-        ack = await self._commands.ask(CommandName.STOP)
-        if ack.ok or self._link.state in (LinkState.FAILED, LinkState.CLOSED):
-            self.exit("stop")
-            return
-        self._leaving = False
-        self.say(f"stop: not done — {ack.message}", "state-failed")
-
-    async def _attached_or_not(self) -> None:
-        """An engine that is still starting cannot be told anything yet, and would go on without anybody looking."""
-        try:
-            async with asyncio.timeout(_START_LIMIT_S):
-                await self._started_up.wait()
-        except TimeoutError:
-            log.warning("the engine was not there within %.0f s", _START_LIMIT_S)
+        """The terminal or the system wants us gone."""
+        self._departure.hang_up(reason)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Own tokens for themes that do not name them, Textual's built-in ones among them."""

@@ -28,7 +28,7 @@ class Commands:
         except TimeoutError:
             return Ack(0, False, f"no answer within {_LIMIT_S:.0f} s")
 
-    async def send(self, name: CommandName, word: str) -> None:
+    async def send(self, name: CommandName, word: str, **args: Any) -> None:
         """Say that it is sent, then that it is done or why not. While one is on its way a second of its kind is not sent."""
         if name in self._in_flight:
             self._say(f"{word}: still waiting for the engine's answer", "state-pending")
@@ -36,7 +36,7 @@ class Commands:
         self._in_flight.add(name)
         self._say(f"{word}: sent", "state-pending")
         try:
-            ack = await self.ask(name)
+            ack = await self.ask(name, **args)
         finally:
             self._in_flight.discard(name)
         said = f" — {ack.message}" if ack.message else ""

@@ -15,6 +15,7 @@ from textual.screen import Screen
 from textual.strip import Strip
 from textual.widget import Widget
 
+from ..telemetry import Mode
 from .actions import ACTIONS, Action
 from .cells import Pace, Span, width_of
 from .layout import DashboardLayout, plan
@@ -70,7 +71,8 @@ class KeyLine(Widget):
     def entries(self, width: int) -> list[tuple[Action, list[Span]]]:
         """The actions that fit into `width`, in the registry's order."""
         shown: list[Action] = []
-        for item in sorted((item for item in ACTIONS if item.footer), key=lambda item: item.footer):
+        offered = [item for item in ACTIONS if item.footer and self._labels.get(item.id) != ""]
+        for item in sorted(offered, key=lambda item: item.footer):
             if sum(width_of(self._spans(other)) + 2 for other in [*shown, item]) - 2 <= width:
                 shown.append(item)
         return [(item, self._spans(item)) for item in ACTIONS if item in shown]
@@ -175,10 +177,11 @@ class Dashboard(Screen[None], inherit_bindings=False):
 
 
 def _labels(view: View) -> dict[str, str]:
-    """What the keys with two meanings would do now."""
+    """What the keys with two meanings would do now; empty for one that would do nothing."""
     if view.snapshot is None:
         return {}
     return {
+        **({"break": ""} if view.snapshot.mode is Mode.LIVE else {}),
         "toggle-stream": "connect" if view.stream_is_off else "disconnect",
         "toggle-training": "pause" if view.training_is_on else "train",
     }

@@ -33,6 +33,20 @@ def age(seconds: float | None) -> str:
     return duration(seconds)
 
 
+def rough(seconds: float) -> str:
+    """Time left for what is far off: whole hours, or minutes in the last two of them. It changes as seldom as it can."""
+    minutes = int(max(0.0, seconds) // 60)
+    if minutes >= 120:
+        return f"{minutes // 60} h"
+    return f"{minutes} min" if minutes else "<1 min"
+
+
+def whole_days(days: float) -> str:
+    """`89 days`; what is left of a day does not count."""
+    whole = int(days)
+    return "1 day" if whole == 1 else f"{whole} days"
+
+
 def countdown(seconds: float) -> str:
     """Time left. Rounded up, so that it reads `0 s` only when there is nothing left."""
     return duration(math.ceil(max(0.0, seconds)))

@@ -19,6 +19,9 @@ _WORDS = (
     ("whole", "every trade id up to the last one is stored"),
     ("missing", "ids that exist and have not arrived; they are fetched again"),
     ("whole to", "the id up to which nothing is missing; training reads no further"),
+    ("silent", "acknowledged by the venue, which then sends nothing of it"),
+    ("bad", "messages that were not understood; z on connection shows them"),
+    ("dials left", "new connections that the venue's limit still allows"),
     ("STALE", "nothing new from the engine for so long; old numbers are grey"),
     ("–", "not known yet"),  # noqa: RUF001 (the sign that the panes show)
 )

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from ...telemetry import ErrorSnapshot, StreamSnapshot, StreamState
 from ..cells import Row, Span, bar, fitted, row, width_of, wrap
-from ..format import clean, countdown, delay, duration, percent, words
+from ..format import clean, count, countdown, delay, duration, percent, words
 from ..view import View
+from .history import draw_reconnects
 from .states import NOT_KNOWN
 
+_SCARCE_DIALS = 50
+_ALL_ROWS = 12  # only a pane that has the whole screen is so high
+_NOW_ROWS = 6
+_UP = (StreamState.LIVE, StreamState.STALLED, StreamState.ROTATING)
 _DIALLING = (StreamState.CONNECTING, StreamState.HANDSHAKING, StreamState.SUBSCRIBING)
 
 
@@ -15,22 +20,63 @@ def draw_backoff(view: View, width: int, height: int) -> list[Row]:
     if view.snapshot is None:
         return [row(NOT_KNOWN)]
     stream = view.snapshot.stream
+    if height >= _ALL_ROWS:
+        return [*_now(stream, view.now, width, _NOW_ROWS), Row(), *_in_full(view, stream, width, height - _NOW_ROWS - 1)][:height]
+    return _now(stream, view.now, width, height)
+
+
+def _now(stream: StreamSnapshot, now: float, width: int, height: int) -> list[Row]:
+    """What is waited for and why; else how it went so far."""
+    if stream.banned_for_s > 0:
+        return _banned(stream, width, height)
     waiting = stream.state in (StreamState.BACKOFF, StreamState.COOLING_DOWN)
     rows = _waiting(stream, width, height) if waiting else [_quiet(stream, width)]
     room = height - len(rows)
     error = stream.last_error
-    if error is not None and room > 0 and stream.state is not StreamState.LIVE:
+    if error is not None and room > 0 and stream.state not in _UP:
         rows += _trouble(error, width, room)
     else:
         rows.append(_totals(stream, width))
         if error is not None:
-            rows.append(_last_error(error, view.now, width))
+            rows.append(_last_error(error, now, width))
     return rows[:height]
 
 
+def _banned(stream: StreamSnapshot, width: int, height: int) -> list[Row]:
+    """The venue has said that nothing may leave: for how long, in its words, and that asking would make it longer."""
+    left: list[Span] = [("for ", "muted"), (countdown(stream.banned_for_s), "state-backoff")]
+    rows = [fitted(width, [("✗ BANNED", "state-failed")], left, _dials(stream, always=True))]
+    reasons = wrap(clean(stream.ban_reason), width, max(1, min(2, height - 2)))
+    rows += [row((line, "text")) for line in reasons]
+    advice = "Asking before would make it longer."
+    if stream.state in _UP:
+        advice = "Data goes on; dials and repair wait."
+    return (rows + [row((line, "alert-info")) for line in wrap(advice, width, max(0, height - len(rows)))])[:height]
+
+
+def _in_full(view: View, stream: StreamSnapshot, width: int, height: int) -> list[Row]:
+    """For the pane alone on the screen: the budget, the kinds of error, and the last reconnects."""
+    kinds = [[(f"{words(clean(kind))} ", "muted"), (count(number), "text")] for kind, number in stream.error_counts.items()]
+    dials: list[Span] = [(count(stream.dials_left), "text"), (" dials left for these 5 minutes", "muted")]
+    rows = [fitted(width, dials), *([fitted(width, *kinds)] if kinds else []), Row()]
+    return [*rows, *draw_reconnects(view, width, max(0, height - len(rows)))]
+
+
+def _dials(stream: StreamSnapshot, *, always: bool = False) -> list[Span]:
+    """What is left of the venue's budget of new connections, when it has become scarce."""
+    left = stream.dials_left
+    if left is None or (left >= _SCARCE_DIALS and not always):
+        return []
+    return [(count(left), "alert-warning" if left < _SCARCE_DIALS else "text"), (" dials left", "muted")]
+
+
 def _attempt(stream: StreamSnapshot) -> list[Span]:
+    """Which attempt is under way, or waited for."""
+    if stream.state is StreamState.COOLING_DOWN:
+        return [("single probes", "muted")]
     most = str(stream.max_attempts) if stream.max_attempts else "any number"
-    return [("attempt ", "muted"), (str(stream.attempt), "value"), (f" of {most}", "muted")]
+    number = stream.attempt + (stream.state is StreamState.BACKOFF)
+    return [("attempt ", "muted"), (str(number), "value"), (f" of {most}", "muted")]
 
 
 def _waiting(stream: StreamSnapshot, width: int, height: int) -> list[Row]:
@@ -38,7 +84,7 @@ def _waiting(stream: StreamSnapshot, width: int, height: int) -> list[Row]:
     fraction = stream.backoff_remaining_s / stream.backoff_total_s if stream.backoff_total_s > 0 else 0.0
     if height > 3:
         total: list[Span] = [("of ", "muted"), (delay(stream.backoff_total_s), "text")]
-        return [fitted(width, _attempt(stream), left, total), Row(bar(fraction, width, "state-backoff"))]
+        return [fitted(width, _attempt(stream), left, _dials(stream), total), Row(bar(fraction, width, "state-backoff"))]
     head = fitted(width, _attempt(stream), left)
     room = width - width_of(head.spans) - 2
     return [Row((*head.spans, ("  ", "text"), *bar(fraction, room, "state-backoff"))) if room >= 4 else head]
@@ -46,10 +92,11 @@ def _waiting(stream: StreamSnapshot, width: int, height: int) -> list[Row]:
 
 def _quiet(stream: StreamSnapshot, width: int) -> Row:
     if stream.state in _DIALLING:
-        return fitted(width, _attempt(stream) if stream.attempt else [("first dial", "muted")], [("dialling", "state-pending")])
+        attempt: list[Span] = _attempt(stream) if stream.attempt else [("first dial", "muted")]
+        return fitted(width, attempt, [("dialling", "state-pending")], _dials(stream))
     if stream.state is StreamState.FAILED:
-        return row(("retries used up", "state-failed"))
-    return row(("no wait", "muted"))
+        return fitted(width, [("retries used up", "state-failed")], _dials(stream))
+    return fitted(width, [("no wait", "muted")], _dials(stream))
 
 
 def _totals(stream: StreamSnapshot, width: int) -> Row:

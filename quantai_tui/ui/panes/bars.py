@@ -103,10 +103,13 @@ def _link_trouble(view: View, width: int) -> Row | None:
 
 
 def draw_status(view: View, width: int, height: int) -> list[Row]:
-    """What the last key did; when no key has been pressed, the engine's own note."""
+    """What the last key did; when no key has been pressed, the engine's own note, and in the demo the key to play with."""
     if view.status.text:
         return [fitted(width, [(clean(view.status.text), view.status.token)])]
     note = view.snapshot.note if view.snapshot is not None else ""
+    if view.snapshot is not None and view.snapshot.mode is Mode.DEMO:
+        breaks: list[Span] = [("f", "key"), (" breaks something", "muted")]
+        return [fitted(width, [(clean(note), "muted")], breaks)]
     return [fitted(width, [(clean(note), "muted")])] if note else [Row()]
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from ...telemetry import StoreSnapshot, SymbolSnapshot
-from ..cells import Row, Span, fitted, row, spread
-from ..format import UNKNOWN, clean, count, per_second, price, short, size
+from ..cells import Row, Span, fitted, row, spread, wrap
+from ..format import UNKNOWN, clean, count, delay, per_second, price, short, size, wall_clock
 from ..sparkline import nice_range, spark_rows
 from ..view import View
 from .states import NOT_KNOWN
+
+_TROUBLED = ("silent", "refused")
+_ROWS_BELOW = 3  # kept for the sparkline and the store
 
 
 def draw_market(view: View, width: int, height: int) -> list[Row]:
@@ -28,9 +31,8 @@ def draw_market(view: View, width: int, height: int) -> list[Row]:
             rows.append(_ids(symbol, width))
     if len(shown) < len(symbols):
         rows.append(row((f"and {len(symbols) - len(shown)} more: z shows them", "muted")))
-    notes = [_note(name, symbol, width) for name, symbol in shown if symbol.gap_note]
-    if len(rows) + 1 + len(notes) + 2 <= height:
-        rows += notes
+    for more in (_notes(shown, width), _open_gaps(shown, width)):
+        rows += more[: max(0, height - len(rows) - _ROWS_BELOW)]
     spark = height - len(rows) - 1
     if spark >= 1:
         values = view.series("trades_per_s")
@@ -40,9 +42,12 @@ def draw_market(view: View, width: int, height: int) -> list[Row]:
 
 
 def wholeness(symbol: SymbolSnapshot, repairing: bool) -> Span:
-    """Whether the tape has holes, in words."""
+    """Whether the tape has holes, in words; before that, whether the venue serves the symbol at all."""
+    if symbol.subscription in _TROUBLED:
+        missing = f", missing {count(symbol.missing)}" if symbol.missing else ""
+        return f"{symbol.subscription}{missing}", "alert-critical" if symbol.subscription == "refused" else "alert-warning"
     if symbol.missing:
-        return f"missing {count(symbol.missing)}{', repairing' if repairing else ''}", "alert-warning"
+        return f"missing {count(symbol.missing)}{', repairing' if repairing else ', repair pending'}", "alert-warning"
     if symbol.unrecoverable:
         return f"{count(symbol.unrecoverable)} lost for good", "alert-critical"
     if symbol.last_id is None:
@@ -57,9 +62,12 @@ def _headline(name: str, symbol: SymbolSnapshot, repairing: bool, width: int) ->
     column = 10 if width >= 34 else 8
     named: list[Span] = [(f"{clean(name):<{column}}", "text"), (price(symbol.price), "value")]
     left = fitted(width, named, [(per_second(symbol.trades_per_s), "text")])
-    words = wholeness(symbol, repairing)
-    joined = spread(width, left, [words])
-    return fitted(width, named, [words]) if joined is left else joined
+    said, token = wholeness(symbol, repairing)
+    for candidate, words in ((left, said), (fitted(width, named), said), (fitted(width, named), said.partition(", ")[0])):
+        joined = spread(width, candidate, [(words, token)])
+        if joined is not candidate:
+            return joined
+    return fitted(width, [(clean(name), "text")], [(said.partition(", ")[0], token)])
 
 
 def _ids(symbol: SymbolSnapshot, width: int) -> Row:
@@ -69,9 +77,11 @@ def _ids(symbol: SymbolSnapshot, width: int) -> Row:
     return fitted(
         width,
         [("last ", "muted"), (_id(symbol.last_id), "text"), *upto],
-        [("gaps ", "muted"), (count(symbol.gaps), "text")],
+        [("gaps ", "muted"), (count(symbol.gaps), "alert-warning" if symbol.gaps else "text")],
         [("venue holes ", "muted"), (count(symbol.venue_holes), "text")] if symbol.venue_holes else [],
         [("duplicates ", "muted"), (count(symbol.duplicates), "text")] if symbol.duplicates else [],
+        [("late ", "muted"), (count(symbol.late), "text")] if symbol.late else [],
+        [("suspected when silent for ", "muted"), (delay(symbol.silence_limit_s), "text")] if symbol.silence_limit_s else [],
     )
 
 
@@ -79,8 +89,23 @@ def _id(number: int | None) -> str:
     return UNKNOWN if number is None else str(number)
 
 
-def _note(name: str, symbol: SymbolSnapshot, width: int) -> Row:
-    return fitted(width, [(f"{clean(name)}: {clean(symbol.gap_note)}", "muted")])
+def _notes(symbols: list[tuple[str, SymbolSnapshot]], width: int) -> list[Row]:
+    """What the venue says against a symbol, then how the newest gaps ended."""
+    said = [(name, symbol.subscription_note, "alert-warning") for name, symbol in symbols if symbol.subscription_note]
+    said += [(name, symbol.gap_note, "muted") for name, symbol in symbols if symbol.gap_note]
+    return [row((line, token)) for name, text, token in said for line in wrap(f"{clean(name)}: {clean(text)}", width, 2)]
+
+
+def _open_gaps(symbols: list[tuple[str, SymbolSnapshot]], width: int) -> list[Row]:
+    rows = []
+    for name, symbol in symbols:
+        for gap in symbol.open_gaps:
+            ids = f"{clean(name)} {gap.first_id} to {gap.last_id}"
+            since: list[Span] = [("since ", "muted"), (wall_clock(gap.since), "text")] if gap.since else []
+            rows.append(fitted(width, [(ids, "alert-warning")], since, [(clean(gap.cause), "text")]))
+        if symbol.gaps > len(symbol.open_gaps) > 0:
+            rows.append(row((f"and {count(symbol.gaps - len(symbol.open_gaps))} gaps more", "muted")))
+    return rows
 
 
 def _store_row(store: StoreSnapshot, width: int) -> Row:

@@ -1,0 +1,114 @@
+"""Alerts about the stream: what raises each, what it says, and that it neither flickers nor stays for ever."""
+
+from __future__ import annotations
+
+import pytest
+
+from quantai_tui.telemetry import (
+    Alert,
+    AlertBook,
+    EngineSnapshot,
+    RecordingSnapshot,
+    Severity,
+    StreamSnapshot,
+    StreamState,
+    SymbolSnapshot,
+)
+
+
+def book() -> AlertBook:
+    return AlertBook(lambda: 600.0)
+
+
+def at(uptime_s: float = 100.0, **stream: object) -> EngineSnapshot:
+    return EngineSnapshot(time=1e9 + uptime_s, uptime_s=uptime_s, stream=StreamSnapshot(state=StreamState.LIVE, **stream))  # type: ignore[arg-type]
+
+
+def the_one(alerts: tuple[Alert, ...]) -> Alert:
+    (alert,) = alerts
+    return alert
+
+
+def test_a_ban_is_critical_names_the_venues_reason_and_changes_its_words_once_a_minute_at_most() -> None:
+    alerts = book()
+    said = [the_one(alerts.evaluate(at(banned_for_s=left, ban_reason="HTTP 418"))).text for left in (300.0, 280.0, 241.0)]
+    assert set(said) == {"banned by the venue for about 5 min: HTTP 418"}
+    last = the_one(alerts.evaluate(at(banned_for_s=7.0, ban_reason="HTTP 418")))
+    assert last.text == "banned by the venue for less than a minute: HTTP 418"
+    assert last.severity is Severity.CRITICAL
+    assert alerts.evaluate(at()) == ()
+
+
+def test_a_long_ban_is_told_in_hours() -> None:
+    assert "about 72 h" in the_one(book().evaluate(at(banned_for_s=3 * 86_400.0))).text
+
+
+def test_a_certificate_that_expires_soon_is_a_warning_with_its_days() -> None:
+    alerts = book()
+    assert alerts.evaluate(at(certificate_days=14.0)) == ()
+    raised = the_one(alerts.evaluate(at(certificate_days=13.9)))
+    assert (raised.severity, raised.text) == (Severity.WARNING, "the venue's certificate expires in 13 days")
+    assert the_one(alerts.evaluate(at(certificate_days=-0.1))).text == "the venue's certificate has expired"
+
+
+def test_a_certificate_alert_stands_between_two_connections_and_goes_with_a_new_certificate() -> None:
+    alerts = book()
+    raised = the_one(alerts.evaluate(at(certificate_days=3.0)))
+    assert the_one(alerts.evaluate(at(certificate_days=None))) == raised
+    assert the_one(alerts.evaluate(at(certificate_days=14.5))).since == raised.since
+    assert alerts.evaluate(at(certificate_days=90.0)) == ()
+    assert alerts.evaluate(at(certificate_days=None)) == ()
+
+
+@pytest.mark.parametrize(
+    ("subscription", "words"), [("refused", "BTCUSDT is refused by the venue"), ("silent", "BTCUSDT is acknowledged and silent")]
+)
+def test_a_symbol_that_the_venue_does_not_serve_is_named(subscription: str, words: str) -> None:
+    alerts = book()
+    symbols = {"ETHUSDT": SymbolSnapshot(subscription="acknowledged"), "BTCUSDT": SymbolSnapshot(subscription=subscription)}
+    raised = the_one(alerts.evaluate(at(symbols=symbols)))
+    assert (raised.text, raised.severity) == (words, Severity.WARNING)
+    assert alerts.evaluate(at(symbols={"BTCUSDT": SymbolSnapshot(subscription="acknowledged")})) == ()
+
+
+def test_of_many_silent_symbols_three_are_named() -> None:
+    symbols = {f"COIN{i}": SymbolSnapshot(subscription="silent") for i in range(9)}
+    assert the_one(book().evaluate(at(symbols=symbols))).text.endswith("COIN2 is acknowledged and silent and 6 more")
+
+
+def test_only_trades_lost_since_the_start_are_told_with_their_count() -> None:
+    alerts = book()
+    assert alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot(unrecoverable=40)})) == ()  # given up by an earlier run
+    raised = the_one(alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot(unrecoverable=1_372)})))
+    assert (raised.text, raised.severity) == ("1,332 trades lost for good since the start: ETHUSDT", Severity.WARNING)
+
+
+def recorded(ended: str, path: str = "a.qrec") -> RecordingSnapshot:
+    return RecordingSnapshot(path, 256, 256, 9, 9.0, ended)
+
+
+def test_a_recording_that_ended_by_itself_is_told_for_ten_minutes() -> None:
+    alerts = book()
+    assert alerts.evaluate(at(recording=recorded(""))) == ()
+    raised = the_one(alerts.evaluate(at(101, recording=recorded("the limit of 256 MB is reached"))))
+    assert raised.text == "the recording has ended: the limit of 256 MB is reached"
+    assert the_one(alerts.evaluate(at(700, recording=recorded("the limit of 256 MB is reached")))).since == raised.since
+    assert alerts.evaluate(at(702, recording=recorded("the limit of 256 MB is reached"))) == ()
+    assert alerts.evaluate(at(800, recording=recorded("", "b.qrec"))) == ()
+    assert alerts.evaluate(at(801, recording=recorded("cannot be written: no space", "b.qrec"))) != ()
+
+
+def test_a_recording_that_was_stopped_is_no_news() -> None:
+    alerts = book()
+    alerts.evaluate(at(recording=recorded("")))
+    assert alerts.evaluate(at(recording=recorded("stopped"))) == ()
+
+
+def test_a_suspend_is_told_for_ten_minutes_and_again_when_it_happens_again() -> None:
+    alerts = book()
+    assert alerts.evaluate(at(suspends=0)) == ()
+    raised = the_one(alerts.evaluate(at(100, suspends=1)))
+    assert (raised.severity, raised.text) == (Severity.INFO, "this machine slept, or its clock was set")
+    assert alerts.evaluate(at(699, suspends=1)) != ()
+    assert alerts.evaluate(at(701, suspends=1)) == ()
+    assert alerts.evaluate(at(702, suspends=2)) != ()

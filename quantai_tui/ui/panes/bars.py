@@ -55,7 +55,8 @@ def draw_alerts(view: View, width: int, height: int) -> list[Row]:
         rows = [trouble] if trouble else []
         for alert in alerts:
             rows += _full_alert(alert, width)
-        return (rows or [row(("✓ no alerts", "muted"))])[:height]
+        nothing = [row(("✓ no alerts", "muted")), row(("  what stands is listed here, with its cause and its remedy", "muted"))]
+        return (rows or nothing)[:height]
     if trouble is not None:
         return [trouble]
     if not alerts:

@@ -7,7 +7,8 @@ the venue down: nothing that has come is dropped. What the venue cuts off meanwh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock
@@ -15,6 +16,7 @@ from .feed import Feeds, RateMeter, SymbolFeed
 from .inlet import Inlet
 from .ledger import Origin, SymbolLedger
 from .overlap import Overlap
+from .tasks import settle
 
 # Long enough that a batch is worth its overhead, short enough that nobody sees it.
 _BATCH_PERIOD_S = 0.075
@@ -63,6 +65,7 @@ class Intake:
         self._in_hand = 0  # trades taken from an inlet and not stored yet
         self._handing_over = asyncio.Lock()
         self._handed_over = asyncio.Event()
+        self._under_way: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()  # a batch is to be handed over: by the timer, or because an inlet is full
         self._drained_at = clock.monotonic()
         self.frames = 0
@@ -84,6 +87,11 @@ class Intake:
         """Since when the present link is not read because the sink is behind; monotonic seconds."""
         return self._inlet.paused_since if self._inlet else None
 
+    @property
+    def stuck_s(self) -> float:
+        """For how long the sink has been at the batch that it was given last; 0 when it has taken all of it."""
+        return self._clock.monotonic() - self.last_data_at if self._in_hand and self.last_data_at is not None else 0.0
+
     def hurry(self) -> None:
         """Hand over at once, not when the period is over."""
         self._due.set()
@@ -104,12 +112,19 @@ class Intake:
         self._second = None
 
     async def promote(self) -> None:
-        """Let the second link be the present one: first all that the old has brought, then what was held, then its own."""
+        """Let the second link be the present one: first all that the old has brought, then what was held, then its own.
+
+        Who is cancelled meanwhile goes, and the work goes on, as with `hand_over`.
+        """
+        await self._to_the_end(self._promote(self._second))
+
+    async def _promote(self, second: tuple[Inlet, Overlap] | None) -> None:
         async with self._handing_over:
-            assert self._second is not None
+            if second is None or self._second is not second:
+                return  # the overlap was ended before its turn came
             assert self._inlet is not None
             await self._pass_on(self._inlet.drain(), Origin.LIVE)
-            inlet, overlap = self._second
+            inlet, overlap = second
             trades, others = inlet.drain()
             self._inlet, self._second = inlet, None
             self._known_through = {feed.symbol: feed.ledger.last_id for feed in self._feeds if feed.ledger.last_id is not None}
@@ -119,20 +134,36 @@ class Intake:
     async def consume(self) -> None:
         """Hand batches over for ever. One call serves all connections, so that none takes trades with it when it ends."""
         loop = asyncio.get_running_loop()
-        while True:
-            # The loop's own timer, not the injected clock: this is a rhythm, and no decision hangs on it.
-            due_at = loop.time() + _BATCH_PERIOD_S
-            timer = loop.call_at(due_at, self._due.set)
-            try:
-                await self._due.wait()
-            finally:
-                timer.cancel()
-            self._due.clear()
-            self.loop_lag_s.add(max(0.0, loop.time() - due_at))
-            await self.hand_over()
+        try:
+            while True:
+                # The loop's own timer, not the injected clock: this is a rhythm, and no decision hangs on it.
+                due_at = loop.time() + _BATCH_PERIOD_S
+                timer = loop.call_at(due_at, self._due.set)
+                try:
+                    await self._due.wait()
+                finally:
+                    timer.cancel()
+                self._due.clear()
+                self.loop_lag_s.add(max(0.0, loop.time() - due_at))
+                await self._hand_over()
+        finally:
+            for work in tuple(self._under_way):
+                await settle(work)
 
     async def hand_over(self) -> None:
-        """Hand over what has come so far."""
+        """Hand over what has come so far.
+
+        Who is cancelled meanwhile goes, and the work goes on: what was drained has no other place any more, and the ledger has it.
+        """
+        await self._to_the_end(self._hand_over())
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="hand over")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        await asyncio.shield(task)
+
+    async def _hand_over(self) -> None:
         async with self._handing_over:
             if self._inlet is not None:
                 since, self._drained_at = self._drained_at, self._clock.monotonic()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from ..telemetry import SYSTEM_CLOCK, Clock, StreamState
@@ -25,7 +25,7 @@ from .overlap import Occasion, Standing, Verdict
 from .quarantine import Quarantine
 from .session import Session
 from .states import StateMachine
-from .tasks import first_of, settle, until_first_ends
+from .tasks import all_ended, first_of, settle, until_first_ends
 from .transport import Transport
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ log = logging.getLogger("quantai_tui.stream")
 
 _LONGEST_WATCH_S = 1.0
 _LONGEST_RETRY_S = 300.0
+_SETTLED_AFTER_S = 60.0  # a link that is to be replaced sooner than that is waited with, longer each time
 
 
 class LinkOwner(Protocol):
@@ -53,18 +54,31 @@ class LinkOwner(Protocol):
 
     def on_successor_failed(self, failure: Failure) -> None: ...
 
+    def on_verdict(self, failure: Failure) -> None:
+        """How a link has ended, any link, at once: what the venue said with it counts, even if nobody asks for the link any more."""
+        ...
+
 
 class _Line:
     """A session with the task that runs it."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, on_verdict: Callable[[Failure], None]) -> None:
         self.session = session
+        self._on_verdict = on_verdict
         self.task: asyncio.Task[None] = asyncio.create_task(session.run(), name="link")
+        self.task.add_done_callback(self._ended)
 
     @property
     def error(self) -> BaseException:
         assert self.task.done()
+        if self.task.cancelled():
+            # Not by us, who never ask then: a library below has cancelled what it was waiting for.
+            return LinkFault(FailureKind.UNKNOWN, "the connection was cancelled from within")
         return self.task.exception() or AssertionError("a session ends by an exception")
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._on_verdict(classify(self.error, self.session.phase))
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work` while the link lasts; raises what ended it, should that come first."""
@@ -105,7 +119,14 @@ class Links:
         self._owner = owner
         self._clock = clock
         self._backoff = ExponentialBackoffReconnector(
-            1.0, _LONGEST_RETRY_S, 2.0, max_retries=0, jitter=config.jitter, rng=rng, clock=clock
+            1.0,
+            _LONGEST_RETRY_S,
+            2.0,
+            max_retries=0,
+            jitter=config.jitter,
+            stable_after=_SETTLED_AFTER_S,
+            rng=rng,
+            clock=clock,
         )
         self._not_before = clock.monotonic()  # the next successor
         self._present: _Line | None = None
@@ -148,6 +169,8 @@ class Links:
     async def run(self) -> NoReturn:
         """Live until no link is left; always ends with the exception that ended the last, and leaves nothing open."""
         self._asked = None
+        self._backoff.reset()
+        self._not_before = self._clock.monotonic()
         try:
             self._present = self._open()
             self._intake.attach(self._present.session.inlet)
@@ -167,11 +190,11 @@ class Links:
         for line in lines:
             self.last_phase = line.session.phase  # the present one's, which comes last
             self._retire(line)
-        if self._retiring:
-            await asyncio.wait(self._retiring)
+        await all_ended(self._retiring)
 
     def _open(self) -> _Line:
-        return _Line(Session(self.config, self._transport, self._inlet, self._show, self._clock))
+        session = Session(self.config, self._transport, self._inlet, self._show, self._clock)
+        return _Line(session, self._owner.on_verdict)
 
     def _inlet(self, on_notice: Any) -> Inlet:
         return Inlet(self.config.buffer_trades, self._quarantine, on_notice, hurry=self._intake.hurry, clock=self._clock)
@@ -183,12 +206,10 @@ class Links:
         task.add_done_callback(self._retiring.discard)
 
     def _show(self, session: Session) -> None:
-        """A session has reached a phase."""
-        if self._present is None or session is not self._present.session:
-            self.successor = f"second connection: {session.phase.value}" if self._second else ""
-        if session.leaving.is_set():
-            self._look.set()
-        if self._second is None or session is not self._second.session:
+        """A session has reached a phase. One that is being closed is neither, and shows nothing any more."""
+        if self._second is not None and session is self._second.session:
+            self.successor = f"second connection: {session.phase.value}"
+        elif session is self.session:
             self._follow(session.phase)
 
     def _follow(self, phase: Phase) -> None:
@@ -204,7 +225,6 @@ class Links:
     def _went_live(self, cause: str) -> None:
         self._liveness.on_link()
         self._machine.to(StreamState.LIVE, cause)
-        self._backoff.reset()
 
     # When a second connection is wanted
 
@@ -231,9 +251,9 @@ class Links:
         return silence
 
     def _silence(self, session: Session) -> Occasion | None:
-        """Data alone is a sign of life here; pings are the heartbeat's business. Paused reading is not the venue's silence."""
+        """Data alone is a sign of life here; pings are the heartbeat's business. A sink that hangs is not the venue's silence."""
         warn_after, give_up_after = self.config.message_warning_timeout, self.config.message_timeout
-        if session.inlet.paused_since is not None:
+        if session.inlet.paused_since is not None or self._intake.stuck_s > _LONGEST_WATCH_S:
             self._liveness.hold()
         silent = self._liveness.any_silent_s()
         if silent >= give_up_after:
@@ -255,7 +275,7 @@ class Links:
     async def _replace(self, occasion: Occasion) -> None:
         present = self._present
         assert present is not None
-        wait, why = await self._gate.take_dial()
+        wait, why = await present.during(self._gate.take_dial())
         if wait > 0:
             self._put_off(wait, f"a second connection is wanted ({occasion.why}), but {why}")
             return
@@ -276,7 +296,15 @@ class Links:
             self._retire(present)
             return
         self._retire(successor)
-        if self._machine.state in (StreamState.ROTATING, StreamState.STALLED) and not present.task.done():
+        if not present.task.done():
+            self._stay(occasion)
+
+    def _stay(self, occasion: Occasion) -> None:
+        """The present link goes on. A suspicion that nobody could answer is shown until it is over."""
+        silent = self._liveness.suspects() or self._liveness.any_silent_s() >= self.config.message_warning_timeout
+        if self._machine.state is StreamState.STALLED and silent:
+            self._machine.to(StreamState.STALLED, f"{occasion.why}; stays on the present connection")
+        elif self._machine.state in (StreamState.ROTATING, StreamState.STALLED):
             self._machine.to(StreamState.LIVE, "stays on the present connection")
 
     async def _bring_in(self, occasion: Occasion, present: _Line, successor: _Line) -> bool:
@@ -296,9 +324,7 @@ class Links:
             if successor.task.done():
                 return self._refuse(successor.error, successor.session.phase)
             if present.task.done():
-                # First what it still has brought: what is missing after that is put down to its end.
-                await self._intake.hand_over()
-                self._owner.on_link_lost(present.error, present.session.phase)
+                await self._lose(present)
                 await self._take_over(successor, f"moved to a second connection when the first ended ({occasion.why})")
                 self._owner.on_link_up()
                 return True
@@ -322,18 +348,31 @@ class Links:
 
     async def _take_over(self, successor: _Line, cause: str) -> None:
         await self._intake.promote()
-        self._present, self._second = successor, None
+        self._make_present(successor)
         self._went_live(cause)
+        # A link that wants to be replaced as soon as it is there must not make us dial without end.
+        self._backoff.on_link_up()
+        self._backoff.on_reconnect_attempt(0.0)
+        self._backoff.on_reconnect_success()
+        self._backoff.on_data()
+        self._put_off(self._backoff.calculate_next_delay(), "")
+
+    async def _lose(self, present: _Line) -> None:
+        """The present link has ended. First what it still has brought: what is missing after that is put down to its end."""
+        await self._intake.hand_over()
+        self._owner.on_link_lost(present.error, present.session.phase)
+
+    def _make_present(self, successor: _Line) -> None:
+        self._present, self._second, self.successor = successor, None, ""
 
     async def _step_in(self, present: _Line, successor: _Line) -> None:
         """The present link has ended and the successor is not there yet: it is the dial that matters now.
 
         Raises what ends the successor before it is live.
         """
-        self._owner.on_link_lost(present.error, present.session.phase)
-        await self._intake.wait_stored()
+        await self._lose(present)
         self._intake.attach(successor.session.inlet)
-        self._present, self._second = successor, None
+        self._make_present(successor)
         self._retire(present)
         for phase in Phase:
             self._follow(phase)

@@ -64,6 +64,7 @@ class Overlap:
         self._first: dict[str, int] = {}
         self._first_at: dict[str, float] = {}
         self._before = {symbol: self._last_id(symbol) for symbol in self._symbols}
+        self._settled = self._before  # the same, a moment later
         self._held: list[AggTrade] = []
         self.looked = asyncio.Event()
         """Set after every batch, for whoever decides to look again."""
@@ -107,12 +108,19 @@ class Overlap:
         return self._on_suspicion(occasion.suspects, limit_s, elapsed) if occasion.suspects else self._on_rotation(elapsed)
 
     def _on_rotation(self, elapsed: float) -> Verdict:
+        if elapsed < SETTLE_S:
+            self._settled = {symbol: self._last_id(symbol) for symbol in self._symbols}
         disagree = self.symbols(Standing.AHEAD, Standing.BEHIND)
         if not disagree and (elapsed >= SETTLE_S or not self.symbols(Standing.QUIET)):
             return Verdict.TAKE_OVER
         if elapsed < _PATIENCE_S:
             return Verdict.WAIT
-        return Verdict.TAKE_OVER if self.symbols(Standing.AHEAD) else Verdict.USELESS
+        return Verdict.USELESS if self._is_useless() else Verdict.TAKE_OVER
+
+    def _is_useless(self) -> bool:
+        """Whether the successor lacks trades. One that the first link brought in the beginning may have been on its way before."""
+        behind = [symbol for symbol in self.symbols(Standing.BEHIND) if self._last_id(symbol) != self._settled[symbol]]
+        return bool(behind) and not self.symbols(Standing.AHEAD)
 
     def _on_suspicion(self, suspects: Iterable[str], limit_s: Callable[[str], float | None], elapsed: float) -> Verdict:
         standings = {symbol: self.standing(symbol) for symbol in suspects}

@@ -125,7 +125,10 @@ class Supervisor:
 
     def on_successor_failed(self, failure: Failure) -> None:
         self.last_failure = (failure, self._clock.time())
-        self._close_gate(failure)
+
+    def on_verdict(self, failure: Failure) -> None:
+        if failure.min_wait_s:
+            self._gate.close_for(failure.min_wait_s, failure.message)
 
     # Dialling
 
@@ -190,17 +193,12 @@ class Supervisor:
         self.last_failure = (failure, self._clock.time())
         self._link_ends(failure.message)
         self.reconnector.on_link_down(failure)
-        self._close_gate(failure)
         if was_live:
             return
         if self._dialled:
             self.reconnector.on_reconnect_failure(failure)
         else:
             self.reconnector.on_first_failure(failure)
-
-    def _close_gate(self, failure: Failure) -> None:
-        if failure.min_wait_s:
-            self._gate.close_for(failure.min_wait_s, failure.message)
 
     def _on_heard(self, symbol: str, count: int) -> None:
         self.liveness.heard(symbol, count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,6 +18,21 @@ async def settle(task: asyncio.Task[Any]) -> None:
     await asyncio.wait([task])
     if not task.cancelled():
         task.exception()  # marks it as retrieved
+
+
+async def all_ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Wait until all of them have ended, even if cancelled meanwhile: that goes on when there is nothing left to wait for.
+
+    For what is being closed and takes a moment; who leaves it alone leaves it behind.
+    """
+    interrupted: asyncio.CancelledError | None = None
+    while running := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(running)
+        except asyncio.CancelledError as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 async def until_first_ends(*parts: Coroutine[Any, Any, object]) -> None:

@@ -55,8 +55,9 @@ def draw_alerts(view: View, width: int, height: int) -> list[Row]:
         rows = [trouble] if trouble else []
         for alert in alerts:
             rows += _full_alert(alert, width)
-        nothing = [row(("✓ no alerts", "muted")), row(("  what stands is listed here, with its cause and its remedy", "muted"))]
-        return (rows or nothing)[:height]
+        if not rows:
+            rows = [row((line, "muted")) for line in wrap("✓ no alerts; what stands is listed here, with its remedy", width, 2)]
+        return rows[:height]
     if trouble is not None:
         return [trouble]
     if not alerts:

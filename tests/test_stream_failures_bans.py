@@ -7,9 +7,13 @@ import ssl
 
 import pytest
 from stream_support import SYMBOL, ManualClock, MemorySink, authority, clock, eventually, exchange, reaches, settle_loop, start
+from transport_support import server_tls, tcp_server
+from virtual.loop import run
+from virtual.rig import Rig
 
 from quantai_tui.stream import HttpStatusError, LinkFault, Phase, RestClient, classify
 from quantai_tui.stream.gate import Gate
+from quantai_tui.stream.tls import tls_context
 from quantai_tui.telemetry import StreamState
 
 __all__ = ["authority", "clock", "exchange", "start"]  # fixtures
@@ -83,3 +87,100 @@ async def test_rest_is_never_spoken_in_the_clear(url):
     assert (failure.kind, failure.fatal) == ("config", True)
     await settle_loop()
     await rest.close()
+
+
+def test_a_ban_counts_even_if_a_command_drops_the_dial_that_brought_it() -> None:
+    async def dropped() -> None:
+        async with Rig(21) as rig:
+            await rig.live()
+            await asyncio.sleep(30.0)
+            rig.venue.limits.refuse_next = (429, 60.0)
+            let_in = rig.venue._let_in
+
+            def hurried(refusal):
+                rig.stream.reconnect_now()
+                let_in(refusal)
+
+            rig.venue._let_in = hurried
+            rig.venue.cut_all()
+            await asyncio.sleep(30.0)
+            assert len(rig.venue.dialled) == 2
+            assert 0 < rig.gate.closed_for <= 60
+
+    run(dropped())
+
+
+def answers(raw: bytes):
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(raw)
+        await writer.drain()
+        writer.close()
+
+    return answer
+
+
+async def asked(authority, raw: bytes, gate: Gate | None = None):
+    """What a request comes to that is answered so."""
+    context = tls_context(None)
+    authority.configure_trust(context)
+    async with tcp_server(answers(raw), server_tls(authority)) as port:
+        client = RestClient(f"https://localhost:{port}", lambda: context, gate or Gate())
+        try:
+            await client.server_time()
+        except Exception as error:
+            return classify(error, Phase.REST)
+        finally:
+            await client.close()
+    raise AssertionError("the request did not fail")
+
+
+async def test_rest_follows_nobody_anywhere(authority):
+    heard: list[bytes] = []
+
+    async def elsewhere(reader, writer):
+        heard.append(await reader.read(1))
+
+    for tls, scheme in ((None, "http"), (server_tls(authority), "https")):
+        async with tcp_server(elsewhere, tls) as port:
+            location = f"Location: {scheme}://localhost:{port}/".encode()
+            failure = await asked(authority, b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n" + location + b"\r\n\r\n")
+        assert (failure.kind, heard) == ("bad_status", [])
+
+
+async def test_of_two_waits_that_rest_asks_for_the_longer_one_counts(authority):
+    gate = Gate()
+    raw = b"HTTP/1.1 429 No\r\nRetry-After: 3\r\nRetry-After: 90\r\nContent-Length: 0\r\n\r\n"
+    failure = await asked(authority, raw, gate)
+    assert failure.min_wait_s == 90.0
+    assert 80 < gate.closed_for <= 90
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{", "reset"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", "reset"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{", "protocol"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n\xff\xfe", "protocol"),
+        (b"HTTP/1.1 200 OK\r\nX-MBX-USED-WEIGHT-1M: " + b"9" * 5000 + b"\r\nContent-Length: 0\r\n\r\n", "protocol"),
+    ],
+    ids=["cut in its body", "cut in a chunk", "no JSON", "no text", "a weight without measure"],
+)
+async def test_an_answer_that_is_none_is_known_for_what_it_is(authority, raw, kind):
+    assert (await asked(authority, raw)).kind == kind
+
+
+async def test_rest_is_not_asked_at_an_address_with_secrets_in_it():
+    for url in (
+        "https://user:sesame@localhost:1",
+        "https://localhost:1?key=sesame",
+        "http://user:sesame@localhost",
+        "https://[::1",
+    ):
+        client = RestClient(url, lambda: tls_context(None), Gate())
+        with pytest.raises(LinkFault) as caught:
+            await client.server_time()
+        assert caught.value.kind == "config"
+        assert "sesame" not in str(caught.value)
+        await client.close()

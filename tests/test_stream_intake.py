@@ -5,9 +5,25 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from stream_support import FIRST_ID, SYMBOL, MemorySink, authority, clock, eventually, exchange, reaches, start
+from stream_support import (
+    FIRST_ID,
+    SYMBOL,
+    ManualClock,
+    MemorySink,
+    authority,
+    clock,
+    eventually,
+    exchange,
+    reaches,
+    settle_loop,
+    start,
+    trade,
+)
+from virtual.loop import run
+from virtual.rig import Rig
 
 from quantai_tui.market.wire import agg_trade_frame
+from quantai_tui.stream.feed import Feeds
 from quantai_tui.telemetry import StreamState
 
 __all__ = ["authority", "clock", "exchange", "start"]  # fixtures
@@ -176,3 +192,34 @@ async def test_a_trade_that_comes_in_fragments_is_a_trade_like_any_other(exchang
     for connection in exchange.subscribed:
         await connection.send(iter([frame[:50], frame[50:120], frame[120:]]))
     await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID))
+
+
+def test_a_store_that_hangs_is_not_taken_for_a_silent_market() -> None:
+    async def hanging() -> None:
+        async with Rig(13, rates={"BTCUSDT": 0.5}) as rig:
+            await rig.live()
+            await asyncio.sleep(200.0)
+            rig.sink.hold()
+            await asyncio.sleep(1500.0)
+            snapshot = rig.stream.snapshot()
+            assert (snapshot.state, snapshot.probes, len(rig.venue.dialled)) == (S.LIVE, 0, 1)
+            rig.sink.release()
+            await asyncio.sleep(60.0)
+            assert rig.wrong() == []
+
+    run(hanging())
+
+
+async def test_what_was_taken_first_is_written_first_whoever_brought_it():
+    clock, sink = ManualClock(), MemorySink()
+    feeds = Feeds(sink, clock)
+    await feeds.load((SYMBOL,), seed=False)
+    feed = feeds.get(SYMBOL)
+    await feeds.take_live(feed, [trade(1)])
+    sink.refuse = 1
+    writing = [asyncio.create_task(feeds.take_fetched(feed, [trade(2)]))]
+    await settle_loop()
+    writing.append(asyncio.create_task(feeds.take_live(feed, [trade(3)])))
+    await clock.advance(1.0)
+    await asyncio.gather(*writing)
+    assert sink.order == [1, 2, 3]

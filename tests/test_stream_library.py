@@ -7,6 +7,8 @@ from contextlib import aclosing
 
 import pytest
 from stream_support import FIRST_ID, MemorySink, ScriptedExchange, authority, eventually, exchange, trade
+from virtual.loop import run
+from virtual.rig import Rig
 
 from quantai_tui.stream import ResilientStream, TradeBatch
 from quantai_tui.stream.batches import BatchQueue
@@ -81,3 +83,29 @@ async def test_an_append_that_waits_for_room_goes_on_when_nobody_will_read_any_m
     queue.close()
     await waiting
     assert [batch.trades[0].id async for batch in queue] == [1, 2]
+
+
+async def test_nothing_is_kept_that_nobody_will_read_any_more():
+    queue = BatchQueue(10)
+    queue.close()
+    await queue.append("ETHUSDT", [trade(1)])
+    assert [batch async for batch in queue] == []
+
+
+def test_a_second_start_while_the_first_reads_the_store_is_refused() -> None:
+    async def twice() -> None:
+        async with Rig(22, idle=True) as rig:
+            position = rig.sink.position
+
+            async def slow(symbol):
+                await asyncio.sleep(0.1)
+                return await position(symbol)
+
+            rig.sink.position = slow
+            first = asyncio.create_task(rig.stream.start())
+            await asyncio.sleep(0.05)
+            with pytest.raises(RuntimeError, match="started once"):
+                await rig.stream.start()
+            await first
+
+    run(twice())

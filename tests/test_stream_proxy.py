@@ -212,6 +212,18 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(dialler, autho
     assert SECRET not in failure.message + failure.advice + caplog.text
 
 
+async def test_an_answer_that_is_not_socks_is_not_blamed_on_the_password(dialler):
+    async def babble(reader, writer):
+        await reader.read(3)
+        writer.write(b"\x05\x00" + b"\x05\x00\x00\x03\xff" + b"\xff" * 257)  # an address that is no text
+        await reader.read(1000)
+
+    async with tcp_server(babble) as port:
+        failure = await dialler.failure("wss://venue.example", proxy=f"socks5h://127.0.0.1:{port}")
+    assert failure.kind == "proxy"
+    assert "password" not in failure.message
+
+
 async def test_a_password_that_socks_cannot_carry_is_not_quoted(dialler, authority):
     async with proxied(authority, "socks5h", "me:geheimnüß") as (_, url, address):
         failure = await dialler.failure(url, proxy=address)

@@ -7,22 +7,24 @@ import os
 import resource
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_support import CONFIG, MB, Basket, Begin, MemoryTransport, a_link, begin, frame, frames_of
 from stream_support import FIRST_ID, MemorySink, authority, eventually, exchange, reaches, trade
 
-from quantai_tui.stream import LinkFault, StreamConfig
+from quantai_tui.stream import LinkFault, StreamConfig, recorded
 from quantai_tui.stream.advice import FailureKind
 from quantai_tui.stream.recorded import Recording
 from quantai_tui.stream.recording import Recorder, RecordingTransport
-from quantai_tui.stream.recording_file import MAGIC, RecordingError, RecordingReader, is_recording
+from quantai_tui.stream.recording_file import MAGIC, VERSION, Header, RecordingError, RecordingReader, is_recording
 from quantai_tui.telemetry import StreamState
 
 __all__ = ["authority", "begin", "exchange"]  # fixtures
@@ -292,6 +294,64 @@ def test_a_block_that_would_unpack_to_more_than_memory_is_not_unpacked(tmp_path,
     with RecordingReader(path) as reader:
         assert list(reader) == []
         assert "no whole block" in reader.damage
+
+
+def a_file(path: Path, *blocks: bytes, header: bytes = msgspec.msgpack.encode(Header(started=1.0))) -> Path:
+    """A recording as somebody else may have made it."""
+    raw = MAGIC + struct.pack(">HI", VERSION, len(header)) + header
+    for body in map(zlib.compress, blocks):
+        raw += struct.pack(">II", len(body), zlib.crc32(body)) + body
+    path.write_bytes(raw)
+    return path
+
+
+def a_block(*events: object) -> bytes:
+    return msgspec.msgpack.encode([0.0, 0.0, events])
+
+
+_DEEP = b"\x91" * 100_000 + b"\xc0"
+_DIAL = ["dial", 0.0, 1, {"symbols": ["ETHUSDT"]}, False]
+
+
+def test_nesting_without_end_is_damage_and_no_crash(tmp_path):
+    deep = a_file(tmp_path / "deep.qrec", a_block(_DIAL), b"\x94" + a_block(_DIAL)[1:] + _DEEP)
+    recording = Recording.open(deep)
+    assert (len(recording.links), "no whole block" in recording.damage) == (1, True)
+    recording.close()
+    header = a_file(tmp_path / "header.qrec", header=b"\x82\xa7started\x01\xa1x" + _DEEP)
+    with pytest.raises(RecordingError, match=r"header\.qrec.*header is damaged"):
+        Recording.open(header)
+
+
+@pytest.mark.parametrize("change", [{"buffer_trades": "many"}, {"ws_url": 7}, {"symbols": []}, {"symbols": 5}, {"jitter": None}])
+def test_a_configuration_that_is_none_is_refused_in_words(tmp_path, change):
+    path = a_file(tmp_path / "odd.qrec", a_block(["dial", 0.0, 1, {"symbols": ["ETHUSDT"], **change}, False]))
+    recording = Recording.open(path)
+    with pytest.raises(RecordingError, match=r"odd\.qrec.*configuration.*record again"):
+        _ = recording.config
+    recording.close()
+
+
+def test_what_a_later_release_knows_beside_is_left_out(tmp_path):
+    config = {"symbols": ["ETHUSDT"], "of_tomorrow": [1], "ping_interval": 7}
+    path = a_file(
+        tmp_path / "new.qrec", a_block(["dial", 0.0, 1, config, False], ["phase", 0.0, 1, "warp"], ["phase", 0.0, 1, "live"])
+    )
+    recording = Recording.open(path)
+    assert recording.config == StreamConfig(symbols=("ETHUSDT",), ping_interval=7)
+    assert [phase for _, phase in recording.links[0].phases] == ["live"]
+    recording.close()
+
+
+def test_a_small_file_cannot_bring_connections_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, "_MOST_LINKS", 50)
+    for count in (50, 51):
+        path = a_file(tmp_path / f"{count}.qrec", a_block(*(["dial", 0.0, link, {}, False] for link in range(count))))
+        if count > 50:
+            with pytest.raises(RecordingError, match="more than 50 connections"):
+                Recording.open(path)
+        else:
+            Recording.open(path).close()
 
 
 async def test_a_stream_says_what_it_records_and_goes_on_when_the_recording_ends(exchange, begin: Begin, tmp_path):

@@ -366,3 +366,14 @@ async def test_while_there_is_no_link_no_symbol_is_called_silent(open_desk, venu
         venue.make(5)
         await clock.advance(60.0)
     assert (desk.feed.snapshot().subscription, len(venue.asked)) == ("", asked)
+
+
+async def test_an_answer_that_ends_before_what_was_asked_about_is_not_asked_for_again_at_once(open_desk, venue):
+    desk = await open_desk(MemorySink())
+    venue.spoilt = [lambda rows: [trade(150)], lambda rows: rows[:1]] * 20
+    await with_a_gap(desk)
+    await eventually(lambda: desk.repairer.last_failure is not None or len(venue.asked) >= 20)
+    assert len(venue.asked) == 2
+    venue.spoilt.clear()
+    await desk.clock.advance(30.0)
+    await desk.whole()

@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 from stream_support import FIRST_ID, MemorySink, ScriptedExchange, authority, clock, eventually, exchange, reaches, start
+from virtual.loop import run
+from virtual.rig import Rig
 
 from quantai_tui.telemetry import StreamState
 
@@ -237,3 +239,153 @@ async def test_a_quiet_market_is_not_taken_for_a_dead_link(exchange, start, cloc
     snapshot = stream.snapshot()
     assert (snapshot.state, snapshot.reconnects, snapshot.probes) == (S.LIVE, 0, 1)
     assert snapshot.symbols["ETHUSDT"].silence_limit_s > limit
+
+
+async def turn_out(condition) -> None:
+    """Wait in virtual time, to the millisecond, until the condition holds."""
+    async with asyncio.timeout(60.0):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("command", ["reconnect_now", "disconnect"])
+def test_a_command_while_the_last_trades_of_a_dead_link_are_handed_over_loses_none_of_them(command) -> None:
+    async def interrupted() -> None:
+        async with Rig(11, rates={"BTCUSDT": 0.5}) as rig:
+            await rig.live()
+            await asyncio.sleep(120.0)
+            (first,) = rig.venue.subscribed()
+            first.latency_s = 0.02
+            rig.stream.rotate()
+            await turn_out(lambda: len(rig.venue.subscribed()) == 2)
+            rig.venue.subscribed()[1].latency_s = 0.5  # so that the overlap lasts
+            await turn_out(lambda: "live" in rig.stream.snapshot().successor)
+            await turn_out(lambda: rig.stream.queued)
+            assert rig.stream.state is S.ROTATING
+            rig.sink.hold()
+            first.cut()
+            await asyncio.sleep(0.01)
+            getattr(rig.stream, command)()
+            await asyncio.sleep(5.0)
+            rig.sink.release()
+            await asyncio.sleep(5.0)
+            rig.stream.connect()
+            await rig.until(lambda: rig.stream.state is S.LIVE, 60.0, "live")
+            await asyncio.sleep(60.0)
+            assert rig.wrong() == []
+
+    run(interrupted())
+
+
+def test_a_shutdown_that_every_connection_announces_does_not_use_up_the_dials() -> None:
+    async def announced() -> None:
+        async with Rig(12, rates={"BTCUSDT": 20.0}) as rig:
+            await rig.live()
+            told = set()
+            until = rig.now + 300.0
+            while rig.now < until:
+                for link in set(rig.venue.subscribed()) - told:
+                    told.add(link)
+                    link.push(SHUTDOWN["raw"])
+                await asyncio.sleep(0.05)
+            assert 2 <= len(rig.venue.dialled) <= 20
+            await asyncio.sleep(60.0)
+            assert rig.wrong() == []
+
+    run(announced())
+
+
+def test_a_gap_is_put_down_to_the_end_of_the_link_whose_successor_was_still_on_its_way() -> None:
+    async def succeeded() -> None:
+        async with Rig(14, rates={"BTCUSDT": 5.0}) as rig:
+            await rig.live()
+            await asyncio.sleep(60.0)
+            (first,) = rig.venue.subscribed()
+            rig.stream.rotate()
+            await turn_out(lambda: len(rig.venue.links) == 2)
+            (second,) = rig.venue.links - {first}
+            second.latency_s = 2.0  # so late is it acknowledged, and it lacks the first trades
+            second.drops = 20
+            await turn_out(lambda: rig.stream.queued)
+            first.cut()
+            await asyncio.sleep(0.02)
+            assert (rig.stream.state, rig.stream.snapshot().successor) == (S.SUBSCRIBING, "")
+            await rig.until(lambda: rig.stream.state is S.LIVE, 60.0, "live")
+            await asyncio.sleep(60.0)
+            assert rig.wrong() == []
+            assert rig.sink.records["BTCUSDT"].causes[0] == "live: no close frame received or sent"
+            assert len(rig.venue.dialled) == 2
+
+    run(succeeded())
+
+
+def test_a_link_that_ends_while_a_dial_is_asked_for_is_noticed_at_once() -> None:
+    async def asked() -> None:
+        async with Rig(15) as rig:
+            await rig.live()
+            await asyncio.sleep(60.0)
+            take, asking = rig.gate.take_dial, asyncio.Event()
+
+            async def slowly() -> tuple[float, str]:
+                asking.set()
+                await asyncio.sleep(4.0)
+                return await take()
+
+            rig.gate.take_dial = slowly  # type: ignore[method-assign]
+            rig.stream.rotate()
+            await asking.wait()
+            rig.venue.cut_all()
+            await asyncio.sleep(0.1)
+            assert rig.stream.state is S.BACKOFF
+
+    run(asked())
+
+
+def test_one_trade_of_a_thin_symbol_that_was_on_its_way_does_not_speak_against_the_successor() -> None:
+    async def thin() -> None:
+        async with Rig(18, rates={"BTCUSDT": 10.0, "XRPETH": 1 / 3600}) as rig:
+            await rig.live()
+            await asyncio.sleep(60.0)
+            (first,) = rig.venue.subscribed()
+            first.latency_s = 0.6
+            rig.stream.rotate()
+            await turn_out(lambda: len(rig.venue.links) == 2)
+            rig.market.issue("XRPETH")  # before the second link has subscribed
+            await rig.until(lambda: rig.stream.snapshot().rotations == 1, 30.0, "rotated")
+            assert (rig.stream.snapshot().last_error, len(rig.venue.dialled)) == (None, 2)
+            await asyncio.sleep(60.0)
+            assert rig.wrong() == []
+
+    run(thin())
+
+
+def test_asking_twice_in_a_hurry_is_one_rotation() -> None:
+    async def hurried() -> None:
+        async with Rig(23) as rig:
+            await rig.live()
+            await asyncio.sleep(60.0)
+            rig.stream.rotate()
+            await turn_out(lambda: len(rig.venue.links) == 2)
+            assert "second connection" in rig.stream.rotate()
+            await asyncio.sleep(120.0)
+            assert (rig.stream.snapshot().rotations, len(rig.venue.dialled)) == (1, 2)
+
+    run(hurried())
+
+
+def test_a_replaced_link_that_is_still_closing_when_the_stream_stops_is_waited_for() -> None:
+    async def stopped() -> None:
+        async with Rig(20, rates={"BTCUSDT": 10.0}) as rig:
+            await rig.live()
+            await asyncio.sleep(30.0)
+            (first,) = rig.venue.subscribed()
+            first.close = lambda: asyncio.sleep(0.5)  # as long as a good-bye may take
+            rig.stream.rotate()
+            await turn_out(lambda: rig.stream.snapshot().rotations)
+            (second,) = rig.venue.links - {first}
+            second.cut()
+            await asyncio.sleep(0.01)
+            await rig.stream.stop()
+            assert [task for task in asyncio.all_tasks() if task.get_name().startswith("link")] == []
+
+    run(stopped())

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -22,7 +23,7 @@ from transport_support import (
 )
 from websockets.frames import Opcode
 
-from quantai_tui.stream import Phase
+from quantai_tui.stream import Phase, addresses
 from quantai_tui.stream.tls import tls_context
 from quantai_tui.stream.transports import ConfiguredTransport
 
@@ -173,11 +174,19 @@ async def test_a_dial_dropped_at_any_phase_leaves_no_socket_behind(dialler, auth
         assert (await dialler.dial(url)).tls is not None
 
 
-@pytest.mark.parametrize("url", ["ws://localhost:1", "https://localhost:1", "wss://:9443"])
-async def test_an_address_that_is_no_wss_is_never_dialled(dialler, url):
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ws://localhost:1", "https://localhost:1", "wss://:9443", "wss://localhost:99999", "wss://localhost:0", "wss://[::1"),
+        *("https://user:sesame@localhost:1", "wss://user:sesame@localhost:1", "wss://user:sesa/me@localhost:1"),
+        "wss://localhost:1/?key=sesame",
+    ],
+)
+async def test_an_address_that_is_no_plain_wss_is_never_dialled_nor_its_secrets_told(dialler, url):
     failure = await dialler.failure(url)
     assert (failure.kind, failure.fatal) == ("config", True)
     assert "EXCHANGE_WS_URL" in failure.message
+    assert "sesa" not in failure.message
 
 
 async def test_a_name_that_does_not_exist_and_a_port_where_nobody_listens(dialler):
@@ -186,6 +195,32 @@ async def test_a_name_that_does_not_exist_and_a_port_where_nobody_listens(dialle
         port = reserved.getsockname()[1]
     assert (await dialler.failure(f"wss://127.0.0.1:{port}")).kind == "refused"
     assert dialler.phases == [Phase.CONNECT, Phase.CONNECT]
+
+
+async def test_an_address_without_a_way_to_it_does_not_hide_what_the_other_said(dialler, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    told = [("255.255.255.255", port), ("127.0.0.1", port)]  # no TCP goes to a broadcast address
+
+    async def two_addresses(host, port, family=socket.AF_UNSPEC):
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for address in told]
+
+    monkeypatch.setattr(addresses, "resolve", two_addresses)
+    assert (await dialler.failure("wss://two.example")).kind == "refused"
+    told.pop()
+    assert (await dialler.failure("wss://two.example")).kind in ("unreachable", "refused")
+
+
+async def test_a_lookup_for_which_there_was_no_thread_is_done_once_there_is_one(dialler, authority, monkeypatch):
+    def none_left(thread):
+        raise RuntimeError("can't start new thread")
+
+    async with websocket_server(authority, idle) as url:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_left)
+            assert (await dialler.failure(url)).kind == "resources"
+        async with asyncio.timeout(PATIENCE_S):
+            await dialler.dial(url)
 
 
 async def _used(transport: str, authority) -> str:
@@ -203,6 +238,12 @@ async def test_auto_is_the_fast_library_where_it_is_installed_and_else_the_other
     assert await _used("websockets", authority) == "websockets"
     monkeypatch.setitem(sys.modules, "picows", None)
     monkeypatch.delitem(sys.modules, "quantai_tui.stream.picows_link")
+    assert await _used("auto", authority) == "websockets"
+
+
+async def test_a_release_of_the_fast_library_that_nobody_has_tried_is_not_used(authority, monkeypatch):
+    monkeypatch.setattr("picows.version.__version__", "2.4.0rc1")
+    monkeypatch.delitem(sys.modules, "quantai_tui.stream.picows_link", raising=False)
     assert await _used("auto", authority) == "websockets"
 
 

@@ -20,6 +20,7 @@ from transport_support import (
     idle,
     server_tls,
     tcp_server,
+    upgraded,
     websocket_server,
 )
 from websockets.asyncio.server import Response
@@ -237,3 +238,54 @@ async def test_a_link_closed_while_its_reading_is_paused_ends_too(dialler, autho
         async with asyncio.timeout(PATIENCE_S):
             await link.close()
             await ended
+
+
+@pytest.mark.parametrize(
+    ("last", "kind"),
+    [(frame(Opcode.CLOSE, Close(1001, "bye").serialize()), "closed"), (b"\x83\x00", "protocol")],
+    ids=["a close frame", "a frame that must not be"],
+)
+async def test_a_venue_that_ends_the_talk_and_leaves_the_line_open_is_not_waited_for(dialler, authority, last, kind):
+    async def talk(reader, writer):
+        await upgraded(reader, writer, frame(Opcode.TEXT, b"with the answer"))
+        await reader.read(1)  # the client's message: it has the first by now
+        writer.write(frame(Opcode.TEXT, b"in one piece with the end") + last + frame(Opcode.TEXT, b"too late"))
+        while await reader.read(1000):
+            pass
+
+    collector = Collector()
+    async with tcp_server(talk, server_tls(authority)) as port:
+        link = await dialler.dial(f"wss://localhost:{port}", collector)
+        await link.send("go on")
+        failure = await end_of(link)
+    assert failure.kind == kind
+    assert collector.messages == [b"with the answer", b"in one piece with the end"]
+
+
+async def test_of_two_waits_that_a_refusal_asks_for_the_longer_one_counts(dialler, authority):
+    def refuse(connection, request):
+        headers = Headers()
+        for wait in ("5", "17", "soon"):
+            headers["Retry-After"] = wait
+        return Response(429, "Too Many Requests", headers, b"no")
+
+    async with websocket_server(authority, idle, process_request=refuse) as url:
+        failure = await dialler.failure(url)
+    assert (failure.kind, failure.min_wait_s) == ("rate_limited", 17.0)
+
+
+async def test_an_answer_to_the_upgrade_without_an_end_is_not_read_for_ever(dialler, authority):
+    sent = [0]
+
+    async def pour(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\n")
+        while True:
+            writer.write(b"X-More: " + b"y" * 4000 + b"\r\n")
+            sent[0] += 4000
+            await writer.drain()
+
+    async with tcp_server(pour, server_tls(authority)) as port:
+        failure = await dialler.failure(f"wss://localhost:{port}")
+    assert (failure.kind, failure.phase) == ("protocol", Phase.UPGRADE)
+    assert sent[0] < 64_000_000

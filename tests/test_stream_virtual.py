@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import Mapping
 
 import pytest
@@ -288,3 +290,76 @@ def test_a_store_that_stands_still_slows_the_reading_down_and_costs_nothing() ->
             assert rig.venue.limits.violations == []
 
     run(held())
+
+
+def test_a_stall_that_no_second_connection_can_explain_stays_on_the_screen() -> None:
+    async def stalled() -> None:
+        async with Rig(16, rates={"BTCUSDT": 5.0}) as rig:
+            await rig.live()
+            await asyncio.sleep(120.0)
+            rig.venue.force("http_503", 60.0)
+            for link in rig.venue.subscribed():
+                link.muted = None
+            await rig.until(lambda: rig.stream.state is StreamState.STALLED, 30.0, "stalled")
+            for _ in range(40):
+                await asyncio.sleep(1.0)
+                assert rig.stream.state is StreamState.STALLED
+            await asyncio.sleep(60.0)
+            assert rig.stream.state is StreamState.LIVE
+            await asyncio.sleep(60.0)
+            assert rig.wrong() == []
+
+    run(stalled())
+
+
+def test_a_link_that_is_cancelled_from_within_is_a_failure_like_any_other() -> None:
+    async def cancelled() -> None:
+        async with Rig(17) as rig:
+            await rig.live()
+            (link,) = rig.venue.subscribed()
+            link.end(asyncio.CancelledError())
+            await rig.until(lambda: len(rig.venue.dialled) == 2, 10.0, "dialled again")
+            await rig.until(lambda: rig.stream.state is StreamState.LIVE, 10.0, "live")
+
+    run(cancelled())
+
+
+def test_whoever_waits_for_a_state_and_leaves_is_forgotten() -> None:
+    async def waited() -> None:
+        async with Rig(24) as rig:
+            await rig.live()
+            refs = []
+            for _ in range(3):
+                waiting = asyncio.create_task(rig.stream.machine.wait_for(StreamState.FAILED))
+                await asyncio.sleep(0.1)
+                refs.append(weakref.ref(waiting._fut_waiter))
+                waiting.cancel()
+                await asyncio.wait([waiting])
+                del waiting
+            gc.collect()
+            assert [ref() for ref in refs] == [None, None, None]
+
+    run(waited())
+
+
+def test_a_probe_for_one_symbol_does_not_excuse_another_that_it_has_not_listened_to_for_long_enough() -> None:
+    async def probed() -> None:
+        async with Rig(5, rates={"BTCUSDT": 5.0, "XRPETH": 0.1}) as rig:
+            await rig.live()
+            await asyncio.sleep(HOUR_S)
+            (first,) = rig.venue.subscribed()
+            limit = rig.stream.snapshot().symbols["XRPETH"].silence_limit_s
+            assert limit is not None
+            began = rig.now
+            first.muted = {"XRPETH"}  # a true stall, and just before it is suspected another symbol is quiet on both links
+            await asyncio.sleep(limit - 20.0)
+            first.muted = {"XRPETH", "BTCUSDT"}
+            await rig.until(lambda: len(rig.venue.links) == 2, 10.0, "a second connection")
+            for link in rig.venue.links - {first}:
+                link.muted = {"BTCUSDT"}
+            await rig.until(lambda: len(rig.venue.links) == 1, 30.0, "an answer")
+            assert rig.venue.subscribed() == [first]
+            first.muted = {"XRPETH"}
+            await rig.until(lambda: first not in rig.venue.links, limit + 60.0 - (rig.now - began), "the stall found out")
+
+    run(probed())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import os
 import socket
 import ssl
@@ -161,6 +163,17 @@ async def tcp_server(
             task.cancel()
         for writer in writers:
             writer.transport.abort()
+
+
+async def upgraded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, more: bytes = b"") -> None:
+    """Accept a websocket upgrade, and send `more` in the same piece."""
+    request = await reader.readuntil(b"\r\n\r\n")
+    lines = (line.partition(b":") for line in request.split(b"\r\n"))
+    key = next(value.strip() for name, _, value in lines if name.lower() == b"sec-websocket-key")
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+    writer.write(answer + accept + b"\r\n\r\n" + more)
+    await writer.drain()
 
 
 def below_tls(connection: ServerConnection, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +155,8 @@ class Commands:
     async def _record_start(self, max_mb: float | None = None) -> Answer:
         engine = self._engine
         limit_mb = engine.desk.settings.WS_RECORD_MAX_MB if max_mb is None else max_mb
+        if not 0 < limit_mb < math.inf:
+            return False, f"{limit_mb:g} MB is no size to end at; give a number above 0", None
         try:
             path = await asyncio.to_thread(engine.folder.new_recording, engine.clock.time())
             engine.stream.start_recording(path, int(limit_mb * 1e6))

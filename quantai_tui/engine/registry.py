@@ -111,7 +111,7 @@ def _entry_path(folder: EngineFolder) -> Path:
 def _read(path: Path) -> Entry | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Entry)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
@@ -119,10 +119,11 @@ def is_alive(entry: Entry) -> bool:
     """Whether an engine holds the folder's lock; the kernel lets go of it however a process ends."""
     try:
         handle = os.open(Path(entry.folder) / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared: two who ask at once must not take each other for the engine.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True
     finally:

@@ -7,15 +7,39 @@ import functools
 import itertools
 import socket
 import ssl
+from urllib.parse import SplitResult, urlsplit
 
 from .advice import FailureKind
-from .failures import LinkFault, one_line
+from .config import public_address
+from .failures import LinkFault, Phase, classify, one_line
 from .names import resolve
 from .proxies import Proxy, destination, parse_proxy, pass_through, proxy_for, source_of
 
-__all__ = ["open_tcp", "proxy_for"]
+__all__ = ["checked_address", "open_tcp", "proxy_for"]
 
 _STAGGER_S = 0.25  # between addresses of one host, as RFC 8305 recommends
+
+
+def checked_address(url: str, scheme: str, setting: str) -> SplitResult:
+    """The parts of an address of the venue, which is never spoken to without TLS.
+
+    Raises:
+        LinkFault: with kind CONFIG, when it has another scheme, no host, no usable port, or what an address of the venue has no
+            use for: user, password, query. None of these is repeated in the message.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise LinkFault(FailureKind.CONFIG, f"{setting} is no address, or its port no number from 1 to 65535") from None
+    shown = public_address(url)
+    if parts.scheme != scheme:
+        raise LinkFault(FailureKind.CONFIG, f"{setting} must begin with {scheme}://, since TLS is never done without: {shown}")
+    if not host or port == 0:
+        raise LinkFault(FailureKind.CONFIG, f"{setting} must name a host, and a port from 1 to 65535 if any: {shown}")
+    if "@" in parts.netloc or parts.query:
+        raise LinkFault(FailureKind.CONFIG, f"{setting} must be an address without user, password and query: {shown}")
+    return parts
 
 
 async def open_tcp(
@@ -84,7 +108,9 @@ async def _connected(host: str, port: int) -> socket.socket:
                     break
             if winner is not None:
                 return winner
-        raise next(error for task in attempts if (error := task.exception()) is not None)
+        errors = [error for task in attempts if (error := task.exception()) is not None]
+        # That there is no way to one address, IPv6 as a rule, says little where another was reached and refused.
+        raise min(errors, key=lambda error: classify(error, Phase.CONNECT).kind is FailureKind.UNREACHABLE)
     finally:
         # Nothing is waited for here: a cancellation while waiting would lose the winner's socket.
         for task in attempts:

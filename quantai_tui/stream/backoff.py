@@ -67,6 +67,8 @@ class ExponentialBackoffReconnector:
         self._successes = 0
         self._failed = 0
         self._abandoned = 0
+        self.second_failures = 0
+        """Second connections that came to nothing: no reconnects, but errors all the same."""
         self._delay_sum = 0.0
         self._errors: Counter[str] = Counter()
         self._history: deque[ReconnectRecord] = deque(maxlen=HISTORY)
@@ -192,6 +194,11 @@ class ExponentialBackoffReconnector:
             return
         self._first_dials = 1
         self._fail(error)
+
+    def on_second_failure(self, failure: Failure) -> None:
+        """A second connection, beside one that is live, has failed: counted by its type, and nothing is to be waited for."""
+        self.second_failures += 1
+        self._errors[failure.type.value] += 1
 
     def on_link_up(self) -> None:
         """A link is subscribed; from now on it may prove stable."""

@@ -36,7 +36,10 @@ class _Nothing:
 
 
 class BatchQueue:
-    """A `TradeSink` whose trades are read by iterating over it. Appending waits while `limit` trades lie unread."""
+    """A `TradeSink` whose trades are read by iterating over it. Appending waits while `limit` trades lie unread.
+
+    Once it is closed nothing is kept any more: nobody would ever take it.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -65,6 +68,8 @@ class BatchQueue:
             yield batch
 
     async def append(self, symbol: str, trades: Sequence[AggTrade]) -> None:
+        if self._closed:
+            return
         while self._unread >= self._limit and not self._closed:
             self._room.clear()
             await self._room.wait()

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Protocol, Self
+from urllib.parse import urlsplit
 
 BackfillStart = str | int  # "now", "earliest", or the aggregate id to begin at
+
+
+def public_address(url: str) -> str:
+    """An address as it may be shown and put down: without user, password and query. Empty for what is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class StreamSettings(Protocol):

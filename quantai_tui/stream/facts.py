@@ -6,9 +6,8 @@ import re
 import ssl
 from dataclasses import fields
 from typing import Any
-from urllib.parse import urlsplit
 
-from .config import StreamConfig
+from .config import StreamConfig, public_address
 from .failures import HttpStatusError, LinkFault, Phase, classify
 from .recording_file import Failed
 
@@ -21,16 +20,7 @@ _QUERY = re.compile(r"(?<=[^\s?])\?[^\s?]\S*")
 def public_config(config: StreamConfig) -> dict[str, Any]:
     """The stream's configuration without what is nobody's business."""
     public = {field.name: getattr(config, field.name) for field in fields(config) if field.name not in _SECRET}
-    return public | {name: _address(public[name]) for name in ("ws_url", "rest_url")}
-
-
-def _address(url: str) -> str:
-    """An address without user, password and query."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return ""
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return public | {name: public_address(public[name]) for name in ("ws_url", "rest_url")}
 
 
 def _cleaned(text: str, proxy: str | None) -> str:

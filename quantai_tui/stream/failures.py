@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -33,9 +33,12 @@ _CERT_HOSTNAME = frozenset({62, 63, 64})  # hostname, e-mail and IP address mism
 
 # EPERM and EACCES are how this machine's own firewall refuses a connection.
 _FORBIDDEN_HERE = frozenset({errno.EPERM, errno.EACCES})
-_UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL})
+# EAFNOSUPPORT: an IPv6 address, where IPv6 is switched off.
+_UNREACHABLE = frozenset(
+    {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+)
 _RESET = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN})
-_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN})
 
 # OpenSSL reasons of a peer that does not speak TLS at all, or no version that both accept.
 _NOT_TLS = frozenset(
@@ -230,7 +233,7 @@ def _http(exc: BaseException) -> tuple[FailureKind, float] | None:
     from websockets.exceptions import InvalidStatus
 
     if isinstance(exc, InvalidStatus):
-        return _status(exc.response.status_code, parse_retry_after(exc.response.headers.get("Retry-After")))
+        return _status(exc.response.status_code, longest_retry_after(exc.response.headers.get_all("Retry-After")))
     return None
 
 
@@ -251,11 +254,10 @@ def _status(status: int, retry_after_s: float | None) -> tuple[FailureKind, floa
     return FailureKind.BAD_STATUS, wait
 
 
-def parse_retry_after(value: str | None) -> float | None:
-    """Seconds of a `Retry-After` header; None where there is none or it is no sane number of seconds."""
-    if value is None or not value.strip().isdecimal():
-        return None
-    return min(float(value.strip()), _LONGEST_WAIT_S)
+def longest_retry_after(values: Iterable[str]) -> float | None:
+    """Seconds of `Retry-After`, of the longest where an answer has several; None where none is a sane number of seconds."""
+    seconds = [float(value) for value in map(str.strip, values) if value.isdecimal()]
+    return min(max(seconds), _LONGEST_WAIT_S) if seconds else None
 
 
 def _system(exc: BaseException, phase: Phase) -> FailureKind | None:
@@ -344,6 +346,8 @@ def _aiohttp(exc: BaseException) -> FailureKind | None:
         return FailureKind.CONFIG
     if "ClientConnectionError" in names or "ClientPayloadError" in names:
         return None if exc.__cause__ is not None else FailureKind.RESET
+    if names & {"ContentLengthError", "TransferEncodingError"}:
+        return FailureKind.RESET  # the answer ended before its time
     return FailureKind.PROTOCOL
 
 

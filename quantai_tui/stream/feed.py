@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -83,6 +84,7 @@ class SymbolFeed:
         "seeded",
         "silent",
         "symbol",
+        "writing",
     )
 
     def __init__(self, symbol: str, ledger: SymbolLedger, clock: Clock, *, seeded: bool = True) -> None:
@@ -102,6 +104,7 @@ class SymbolFeed:
         self.gap_causes = GapCauses()
         self.newest_gap: tuple[str, str] | None = None
         self.gap_note = ""
+        self.writing = asyncio.Lock()
 
     @property
     def subscription(self) -> str:
@@ -139,7 +142,8 @@ class SymbolFeed:
 class Feeds:
     """All symbols, and the one way by which trades and gaps get into the sink: gaps first, then what came after them.
 
-    In that order a crash in between leaves a gap on record too many, never one too few.
+    In that order a crash in between leaves a gap on record too many, never one too few. It holds for the stream and for repairs
+    together: of one symbol, what was taken first is written first.
     """
 
     def __init__(self, sink: TradeSink, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -191,6 +195,10 @@ class Feeds:
 
     async def take_live(self, feed: SymbolFeed, trades: Sequence[AggTrade], origin: Origin = Origin.LIVE) -> bool:
         """Store a batch of one symbol from a link. Returns whether it left something to be fetched."""
+        async with feed.writing:
+            return await self._take_live(feed, trades, origin)
+
+    async def _take_live(self, feed: SymbolFeed, trades: Sequence[AggTrade], origin: Origin) -> bool:
         history_open = False
         if feed.ledger.begin_id is None:
             lowest = min(trades, key=_BY_ID)
@@ -201,7 +209,7 @@ class Feeds:
                 await self._keep(
                     self._sink.add_gap, feed.symbol, lowest.id - 1, lowest.id - 1, INITIAL_BACKFILL, self._clock.time()
                 )
-            await self.begin(feed, lowest.id, lowest.time_us)
+            await self._begin(feed, lowest.id, lowest.time_us)
         seen = feed.ledger.observe(trades, origin)
         feed.meter.add(len(trades) if origin is Origin.LIVE else len(seen.accepted))
         repeats = origin is Origin.LIVE and not seen.accepted
@@ -222,12 +230,13 @@ class Feeds:
 
     async def take_fetched(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> int:
         """Store trades that were fetched over REST; those known already are dropped. Returns how many were new."""
-        seen = feed.ledger.observe(trades, Origin.FETCHED)
-        _note_newest(feed, seen)
-        await self._store(feed, seen, feed.cause)
-        return len(seen.accepted)
+        async with feed.writing:
+            seen = feed.ledger.observe(trades, Origin.FETCHED)
+            _note_newest(feed, seen)
+            await self._store(feed, seen, feed.cause)
+            return len(seen.accepted)
 
-    async def begin(self, feed: SymbolFeed, first_id: int, time_us: int) -> None:
+    async def _begin(self, feed: SymbolFeed, first_id: int, time_us: int) -> None:
         """Let the ledger begin at `first_id`, or move its beginning back to there."""
         gap = feed.ledger.begin(first_id)
         if gap is not None:
@@ -236,20 +245,22 @@ class Feeds:
 
     async def seed(self, feed: SymbolFeed, first_id: int, time_us: int) -> None:
         """The question where the ledger begins is answered."""
-        live_from = feed.ledger.begin_id
-        await self.begin(feed, first_id, time_us)
-        if live_from is not None and 0 < live_from <= first_id:
-            # There is nothing before the live trades: the record that it was wanted ends, and no trade was lost.
-            await self._keep(self._sink.close_gap, feed.symbol, 0, live_from - 1, Outcome.REPAIRED.value)
-        feed.seeded = True
+        async with feed.writing:
+            live_from = feed.ledger.begin_id
+            await self._begin(feed, first_id, time_us)
+            if live_from is not None and 0 < live_from <= first_id:
+                # There is nothing before the live trades: the record that it was wanted ends, and no trade was lost.
+                await self._keep(self._sink.close_gap, feed.symbol, 0, live_from - 1, Outcome.REPAIRED.value)
+            feed.seeded = True
 
     async def give_up(self, feed: SymbolFeed, span: Span, outcome: Outcome, why: str) -> None:
         """Settle what is still missing in `span` as lost."""
-        for first, last in feed.ledger.settle(span[0], span[1], outcome):
-            feed.newest_gap = None  # a later "repaired" must not cover this up
-            feed.gap_note = f"{_count(first, last)}: {why}"
-            log.warning("%s: %s", feed.symbol, feed.gap_note)
-            await self._keep(self._sink.close_gap, feed.symbol, first, last, outcome.value)
+        async with feed.writing:
+            for first, last in feed.ledger.settle(span[0], span[1], outcome):
+                feed.newest_gap = None  # a later "repaired" must not cover this up
+                feed.gap_note = f"{_count(first, last)}: {why}"
+                log.warning("%s: %s", feed.symbol, feed.gap_note)
+                await self._keep(self._sink.close_gap, feed.symbol, first, last, outcome.value)
 
     async def _store(self, feed: SymbolFeed, seen: Observed, cause: str) -> None:
         symbol, now = feed.symbol, self._clock.time()

@@ -36,13 +36,18 @@ class GapCauses:
 
     def of(self, spans: Iterable[Span]) -> tuple[GapSnapshot, ...]:
         """These open gaps with their causes; where several were joined, that of the lowest ids."""
-        return tuple(self._of(span) for span in spans)
+        spans = tuple(spans)
+        lowest, highest = min((first for first, _ in spans), default=0), max((last for _, last in spans), default=-1)
+        # One pass for all of them: this is asked for several times a second, for every symbol.
+        near = [one for one in self._records if one.first_id <= highest and one.last_id >= lowest]
+        return tuple(_of(span, near) for span in spans)
 
-    def _of(self, span: Span) -> GapSnapshot:
-        first, last = span
-        known = [one for one in self._records if one.first_id <= last and one.last_id >= first]
-        if not known:
-            return GapSnapshot(first, last, _NOT_ON_RECORD, 0.0)
-        # Of records that overlap, as when a beginning was moved back, the older one saw it first.
-        lowest = min(known, key=lambda one: (max(one.first_id, first), one.since))
-        return GapSnapshot(first, last, lowest.cause, lowest.since)
+
+def _of(span: Span, records: Sequence[GapSnapshot]) -> GapSnapshot:
+    first, last = span
+    known = [one for one in records if one.first_id <= last and one.last_id >= first]
+    if not known:
+        return GapSnapshot(first, last, _NOT_ON_RECORD, 0.0)
+    # Of records that overlap, as when a beginning was moved back, the older one saw it first.
+    lowest = min(known, key=lambda one: (max(one.first_id, first), one.since))
+    return GapSnapshot(first, last, lowest.cause, lowest.since)

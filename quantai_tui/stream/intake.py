@@ -92,6 +92,11 @@ class Intake:
         """For how long the sink has been at the batch that it was given last; 0 when it has taken all of it."""
         return self._clock.monotonic() - self.last_data_at if self._in_hand and self.last_data_at is not None else 0.0
 
+    @property
+    def held(self) -> int:
+        """Trades that a second link has brought and that wait for it to take over."""
+        return self._second[1].waiting if self._second else 0
+
     def hurry(self) -> None:
         """Hand over at once, not when the period is over."""
         self._due.set()
@@ -153,7 +158,7 @@ class Intake:
     async def hand_over(self) -> None:
         """Hand over what has come so far.
 
-        Who is cancelled meanwhile goes, and the work goes on: what was drained has no other place any more, and the ledger has it.
+        Who is cancelled meanwhile goes, and the work goes on: what was drained has no other place, and the ledger has it.
         """
         await self._to_the_end(self._hand_over())
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn, Protocol, TypeVar
+from collections.abc import Callable
+from typing import NoReturn, Protocol
 
 from ..telemetry import SYSTEM_CLOCK, Clock, StreamState
 from .advice import FailureKind
 from .backoff import ExponentialBackoffReconnector
-from .config import StreamConfig
+from .config import StreamConfig, public_address
 from .failures import Failure, LinkFault, Phase, classify
 from .gate import Gate
-from .inlet import Inlet
+from .inlet import Inlet, Notice
 from .intake import Intake
+from .line import Line
 from .liveness import Liveness
 from .overlap import Occasion, Standing, Verdict
 from .quarantine import Quarantine
@@ -27,8 +28,6 @@ from .session import Session
 from .states import StateMachine
 from .tasks import all_ended, first_of, settle, until_first_ends
 from .transport import Transport
-
-T = TypeVar("T")
 
 log = logging.getLogger("quantai_tui.stream")
 
@@ -55,41 +54,8 @@ class LinkOwner(Protocol):
     def on_successor_failed(self, failure: Failure) -> None: ...
 
     def on_verdict(self, failure: Failure) -> None:
-        """How a link has ended, any link, at once: what the venue said with it counts, even if nobody asks for the link any more."""
+        """How any link has ended, at once: what the venue said with it counts, even if nobody asks for the link any more."""
         ...
-
-
-class _Line:
-    """A session with the task that runs it."""
-
-    def __init__(self, session: Session, on_verdict: Callable[[Failure], None]) -> None:
-        self.session = session
-        self._on_verdict = on_verdict
-        self.task: asyncio.Task[None] = asyncio.create_task(session.run(), name="link")
-        self.task.add_done_callback(self._ended)
-
-    @property
-    def error(self) -> BaseException:
-        assert self.task.done()
-        if self.task.cancelled():
-            # Not by us, who never ask then: a library below has cancelled what it was waiting for.
-            return LinkFault(FailureKind.UNKNOWN, "the connection was cancelled from within")
-        return self.task.exception() or AssertionError("a session ends by an exception")
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            self._on_verdict(classify(self.error, self.session.phase))
-
-    async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work` while the link lasts; raises what ended it, should that come first."""
-        doing = asyncio.create_task(work)
-        try:
-            await asyncio.wait([self.task, doing], return_when=asyncio.FIRST_COMPLETED)
-            if self.task.done():
-                raise self.error
-            return doing.result()
-        finally:
-            await settle(doing)
 
 
 class Links:
@@ -129,8 +95,8 @@ class Links:
             clock=clock,
         )
         self._not_before = clock.monotonic()  # the next successor
-        self._present: _Line | None = None
-        self._second: _Line | None = None
+        self._present: Line | None = None
+        self._second: Line | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._asked: str | None = None
         self._look = asyncio.Event()
@@ -156,6 +122,8 @@ class Links:
         """Replace the present link without a break. False when there is none to replace."""
         if self.session is None or not self.session.live.is_set():
             return False
+        if self._machine.state is StreamState.ROTATING:
+            return True  # it is being replaced
         self._asked = why
         self._not_before = self._clock.monotonic()
         self._look.set()
@@ -192,14 +160,14 @@ class Links:
             self._retire(line)
         await all_ended(self._retiring)
 
-    def _open(self) -> _Line:
+    def _open(self) -> Line:
         session = Session(self.config, self._transport, self._inlet, self._show, self._clock)
-        return _Line(session, self._owner.on_verdict)
+        return Line(session, self._owner.on_verdict)
 
-    def _inlet(self, on_notice: Any) -> Inlet:
+    def _inlet(self, on_notice: Callable[[Notice], None]) -> Inlet:
         return Inlet(self.config.buffer_trades, self._quarantine, on_notice, hurry=self._intake.hurry, clock=self._clock)
 
-    def _retire(self, line: _Line) -> None:
+    def _retire(self, line: Line) -> None:
         """End a link in the background: half a second for its good-bye must hold up nobody."""
         task = asyncio.create_task(settle(line.task), name="link ends")
         self._retiring.add(task)
@@ -214,7 +182,7 @@ class Links:
 
     def _follow(self, phase: Phase) -> None:
         if phase is Phase.CONNECT:
-            self._machine.to(StreamState.CONNECTING, f"dialling {self.config.ws_url}")
+            self._machine.to(StreamState.CONNECTING, f"dialling {public_address(self.config.ws_url)}")
         elif phase is Phase.TLS:
             self._machine.to(StreamState.HANDSHAKING, "TLS and websocket handshake")
         elif phase is Phase.UPGRADE:
@@ -230,7 +198,6 @@ class Links:
 
     async def _until_wanted(self) -> Occasion:
         assert self._present is not None
-        tick = min(self.config.message_warning_timeout / 4, _LONGEST_WATCH_S)
         while True:
             self._look.clear()
             occasion = self._occasion(self._present.session)
@@ -238,10 +205,10 @@ class Links:
                 return occasion
             leaving = self._present.session.leaving
             signal = self._look if leaving.is_set() else leaving
-            await self._present.during(until_first_ends(self._clock.sleep(tick), self._look.wait(), signal.wait()))
+            await self._present.during(until_first_ends(self._clock.sleep(self._tick_s), self._look.wait(), signal.wait()))
 
     def _occasion(self, session: Session) -> Occasion | None:
-        silence = self._silence(session)
+        silence = self._silence()
         if self._asked is not None:
             return Occasion(self._asked)
         if session.leaving.is_set():
@@ -250,14 +217,28 @@ class Links:
             return Occasion(f"the connection is {self.config.rotate_after / 3600:.3g} h old, and the venue ends each after 24 h")
         return silence
 
-    def _silence(self, session: Session) -> Occasion | None:
-        """Data alone is a sign of life here; pings are the heartbeat's business. A sink that hangs is not the venue's silence."""
-        warn_after, give_up_after = self.config.message_warning_timeout, self.config.message_timeout
-        if session.inlet.paused_since is not None or self._intake.stuck_s > _LONGEST_WATCH_S:
+    @property
+    def _tick_s(self) -> float:
+        return min(self.config.message_warning_timeout / 4, _LONGEST_WATCH_S)
+
+    def _silent_s(self) -> float:
+        """For how long there was no data. A sink that hangs is not the venue's silence.
+
+        Raises:
+            LinkFault: with kind DATA_STALL, at WS_MESSAGE_TIMEOUT.
+        """
+        session = self.session
+        if (session is not None and session.inlet.paused_since is not None) or self._intake.stuck_s > _LONGEST_WATCH_S:
             self._liveness.hold()
         silent = self._liveness.any_silent_s()
-        if silent >= give_up_after:
+        if silent >= self.config.message_timeout:
             raise LinkFault(FailureKind.DATA_STALL, f"no data for {silent:.0f} s")
+        return silent
+
+    def _silence(self) -> Occasion | None:
+        """Data alone is a sign of life here; pings are the heartbeat's business."""
+        warn_after, give_up_after = self.config.message_warning_timeout, self.config.message_timeout
+        silent = self._silent_s()
         suspects = self._liveness.suspects()
         if silent >= warn_after:
             self._machine.to(StreamState.STALLED, f"no data for {silent:.0f} s; reconnecting at {give_up_after:.0f} s")
@@ -307,11 +288,11 @@ class Links:
         elif self._machine.state in (StreamState.ROTATING, StreamState.STALLED):
             self._machine.to(StreamState.LIVE, "stays on the present connection")
 
-    async def _bring_in(self, occasion: Occasion, present: _Line, successor: _Line) -> bool:
+    async def _bring_in(self, occasion: Occasion, present: Line, successor: Line) -> bool:
         """Dial, overlap, decide. Whether the successor is the present link now."""
         live = successor.session.live
         while not live.is_set():
-            await first_of(present.task, successor.task, signal=live)
+            await self._first_of(present, successor, live)
             if successor.task.done():
                 return self._refuse(successor.error, successor.session.phase)
             if present.task.done():
@@ -320,7 +301,7 @@ class Links:
         overlap = self._intake.begin_overlap(successor.session.inlet, self.config.symbols)
         while True:
             overlap.looked.clear()
-            await first_of(present.task, successor.task, signal=overlap.looked)
+            await self._first_of(present, successor, overlap.looked)
             if successor.task.done():
                 return self._refuse(successor.error, successor.session.phase)
             if present.task.done():
@@ -342,11 +323,31 @@ class Links:
                 fault = LinkFault(FailureKind.DATA_STALL, f"the second connection brings no trades of {silent}")
                 return self._refuse(fault, Phase.LIVE)
             if verdict is Verdict.KEEP:
-                for symbol in overlap.symbols(Standing.QUIET):
+                for symbol in overlap.explained(self._liveness.limit_s):
                     self._liveness.excuse(symbol)  # two links say the same: it is the market that is quiet
                 return False
 
-    async def _take_over(self, successor: _Line, cause: str) -> None:
+    async def _first_of(self, present: Line, successor: Line, signal: asyncio.Event) -> None:
+        """Until one of them ends, or the signal. The limit of silence holds however much is still to be found out.
+
+        Raises:
+            LinkFault: with kind DATA_STALL, when neither link has brought anything for WS_MESSAGE_TIMEOUT.
+        """
+        limit = asyncio.create_task(self._outlast_silence())
+        try:
+            await first_of(present.task, successor.task, limit, signal=signal)
+            if limit.done():
+                limit.result()
+        finally:
+            await settle(limit)
+
+    async def _outlast_silence(self) -> None:
+        while True:
+            if not self._intake.held:
+                self._silent_s()
+            await self._clock.sleep(self._tick_s)
+
+    async def _take_over(self, successor: Line, cause: str) -> None:
         await self._intake.promote()
         self._make_present(successor)
         self._went_live(cause)
@@ -357,15 +358,15 @@ class Links:
         self._backoff.on_data()
         self._put_off(self._backoff.calculate_next_delay(), "")
 
-    async def _lose(self, present: _Line) -> None:
+    async def _lose(self, present: Line) -> None:
         """The present link has ended. First what it still has brought: what is missing after that is put down to its end."""
         await self._intake.hand_over()
         self._owner.on_link_lost(present.error, present.session.phase)
 
-    def _make_present(self, successor: _Line) -> None:
+    def _make_present(self, successor: Line) -> None:
         self._present, self._second, self.successor = successor, None, ""
 
-    async def _step_in(self, present: _Line, successor: _Line) -> None:
+    async def _step_in(self, present: Line, successor: Line) -> None:
         """The present link has ended and the successor is not there yet: it is the dial that matters now.
 
         Raises what ends the successor before it is live.

@@ -7,6 +7,7 @@ threads it would hold up the end of the program for as long; so it has a daemon 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 from concurrent.futures import Future
@@ -22,7 +23,7 @@ async def resolve(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[
     Whoever asks while the same name is being looked up waits for that answer, so that abandoned lookups do not pile up.
 
     Raises:
-        OSError: socket.gaierror, when there is no such name or no answer.
+        OSError: socket.gaierror, when there is no such name or no answer; EAGAIN, when this machine has no thread left.
         UnicodeError: the name cannot be one.
     """
     key = (host, port, family)
@@ -30,7 +31,11 @@ async def resolve(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[
     if answer is None:
         answer = _under_way[key] = Future()
         answer.set_running_or_notify_cancel()  # from here on, one who stops waiting does not cancel it for the others
-        threading.Thread(target=_look_up, args=(key, answer), name=f"lookup {host}", daemon=True).start()
+        try:
+            threading.Thread(target=_look_up, args=(key, answer), name=f"lookup {host}", daemon=True).start()
+        except RuntimeError as error:
+            del _under_way[key]  # nobody will answer it: whoever asks next must not wait for that
+            raise OSError(errno.EAGAIN, str(error)) from error
     return await asyncio.wrap_future(answer)
 
 

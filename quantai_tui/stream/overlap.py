@@ -42,6 +42,11 @@ class Standing(Enum):
     BEHIND = "the first link brings trades, and the second has brought none"
 
 
+def _probe_s(usual_silence_s: float) -> float:
+    """For how long a second connection must be as silent as the first, before that says something of the market."""
+    return min(max(usual_silence_s, _LEAST_PROBE_S), _LONGEST_PROBE_S)
+
+
 class Overlap:
     """What a successor has delivered beside the present link.
 
@@ -102,6 +107,11 @@ class Overlap:
         """The symbols that stand so."""
         return [symbol for symbol in self._symbols if self.standing(symbol) in standings]
 
+    def explained(self, limit_s: Callable[[str], float | None]) -> list[str]:
+        """The symbols that the market is silent of, not the link: both were listened to for as long as a probe of each takes."""
+        elapsed = self._clock.monotonic() - self._began
+        return [symbol for symbol in self.symbols(Standing.QUIET) if elapsed >= _probe_s(limit_s(symbol) or 0.0)]
+
     def verdict(self, occasion: Occasion, limit_s: Callable[[str], float | None]) -> Verdict:
         """What the two links say together. `limit_s` gives the longest silence that is usual for a symbol."""
         elapsed = self._clock.monotonic() - self._began
@@ -118,7 +128,7 @@ class Overlap:
         return Verdict.USELESS if self._is_useless() else Verdict.TAKE_OVER
 
     def _is_useless(self) -> bool:
-        """Whether the successor lacks trades. One that the first link brought in the beginning may have been on its way before."""
+        """Whether the successor lacks trades. What the first link brought in the beginning may have been on its way before."""
         behind = [symbol for symbol in self.symbols(Standing.BEHIND) if self._last_id(symbol) != self._settled[symbol]]
         return bool(behind) and not self.symbols(Standing.AHEAD)
 
@@ -134,7 +144,7 @@ class Overlap:
         if not quiet:
             return Verdict.KEEP  # they trade again on the present link
         usual = max(limit_s(symbol) or 0.0 for symbol in quiet)
-        return Verdict.WAIT if elapsed < min(max(usual, _LEAST_PROBE_S), _LONGEST_PROBE_S) else Verdict.KEEP
+        return Verdict.WAIT if elapsed < _probe_s(usual) else Verdict.KEEP
 
     def _last_id(self, symbol: str) -> int | None:
         ledger = self._ledger_of(symbol)

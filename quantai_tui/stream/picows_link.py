@@ -16,12 +16,13 @@ from typing import NoReturn
 
 from picows import WSAutoPingStrategy, WSCloseCode, WSFrame, WSHandshakeError, WSListener, WSMsgType, WSProtocolError, WSTransport
 from picows.picows import WSCloseInfo, WSProtocol  # type: ignore[attr-defined]  # no stub has the protocol
+from picows.version import __version__ as picows_version
 
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .addresses import open_tcp
 from .advice import FailureKind
 from .config import StreamConfig
-from .failures import HttpStatusError, LinkFault, Phase, close_kind, one_line, parse_retry_after
+from .failures import HttpStatusError, LinkFault, Phase, close_kind, longest_retry_after, one_line
 from .tls import tls_info
 from .transport import (
     CLOSE_TIMEOUT_S,
@@ -32,6 +33,9 @@ from .transport import (
     SendPace,
     endpoint,
 )
+
+if picows_version.split(".")[:2] != ["2", "3"]:
+    raise ImportError(f"picows {picows_version} is installed; this program is built upon picows 2.3")
 
 # What is decrypted at a time: four full TLS records, or some two hundred trades.
 _READ_BUFFER_BYTES = 64 * 1024
@@ -49,12 +53,12 @@ class _Inbound(WSListener):
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         self._parts: bytearray | None = None
-        self._refused = False
+        self._deaf = False  # nothing that still comes counts: a frame was refused, or the venue has closed
         self.pings: dict[bytes, tuple[float, asyncio.Future[float]]] = {}
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if self._refused or frame.payload_size > MAX_FRAME_BYTES:
-            self._refused = True  # after a frame that it refused the library goes on for a moment, with that frame too
+        if self._deaf or frame.payload_size > MAX_FRAME_BYTES:
+            self._deaf = True  # after a frame that it refused the library goes on for a moment, with that frame too
             return
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             raise self._refusal(WSCloseCode.PROTOCOL_ERROR, "reserved bits are set, and no extension was agreed on")
@@ -83,6 +87,7 @@ class _Inbound(WSListener):
         if kind == WSMsgType.PONG:
             self._pong(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
+            self._deaf = True
             transport.send_close(WSCloseCode.OK if not frame.get_close_code() else frame.get_close_code())
             # The other side hangs up first; one that does not is not waited for.
             self._loop.call_later(CLOSE_TIMEOUT_S, transport.underlying_transport.abort)
@@ -105,7 +110,7 @@ class _Inbound(WSListener):
             self._receiver.take(message)
 
     def _refusal(self, code: WSCloseCode, reason: str) -> WSProtocolError:
-        self._refused = True
+        self._deaf = True
         return WSProtocolError(code, reason)
 
     def _pong(self, payload: bytes) -> None:
@@ -280,6 +285,6 @@ def _refusal(error: WSHandshakeError) -> Exception:
     status = rest[:3]
     if not version.startswith(b"HTTP/") or not status.isdigit() or status == b"101":
         return LinkFault(FailureKind.PROTOCOL, one_line(f"{Phase.UPGRADE.value}: {error}"))
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])}
-    asked = headers.get(b"retry-after", b"").decode("ascii", "replace")
-    return HttpStatusError(int(status), retry_after_s=parse_retry_after(asked))
+    headers = [line.decode("latin-1").partition(":") for line in lines[1:]]
+    waits = [value for name, _, value in headers if name.strip().lower() == "retry-after"]
+    return HttpStatusError(int(status), retry_after_s=longest_retry_after(waits))

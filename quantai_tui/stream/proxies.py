@@ -244,6 +244,8 @@ async def _ask_socks5(proxy: Proxy, sock: socket.socket, host: str, port: int) -
         code = error.error_code
         reason = one_line(str(error)) if code is None else f"{_SOCKS_REPLIES.get(code, 'refused')} (SOCKS5 reply {code})"
         raise proxy.fault(f"refused a connection to {_authority(host, port)}: {reason}") from error
+    except UnicodeDecodeError:
+        raise proxy.fault("its answer is not SOCKS5's") from None
     except ValueError:
         # Without its cause: that one quotes a part of the password.
         raise proxy.fault("SOCKS5 takes a user and password of plain ASCII, 255 characters each at most") from None

@@ -6,7 +6,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +37,8 @@ from .recording_file import (
 from .transport import TlsInfo
 
 _BLOCKS_IN_MEMORY = 8
+_MOST_LINKS = 100_000  # more than the venue lets anybody dial in a day; a file from somewhere else cannot fill the memory
+_PHASES = frozenset(phase.value for phase in Phase)  # a later release may know more
 _COMBINED, _EVENT = b'{"stream"', b'{"e"'  # how every market event begins: those need no second look
 
 
@@ -88,7 +90,7 @@ class LinkScript:
             self.end = event
             return
         self.last_at = event.at
-        if isinstance(event, PhaseBegan):
+        if isinstance(event, PhaseBegan) and event.phase in _PHASES:
             self.phases.append((event.at, Phase(event.phase)))
         elif isinstance(event, Opened):
             self.opened_at, self.transport, self.tls = event.at, event.transport, event.tls
@@ -269,6 +271,8 @@ class Recording:
                     if (link := links.get(event.link)) is not None:
                         self._take_in(link, event, offset)
                 elif isinstance(event, Dialled):
+                    if len(links) >= _MOST_LINKS:
+                        raise RecordingError(f"{self.path}: has more than {_MOST_LINKS} connections; record for less long")
                     links[event.link] = LinkScript(event.link, event.config, event.joined, event.at)
                 elif isinstance(event, Asked):
                     asked[event.request] = event
@@ -338,9 +342,7 @@ def _trade(data: bytes) -> AggTrade | None:
 
 def _config(path: Path, recorded: dict[str, Any]) -> StreamConfig:
     """A recorded configuration; what a later release has added to it is left out, what this one has added is the default."""
-    known = {one.name for one in fields(StreamConfig)}
-    values = {name: value for name, value in recorded.items() if name in known}
     try:
-        return StreamConfig(**values | {"symbols": tuple(str(symbol) for symbol in values.get("symbols", ()))})
-    except (TypeError, ValueError) as error:
+        return msgspec.convert(recorded, StreamConfig)
+    except msgspec.ValidationError as error:
         raise RecordingError(f"{path}: the configuration in the recording cannot be used ({error}); record again") from error

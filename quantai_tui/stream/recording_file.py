@@ -245,7 +245,7 @@ class RecordingReader:
         body = self._file.read(min(length, _MAX_BODY_BYTES))
         try:
             return msgspec.msgpack.decode(body, type=Header), _PREFIX.size + length
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RecordingError(f"{self.path}: the recording's header is damaged ({error}); record again") from error
 
     def _read(self, offset: int, size: int) -> tuple[Block, int] | None:
@@ -266,7 +266,7 @@ class RecordingReader:
             # Bounded, so that a file from somewhere else cannot fill the memory.
             raw = unpacker.decompress(body, _MAX_BODY_BYTES)
             return (_decode_block(raw), following) if unpacker.eof else None
-        except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError):
+        except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 
 

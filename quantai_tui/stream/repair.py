@@ -276,6 +276,8 @@ class Repairer:
         again = await self._ask(feed.symbol, span[0] if before is None else before, min(span[1] - span[0] + 3, PAGE))
         absent = await self._take(feed, span, again)
         if not absent:
+            if feed.ledger.still_missing(*span) == [span]:
+                raise _behind(feed, span[0])  # it ends before them and says nothing: not to be asked again at once
             return
         oldest = await self._ask(feed.symbol, 0, 1)
         if not oldest:

@@ -19,7 +19,7 @@ from ..telemetry import (
 )
 from .advice import WebSocketErrorType
 from .backoff import ReconnectRecord
-from .config import StreamConfig
+from .config import StreamConfig, public_address
 from .feed import Feeds, SymbolFeed
 from .gate import Gate
 from .intake import Intake, Peak
@@ -64,7 +64,7 @@ def stream_snapshot(parts: Parts, config: StreamConfig, transport: str) -> Strea
         state_since_s=now - machine.since,
         cause=_cause(parts),
         uptime_s=_uptime(parts, now),
-        endpoint=config.ws_url,
+        endpoint=public_address(config.ws_url),
         rtt_ms=heartbeat.round_trips.snapshot() if heartbeat else RttSnapshot(),
         attempt=reconnector.attempt,
         max_attempts=config.max_retries,
@@ -76,7 +76,7 @@ def stream_snapshot(parts: Parts, config: StreamConfig, transport: str) -> Strea
         reconnects=reconnector.successes,
         success_rate=statistics["success_rate"],
         avg_delay_s=statistics["avg_delay"],
-        attempts_total=reconnector.dials,
+        attempts_total=reconnector.dials + reconnector.second_failures,
         error_counts=statistics["error_types"],
         ssl_errors=reconnector.error_counts.get(WebSocketErrorType.SSL_ERROR.value, 0),
         failed_last_5min=reconnector.failed_within(_RECENT_S),

@@ -8,16 +8,15 @@ import socket
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
 
 import msgspec
 
 from ..market.trades import INTERVALS, AggTrade, Bar
-from ..market.wire import decode_agg_trades, decode_klines, decode_rest_error
+from ..market.wire import WireError, decode_agg_trades, decode_klines, decode_rest_error
 from ..telemetry import SYSTEM_CLOCK, Clock
-from .addresses import open_tcp
+from .addresses import checked_address, open_tcp
 from .advice import FailureKind
-from .failures import HttpStatusError, LinkFault, Phase, classify, one_line, parse_retry_after
+from .failures import HttpStatusError, LinkFault, Phase, classify, longest_retry_after, one_line
 from .gate import Gate
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ PAGE = 1000  # the most rows that aggTrades and klines give at a time
 WEIGHT_LIMIT = 6000
 _SLOW_DOWN_AT = 0.8
 _WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
+_LONGEST_WEIGHT = 9  # digits
 _MINUTE_S = 60.0
 _CONNECT_TIMEOUT_S = 10.0
 _TOTAL_TIMEOUT_S = 30.0
@@ -131,7 +131,11 @@ class RestClient:
 
     async def server_time(self) -> int:
         """The venue's clock, in milliseconds since 1970."""
-        return msgspec.json.decode(await self._get("/api/v3/time", {}), type=_ServerTime).serverTime
+        body = await self._get("/api/v3/time", {})
+        try:
+            return msgspec.json.decode(body, type=_ServerTime).serverTime
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise WireError(f"not a body of time: {error}") from error
 
     async def close(self) -> None:
         """Close the connections; idempotent."""
@@ -140,16 +144,16 @@ class RestClient:
             await session.close()
 
     async def _get(self, path: str, query: dict[str, str]) -> bytes:
-        if urlsplit(self._base_url).scheme != "https":
-            message = f"EXCHANGE_REST_URL must begin with https://, since TLS is never done without: {self._base_url}"
-            raise LinkFault(FailureKind.CONFIG, message)
+        checked_address(self._base_url, "https", "EXCHANGE_REST_URL")
         # One request at a time: history is never urgent, and so a ban or the weight limit is noticed before the next one leaves.
         async with self._one_at_a_time:
             await self._gate.wait_open()
             while (wait := self._resume_at - self._clock.monotonic()) > 0:
                 await self._clock.sleep(wait)
                 await self._gate.wait_open()  # a ban may have come meanwhile
-            async with self._open().get(self._base_url + path, params=query, ssl=self._context()) as response:
+            # No redirect is followed: the venue's history comes from the venue, over TLS, and within its bans.
+            request = self._open().get(self._base_url + path, params=query, ssl=self._context(), allow_redirects=False)
+            async with request as response:
                 return await self._read(response)
 
     def _open(self) -> ClientSession:
@@ -163,7 +167,7 @@ class RestClient:
 
     async def _read(self, response: ClientResponse) -> bytes:
         self._note_weight(response.headers.get(_WEIGHT_HEADER))
-        retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
+        retry_after_s = longest_retry_after(response.headers.getall("Retry-After", []))
         if response.status != 200:
             # Before the body, which may never come: from now on nothing leaves.
             refusal = classify(HttpStatusError(response.status, retry_after_s=retry_after_s), Phase.REST)
@@ -185,7 +189,7 @@ class RestClient:
         )
 
     def _note_weight(self, header: str | None) -> None:
-        if header is None or not header.isdecimal():
+        if header is None or not header.isdecimal() or len(header) > _LONGEST_WEIGHT:
             return
         self.used_weight = int(header)
         if self.used_weight >= WEIGHT_LIMIT * _SLOW_DOWN_AT:

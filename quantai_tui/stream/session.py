@@ -103,20 +103,26 @@ class Session:
             self._check.clear()
             await until_first_ends(self._clock.sleep(_RECONCILE_EVERY_S), self._check.wait())
             await link.send(self.subscriptions.list_frame())
-            try:
-                await self._wait_for_answer("LIST_SUBSCRIPTIONS")
-            except LinkFault as fault:
-                if self._fault is not None:
-                    raise
-                # Whether the link is any good the pongs and the data tell: a question without an answer is no reason to drop it.
-                log.warning("%s; the connection goes on", fault)
+            if not await self._is_answered("LIST_SUBSCRIPTIONS"):
                 continue
             while (frame := self.subscriptions.unwanted_frame()) is not None:
                 await link.send(frame)
-                await self._wait_for_answer("UNSUBSCRIBE")
+                if not await self._is_answered("UNSUBSCRIBE"):
+                    break
             if not self.subscriptions.settled:
                 log.warning("the venue had forgotten subscriptions (%d so far): asking again", self.subscriptions.lost)
                 await self._subscribe(link)
+
+    async def _is_answered(self, what: str) -> bool:
+        """Wait for an answer to what is not vital: whether the link is any good, the pongs and the data tell."""
+        try:
+            await self._wait_for_answer(what)
+        except LinkFault as fault:
+            if self._fault is not None:
+                raise
+            log.warning("%s; the connection goes on", fault)
+            return False
+        return True
 
     async def _wait_for_answer(self, what: str) -> None:
         """Wait until nothing is pending. Raises LinkFault, when the venue refuses or does not answer."""

@@ -106,5 +106,10 @@ class StateMachine:
         if self.state in states:
             return self.state
         future: asyncio.Future[StreamState] = asyncio.get_running_loop().create_future()
-        self._waiters.append((frozenset(states).__contains__, future))
-        return await future
+        waiter = (frozenset(states).__contains__, future)
+        self._waiters.append(waiter)
+        try:
+            return await future
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)

@@ -88,7 +88,7 @@ class ResilientStream:
         self._parts = Parts(
             clock, self._supervisor, self._feeds, self._intake, self._repairer, quarantine, gate, self._rest, self._recorder
         )
-        self._stopping = False
+        self._started = self._stopping = False
         self._main: asyncio.Task[None] | None = None
         self._failure: Failure | None = None
         self.failed = asyncio.Event()
@@ -129,8 +129,9 @@ class ResilientStream:
 
     async def start(self) -> None:
         """Read where the sink stands, then begin to connect, in the background. May be called once."""
-        if self._main is not None or self._stopping:
+        if self._started or self._stopping:
             raise RuntimeError("a stream is started once; make a new one")
+        self._started = True
         await self._feeds.load(self._config.symbols, seed=self._config.backfill_start != "now")
         self._main = asyncio.create_task(self._run(), name="stream")
 

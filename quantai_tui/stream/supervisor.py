@@ -124,6 +124,7 @@ class Supervisor:
         self._repairer.on_live()
 
     def on_successor_failed(self, failure: Failure) -> None:
+        self.reconnector.on_second_failure(failure)
         self.last_failure = (failure, self._clock.time())
 
     def on_verdict(self, failure: Failure) -> None:

@@ -11,12 +11,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
-from urllib.parse import urlsplit
 
 from ..telemetry import SYSTEM_CLOCK, Clock
-from .advice import FailureKind
+from .addresses import checked_address
 from .config import StreamConfig
-from .failures import LinkFault, Phase
+from .failures import Phase
 
 # A combined aggTrade frame is about 250 bytes, the largest documented one (depth) some 100 KiB: above this it is not theirs.
 MAX_FRAME_BYTES = 1 << 20
@@ -113,16 +112,12 @@ def endpoint(config: StreamConfig) -> Endpoint:
     """The address to dial.
 
     Raises:
-        LinkFault: with kind CONFIG, when it is not wss:// with a host.
+        LinkFault: with kind CONFIG, as `checked_address`.
     """
     url = config.ws_url.rstrip("/") + STREAM_PATH
-    parts = urlsplit(url)
-    if parts.scheme != "wss":
-        raise LinkFault(FailureKind.CONFIG, f"EXCHANGE_WS_URL must begin with wss://, since TLS is never done without: {url}")
-    if parts.hostname is None:
-        raise LinkFault(FailureKind.CONFIG, f"EXCHANGE_WS_URL has no host name: {url}")
-    host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
-    return Endpoint(url, host, parts.port or 443, parts.path)
+    parts = checked_address(url, "wss", "EXCHANGE_WS_URL")
+    host = parts.hostname or ""
+    return Endpoint(url, host if host.isascii() else host.encode("idna").decode(), parts.port or 443, parts.path)
 
 
 class SendPace:

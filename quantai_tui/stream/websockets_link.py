@@ -116,8 +116,9 @@ class WebsocketsTransport:
             for transport in made:
                 transport.abort()
             sock.close()
-            if lost_by and isinstance(error, Exception):
-                # A line that breaks before the answer is to the library just an answer that is not valid.
+            if lost_by and isinstance(error.__cause__, EOFError):
+                # A line that breaks before the answer is to the library just an answer that is not valid. After one that was
+                # read and refused the line breaks too, by our own hanging up: that explains nothing.
                 raise lost_by[0] from error
             raise
         return WebsocketsLink(connection, receiver, self._clock)
@@ -140,6 +141,8 @@ def _pushing(
     is_full, text = receiver.is_full, Opcode.TEXT
 
     class PushingConnection(ClientConnection):
+        ending: asyncio.TimerHandle | None = None
+
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
             on_made(self.transport)  # asyncio calls this when TLS is done
@@ -159,5 +162,8 @@ def _pushing(
             super().data_received(data)
             if is_full():
                 self.transport.pause_reading()
+            if self.close_deadline is not None and self.ending is None:
+                # Close frames are exchanged, and the other side hangs up first; one that does not is not waited for.
+                self.ending = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
 
     return PushingConnection

@@ -58,6 +58,10 @@ class Market:
         self._next[symbol] = first + count
         self.holes[symbol].update(range(first, first + count))
 
+    def issue(self, symbol: str) -> None:
+        """A trade happens now, beside those of the process."""
+        self._issue(symbol, 0)
+
     def from_id(self, symbol: str, id: int) -> int:
         """The index of the first trade whose id is not below."""
         return bisect_left(self.issued[symbol], id, key=_id)

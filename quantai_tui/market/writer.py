@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from operator import attrgetter, lt
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from .ledger import CommittedLedger
 from .schema import Counts, LedgerPosition, open_for_writing, read_settled, read_settled_counts
 from .trades import FIRST_MICROSECOND_STAMP, FIRST_UNSAFE_INTEGER, AggTrade, Bar
 
+_COLUMNS = 8  # of the trades
+_INSERT = "INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+# So many rows in one statement: a third less time per row than one by one, and more would save little.
+_ROWS_AT_ONCE = 50
+_INSERT_MANY = _INSERT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (_ROWS_AT_ONCE - 1)
 _PRUNE_ROWS = 20_000  # removed in one transaction; appends are served in between
 
 
@@ -78,7 +84,7 @@ class LedgerWriter:
         ids = [trade.id for trade in trades]
         if ledger.follows(ids[0]) and all(map(lt, ids, ids[1:])):
             # The usual case: above all that is there, so nothing needs to be looked up.
-            self._connection.executemany("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _rows(symbol, trades))
+            self._insert_many(_rows(symbol, trades))
         else:
             trades = self._insert_new(ledger, trades)
             ids = [trade.id for trade in trades]
@@ -144,6 +150,13 @@ class LedgerWriter:
         """
         self._bars.write()
         return sum(self._prune_symbol(ledger, max_age_us) for ledger in self._ledgers.values())
+
+    def _insert_many(self, rows: Sequence[tuple[str, int, str, str, int, int, int, bool]]) -> None:
+        whole = len(rows) - len(rows) % _ROWS_AT_ONCE
+        values = list(chain.from_iterable(rows[:whole]))
+        size = _ROWS_AT_ONCE * _COLUMNS
+        self._connection.executemany(_INSERT_MANY, [values[at : at + size] for at in range(0, len(values), size)])
+        self._connection.executemany(_INSERT, rows[whole:])
 
     def _insert_new(self, ledger: CommittedLedger, trades: Sequence[AggTrade]) -> list[AggTrade]:
         """Insert the trades that are not there, and return them in order of id."""

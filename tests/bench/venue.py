@@ -11,6 +11,7 @@ every trade when it happens.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import ssl
 import sys
@@ -25,7 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
 from quantai_tui.market.trades import AggTrade
-from quantai_tui.market.wire import agg_trade_frame
+from quantai_tui.market.wire import agg_trade_frame, agg_trade_stream
 
 from .children import orders, say
 
@@ -105,16 +106,28 @@ class Venue:
         kind, value, _ = connection.request.path.strip("/").split("/")
         outlet = Outlet(connection)
         try:
-            await connection.recv()
-            await connection.send('{"result":null,"id":1}')
+            await self._answer(connection, await connection.recv())
             if kind == "paced":
                 await outlet.keep_pace(int(value))
+            elif value in self._outlets:
+                # Between two measurements the market is silent, and a stream asks on a second connection whether it is.
+                await self._converse(connection)
             else:
                 self._outlets[value] = outlet
-                await connection.wait_closed()
+                await self._converse(connection)
                 outlet.pace(0)
         except (ConnectionClosed, ssl.SSLError):
             return  # the client has left
+
+    async def _converse(self, connection: ServerConnection) -> None:
+        async for message in connection:
+            await self._answer(connection, message)
+
+    @staticmethod
+    async def _answer(connection: ServerConnection, message: str | bytes) -> None:
+        request = json.loads(message)
+        listed = [agg_trade_stream(SYMBOL)] if request["method"] == "LIST_SUBSCRIPTIONS" else None
+        await connection.send(json.dumps({"result": listed, "id": request["id"]}))
 
     async def obey(self) -> None:
         async for order in orders():

@@ -125,7 +125,7 @@ async def test_a_shutdown_that_follows_its_announcement_at_once_is_an_outage_lik
     async with rig(tmp_path) as rigged:
         await rigged.inject("server-shutdown", lead=0.0)
         await rigged.recovered(within=0.05)
-        await rigged.shown(K.CLOSED, "in good order")
+        await rigged.shown(K.SERVER_SHUTDOWN, "announced a restart")
         await rigged.nothing_lost()
 
 

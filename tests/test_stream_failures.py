@@ -105,7 +105,6 @@ CASES = [
     (TimeoutError(), Phase.REST, "rest_timeout", T.TIMEOUT_ERROR),
     (HttpStatusError(404), Phase.UPGRADE, "bad_status", T.PROTOCOL_ERROR),
     (HttpStatusError(407), Phase.REST, "proxy", T.NETWORK_ERROR),
-    (LinkFault(FailureKind.SILENT_STREAM, "x"), Phase.LIVE, "silent_stream", T.PROTOCOL_ERROR),
     (LinkFault(FailureKind.OVERLOAD, "x"), Phase.LIVE, "overload", T.TIMEOUT_ERROR),
     (LinkFault(FailureKind.PONG_TIMEOUT, "x"), Phase.LIVE, "pong_timeout", T.TIMEOUT_ERROR),
     (ZeroDivisionError("x"), Phase.LIVE, "unknown", T.UNKNOWN_ERROR),

@@ -26,7 +26,7 @@ _RULES = {
     "BACKFILL_START": "now, earliest or an id",
     "EXCHANGE_WS_URL": "an address that begins with wss://",
     "EXCHANGE_REST_URL": "an address that begins with https://",
-    "PROXY_URL": "http://host:port, or empty",
+    "PROXY_URL": "http://, https://, socks5:// or socks5h:// and host:port, none, or empty",
     "THEME": "lower-case letters, digits and dashes",
     "SYMBOLS": "letters and digits, comma-separated, each once",
     "TRAIN_DEVICE": "auto, cpu, cuda or cuda:N",

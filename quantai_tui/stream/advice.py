@@ -45,7 +45,6 @@ class FailureKind(StrEnum):
     SUBSCRIBE_TIMEOUT = "subscribe_timeout"
     PONG_TIMEOUT = "pong_timeout"
     DATA_STALL = "data_stall"
-    SILENT_STREAM = "silent_stream"
     OVERLOAD = "overload"
     CLOSED = "closed"
     SERVER_SHUTDOWN = "server_shutdown"
@@ -123,9 +122,6 @@ RULES: dict[FailureKind, Rule] = {
     ),
     FailureKind.DATA_STALL: Rule(
         _TIME, "The link is up and no data came for WS_MESSAGE_TIMEOUT: reconnecting; check that the symbols still trade."
-    ),
-    FailureKind.SILENT_STREAM: Rule(
-        _PROTO, "Acknowledged, and nothing came: the symbol does not trade, or not there; check SYMBOLS and EXCHANGE_WS_URL."
     ),
     FailureKind.OVERLOAD: Rule(_TIME, "This machine was too slow to read (disk or CPU): what was cut off will be fetched."),
     FailureKind.CLOSED: Rule(_NET, "The venue ended the connection in good order: retrying."),

@@ -11,7 +11,7 @@ from ..market.wire import ControlReply, OtherEvent, ServerShutdown, agg_trade_st
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .advice import FailureKind
 from .config import StreamConfig
-from .failures import LinkFault, Phase, one_line
+from .failures import LinkFault, Phase, classify, one_line
 from .heartbeat import WebSocketHeartbeat
 from .inlet import Inlet, Notice
 from .subscriptions import Subscriptions
@@ -70,6 +70,11 @@ class Session:
             # The reader is named first: when a link breaks it has the first-hand account of why.
             await until_first_ends(self.inlet.attend(link, self._config.overload_after), self._conduct(link, heartbeat))
             raise AssertionError("a session ends by an exception")
+        except Exception as error:
+            if self.leaving.is_set() and classify(error, self.phase).kind is FailureKind.CLOSED:
+                message = "the venue has shut this server down, as it had announced"
+                raise LinkFault(FailureKind.SERVER_SHUTDOWN, message) from error
+            raise
         finally:
             await heartbeat.stop()
             await link.close()

@@ -147,7 +147,7 @@ async def test_a_link_that_ends_before_its_successor_is_there_is_an_outage_of_th
     async with rig(tmp_path, transport=transport) as rigged:
         await rigged.inject("stall-tls")
         await rigged.inject("server-shutdown", lead=0.2)
-        await rigged.shown(K.CLOSED, "in good order", within=0.2)
+        await rigged.shown(K.SERVER_SHUTDOWN, "announced a restart", within=0.2)
         await rigged.mend()
         await rigged.recovered(within=1.2)
         assert S.ROTATING in rigged.path

@@ -233,7 +233,7 @@ def test_a_headless_replay_stores_every_trade_of_the_file_trains_on_it_and_leave
 
 
 def test_a_headless_demo_ends_when_its_time_is_up(stage: Stage) -> None:
-    done = stage.run("demo", "--headless", "--json", "--for", "1", "--set", "TRAIN_AUTOSTART=false")
+    done = stage.run("demo", "--headless", "--json", "--for", "3", "--set", "TRAIN_AUTOSTART=false")
 
     assert (done.returncode, done.stderr) == (0, "")
     lines = [json.loads(line) for line in done.stdout.splitlines()]

@@ -158,11 +158,13 @@ class Rig:
             raise AssertionError(f"{error}; is {shown.state}: {shown.cause}; {shown.last_error}; {shown.symbols}") from None
 
     async def flowing(self, trades: int = 5) -> None:
-        """Until live, with so many trades of each symbol."""
-        await self.until(
-            lambda: self.stream.state is S.LIVE and all(one.stored >= trades for one in self.snapshot.symbols.values()),
-            f"live, with {trades} trades of each symbol",
-        )
+        """Until live, with so many trades of each symbol, and with nothing left to ask over REST."""
+
+        def flows() -> bool:
+            shown = self.snapshot
+            return shown.state is S.LIVE and not shown.repairing and all(one.stored >= trades for one in shown.symbols.values())
+
+        await self.until(flows, f"live, with {trades} trades of each symbol")
 
     async def shown(self, kind: FailureKind, says: str, within: float = 0.0, of: str = "") -> None:
         """Until the operator is shown a failure of this kind, in a message `of` that, with advice that `says` so."""

@@ -66,7 +66,7 @@ class Memory:
             trim(0)
         status = Path("/proc/self/status").read_text()
         kilobytes = int(status.partition("RssAnon:")[2].split()[0])
-        # Not of libraries: the event loop keeps timers that were cancelled, with what they hold, for as long as they would have run.
+        # Not of libraries: the event loop keeps cancelled timers, and what they hold, for as long as they would have run.
         ours = sum(isinstance(one, asyncio.Task) or "quantai_tui" in repr(type(one)) for one in gc.get_objects())
         self.samples.append((time.monotonic(), kilobytes / 1024, ours))
 

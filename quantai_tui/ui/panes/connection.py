@@ -126,7 +126,7 @@ def _in_full(stream: StreamSnapshot, width: int, room: int) -> list[Row]:
         rows.append(row(("state changes", "title")))
         rows += [_change(one, width) for one in stream.changes[: -changes - 1 : -1]]
     if bad:
-        rows.append(row((f"not understood: {count(stream.bad_frames)}, the last of them", "title")))
+        rows.append(row((clip(f"not understood: {count(stream.bad_frames)}, the last of them", width), "title")))
         rows += [_bad_frame(one, width) for one in stream.quarantine[: -bad - 1 : -1]]
     return rows
 

@@ -198,7 +198,7 @@ class SymbolLedger:
                 self.duplicates += origin is Origin.LIVE
                 continue
             accepted.append(trade)
-            self.late += origin is Origin.LIVE and (id <= highest_before or id in overtaken)
+            self.late += origin is Origin.LIVE and (id < highest_before or id in overtaken)
         if in_order and len(accepted) > in_order and accepted[in_order].id < accepted[in_order - 1].id:
             accepted.sort(key=_BY_ID)
         self.last_id = last_id

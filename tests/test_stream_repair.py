@@ -227,6 +227,7 @@ async def test_a_beginning_moves_back_when_live_trades_came_before_the_answer(ex
     await reaches(stream, S.LIVE)
     await exchange.trade(2)
     await eventually(lambda: sink.begins == [FIRST_ID + 40])
+    await eventually(lambda: len(exchange.rest_requests) == 1 and clock._sleepers and not stream.snapshot().repairing)
     await clock.advance(2.0)
     await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 41))
     assert sink.begins == [FIRST_ID + 40, FIRST_ID]

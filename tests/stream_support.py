@@ -158,6 +158,8 @@ class ScriptedExchange:
         self.acks = True
         self.refusal: bytes | None = None
         self.upgrade_status: tuple[int, dict[str, str]] | None = None
+        self.upgrades = asyncio.Event()  # cleared, every new connection is left waiting for the answer to its upgrade
+        self.upgrades.set()
         self.received: list[str] = []
         self.rest_requests: list[dict[str, str]] = []
         self.rest_answers: list[tuple[int, dict[str, str]]] = []  # statuses to answer with before serving again
@@ -255,6 +257,7 @@ class ScriptedExchange:
 
     async def _upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
         self.dials += 1
+        await self.upgrades.wait()
         if self.upgrade_status is None:
             return None
         status, headers = self.upgrade_status

@@ -270,16 +270,23 @@ async def test_a_subscription_that_is_not_acknowledged_is_given_up_and_tried_aga
     assert stream.snapshot().last_error.kind == "subscribe_timeout"
 
 
-async def test_silence_is_first_shown_and_then_answered_by_reconnecting(exchange, start, clock):
+@pytest.mark.parametrize("trade", ["while the second connection is dialled", "on both connections"])
+async def test_silence_is_first_shown_and_then_answered_by_reconnecting(exchange, start, clock, trade):
     stream = await start(MemorySink(), message_warning_timeout=600.0, message_timeout=1200.0, ping_interval=5000.0)
     await reaches(stream, S.LIVE)
     await eventually(lambda: stream.snapshot().rtt_ms.last is not None)
+    exchange.upgrades.clear()
     await clock.advance(601.0)
     assert stream.state is S.STALLED
+    await eventually(lambda: exchange.dials == 2)
+    if trade == "on both connections":
+        exchange.upgrades.set()
+        await eventually(lambda: len(exchange.subscribed) == 2)
     await exchange.trade(1)
     await eventually(lambda: stream.snapshot().last_message_age_s == 0.0)
-    await clock.advance(1.0)
-    await reaches(stream, S.LIVE)  # once the second connection, which was asked, says so too
+    exchange.upgrades.set()
+    await reaches(stream, S.LIVE)  # the second connection, which was asked, has nothing to say against the first
+    await eventually(lambda: len(exchange.connections) == 1)
     await clock.advance(1201.0)
     await reaches(stream, S.BACKOFF, S.CONNECTING)
     assert stream.snapshot().last_error.kind == "data_stall"

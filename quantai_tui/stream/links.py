@@ -309,7 +309,7 @@ class Links:
                 await self._take_over(successor, f"moved to a second connection when the first ended ({occasion.why})")
                 self._owner.on_link_up()
                 return True
-            verdict = overlap.verdict(occasion, self._liveness.limit_s)
+            verdict = overlap.verdict(occasion, self._liveness)
             if verdict is Verdict.TAKE_OVER:
                 if occasion.suspects:
                     await self._intake.hand_over()
@@ -323,7 +323,7 @@ class Links:
                 fault = LinkFault(FailureKind.DATA_STALL, f"the second connection brings no trades of {silent}")
                 return self._refuse(fault, Phase.LIVE)
             if verdict is Verdict.KEEP:
-                for symbol in overlap.explained(self._liveness.limit_s):
+                for symbol in overlap.explained(self._liveness):
                     self._liveness.excuse(symbol)  # two links say the same: it is the market that is quiet
                 return False
 

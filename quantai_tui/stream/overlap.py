@@ -10,6 +10,7 @@ from enum import Enum
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .ledger import SymbolLedger
+from .liveness import Liveness
 
 # So long both links are listened to before a symbol without trades may be moved, and before a trade that only the second has
 # brought is held against the first: far longer than anything can still be on its way on either.
@@ -107,15 +108,15 @@ class Overlap:
         """The symbols that stand so."""
         return [symbol for symbol in self._symbols if self.standing(symbol) in standings]
 
-    def explained(self, limit_s: Callable[[str], float | None]) -> list[str]:
+    def explained(self, liveness: Liveness) -> list[str]:
         """The symbols that the market is silent of, not the link: both were listened to for as long as a probe of each takes."""
         elapsed = self._clock.monotonic() - self._began
-        return [symbol for symbol in self.symbols(Standing.QUIET) if elapsed >= _probe_s(limit_s(symbol) or 0.0)]
+        return [symbol for symbol in self.symbols(Standing.QUIET) if elapsed >= _probe_s(liveness.limit_s(symbol) or 0.0)]
 
-    def verdict(self, occasion: Occasion, limit_s: Callable[[str], float | None]) -> Verdict:
-        """What the two links say together. `limit_s` gives the longest silence that is usual for a symbol."""
+    def verdict(self, occasion: Occasion, liveness: Liveness) -> Verdict:
+        """What the two links say together. `liveness` knows what is usual for a symbol, and what the first link has brought."""
         elapsed = self._clock.monotonic() - self._began
-        return self._on_suspicion(occasion.suspects, limit_s, elapsed) if occasion.suspects else self._on_rotation(elapsed)
+        return self._on_suspicion(occasion.suspects, liveness, elapsed) if occasion.suspects else self._on_rotation(elapsed)
 
     def _on_rotation(self, elapsed: float) -> Verdict:
         if elapsed < SETTLE_S:
@@ -132,18 +133,19 @@ class Overlap:
         behind = [symbol for symbol in self.symbols(Standing.BEHIND) if self._last_id(symbol) != self._settled[symbol]]
         return bool(behind) and not self.symbols(Standing.AHEAD)
 
-    def _on_suspicion(self, suspects: Iterable[str], limit_s: Callable[[str], float | None], elapsed: float) -> Verdict:
+    def _on_suspicion(self, suspects: Iterable[str], liveness: Liveness, elapsed: float) -> Verdict:
         standings = {symbol: self.standing(symbol) for symbol in suspects}
         now = self._clock.monotonic()
         ahead = [symbol for symbol, standing in standings.items() if standing is Standing.AHEAD]
         if any(now - self._first_at[symbol] >= SETTLE_S for symbol in ahead):
             return Verdict.TAKE_OVER
-        quiet = [symbol for symbol, standing in standings.items() if standing is Standing.QUIET]
         if ahead:
             return Verdict.WAIT
+        suspected = liveness.suspects()  # less what the first link has brought while the second was still dialled
+        quiet = [symbol for symbol, standing in standings.items() if standing is Standing.QUIET and symbol in suspected]
         if not quiet:
             return Verdict.KEEP  # they trade again on the present link
-        usual = max(limit_s(symbol) or 0.0 for symbol in quiet)
+        usual = max(liveness.limit_s(symbol) or 0.0 for symbol in quiet)
         return Verdict.WAIT if elapsed < _probe_s(usual) else Verdict.KEEP
 
     def _last_id(self, symbol: str) -> int | None:

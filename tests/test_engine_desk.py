@@ -147,11 +147,15 @@ def test_whatever_settings_are_valid_make_a_config_that_the_worker_takes(texts: 
     settings, _ = validate(valid, {})
     if settings is not None:
         for demo in (False, True):
-            made = worker_config(settings, settings.train_symbol, Path("store.db"), demo)
+            made = worker_config(settings, settings.train_symbol, Path("store.db"), Path("kept"), demo)
             assert made.max_bars >= made.bars_needed
 
 
 def test_bursts_are_planted_in_the_demo_alone() -> None:
     settings = Settings()
-    assert worker_config(settings, "ETHUSDT", Path("s"), demo=True).plant_overflow_every_s == settings.DEMO_OVERFLOW_EVERY > 0
-    assert worker_config(settings, "ETHUSDT", Path("s"), demo=False).plant_overflow_every_s == 0
+    assert (
+        worker_config(settings, "ETHUSDT", Path("s"), Path("k"), demo=True).plant_overflow_every_s
+        == settings.DEMO_OVERFLOW_EVERY
+        > 0
+    )
+    assert worker_config(settings, "ETHUSDT", Path("s"), Path("k"), demo=False).plant_overflow_every_s == 0

@@ -296,7 +296,11 @@ class Engine:
     def worker_config(self) -> WorkerConfig:
         """The training worker's share of the settings."""
         return worker_config(
-            self.desk.settings, symbol=self.train_symbol, store_path=self.folder.store, demo=self.mode is Mode.DEMO
+            self.desk.settings,
+            symbol=self.train_symbol,
+            store_path=self.folder.store,
+            checkpoints=self.folder.checkpoints,
+            demo=self.mode is Mode.DEMO,
         )
 
     async def apply_worker_settings(self) -> str:

@@ -87,6 +87,10 @@ class EngineFolder:
         return self.path / "exchange"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
     def recordings(self) -> Path:
         return self.path / "recordings"
 

@@ -9,7 +9,7 @@ from ..settings import Settings
 from ..training.config import WorkerConfig
 
 
-def worker_config(settings: Settings, symbol: str, store_path: Path, demo: bool) -> WorkerConfig:
+def worker_config(settings: Settings, symbol: str, store_path: Path, checkpoints: Path, demo: bool) -> WorkerConfig:
     """The worker's share of `settings`. Overflow bursts are planted in the demo alone.
 
     Valid settings never raise here: the ranges in the settings model lie within those of `WorkerConfig`.
@@ -24,7 +24,11 @@ def worker_config(settings: Settings, symbol: str, store_path: Path, demo: bool)
         max_bars=max(settings.TRAIN_BARS, needed),
         min_bars=needed,
         batch_size=settings.TRAIN_BATCH_SIZE,
+        accumulation=settings.TRAIN_ACCUMULATION,
         learning_rate=settings.TRAIN_LEARNING_RATE,
+        lr_warmup_steps=settings.TRAIN_WARMUP_STEPS,
+        schedule=settings.TRAIN_SCHEDULE,
+        max_epochs=settings.TRAIN_EPOCHS,
         device=settings.TRAIN_DEVICE,
         precision=settings.TRAIN_PRECISION,
         model_size=settings.TRAIN_MODEL,
@@ -35,7 +39,17 @@ def worker_config(settings: Settings, symbol: str, store_path: Path, demo: bool)
         growth_interval=settings.GRAD_SCALER_GROWTH_INTERVAL,
         max_scale=settings.GRAD_SCALER_MAX_SCALE,
         min_scale=settings.GRAD_SCALER_MIN_SCALE,
+        backoff_factor=settings.GRAD_SCALER_BACKOFF_FACTOR,
+        power_of_two=settings.GRAD_SCALER_POWER_OF_TWO,
+        policy=settings.GRAD_SCALER_POLICY,
+        calibrate=settings.GRAD_SCALER_CALIBRATE,
         auto_reset=settings.GRAD_SCALER_AUTO_RESET,
         reset_threshold_epochs=settings.GRAD_SCALER_RESET_THRESHOLD_EPOCHS,
         max_consecutive_overflow=settings.GRAD_SCALER_MAX_CONSECUTIVE_OVERFLOW,
+        checkpoint_dir=str(checkpoints),
+        checkpoint_every_s=settings.TRAIN_CHECKPOINT_EVERY_S,
+        checkpoints_kept=settings.TRAIN_CHECKPOINTS_KEPT,
+        nproc=settings.TRAIN_NPROC,
+        nnodes=settings.TRAIN_NNODES,
+        rdzv_endpoint=settings.TRAIN_RDZV_ENDPOINT,
     )

@@ -31,6 +31,7 @@ class CommandName(StrEnum):
     TRAIN_START = "train_start"  # start or resume
     TRAIN_PAUSE = "train_pause"
     SCALER_RESET = "scaler_reset"
+    CHECKPOINT = "checkpoint"  # have the worker save one now
     SETTINGS_DESCRIBE = "settings_describe"  # -> Ack.data: SettingsForm as builtins
     SETTINGS_VALIDATE = "settings_validate"  # values={NAME: text} -> Ack.data: list of SettingProblem
     SETTINGS_SAVE = "settings_save"  # values={NAME: text}, revision=... -> Ack.data: SaveResult

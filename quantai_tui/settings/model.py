@@ -211,6 +211,24 @@ class Settings(BaseSettings):
         ge=_SMALLEST_SCALE,
         le=_LARGEST_SCALE,
     )
+    GRAD_SCALER_BACKOFF_FACTOR: float = setting(
+        0.5, "Scaler", "Backoff factor", "The scale is multiplied by this after an overflow.", gt=0, lt=1
+    )
+    GRAD_SCALER_POWER_OF_TWO: bool = setting(
+        False,
+        "Scaler",
+        "Powers of two",
+        "Keep the scale at powers of two, which scale without rounding: growth by 1.2 becomes growth by 2 four times as rarely.",
+    )
+    GRAD_SCALER_POLICY: Literal["grow", "amax"] = setting(
+        "grow",
+        "Scaler",
+        "Policy",
+        "grow: grow and back off; amax: follow the largest gradient of the last 64 steps, 2 bits below overflow.",
+    )
+    GRAD_SCALER_CALIBRATE: bool = setting(
+        False, "Scaler", "Calibrate", "Measure the first backward pass and start at most a quarter below overflow."
+    )
     GRAD_SCALER_AUTO_RESET: bool = setting(
         True, "Scaler", "Automatic resets", "False switches every automatic reset off (the roll-back switch)."
     )
@@ -249,6 +267,43 @@ class Settings(BaseSettings):
     TRAIN_HORIZON: int = setting(5, "Training", "Horizon", "Bars ahead whose direction it predicts.", unit="bars", ge=1, le=240)
     TRAIN_BATCH_SIZE: int = setting(64, "Training", "Batch size", "Windows in one step.", unit="windows", ge=2, le=4096)
     TRAIN_LEARNING_RATE: float = setting(0.001, "Training", "Learning rate", "Peak rate of AdamW, after warm-up.", gt=0, le=1)
+    TRAIN_ACCUMULATION: int = setting(
+        1, "Training", "Accumulation", "Batches whose gradients are added up for one step.", unit="batches", ge=1, le=1024
+    )
+    TRAIN_WARMUP_STEPS: int = setting(
+        200, "Training", "Warm-up steps", "Steps over which the learning rate rises to its peak.", unit="steps", ge=0
+    )
+    TRAIN_SCHEDULE: Literal["auto", "constant", "cosine"] = setting(
+        "auto",
+        "Training",
+        "Schedule",
+        "After warm-up: constant, or cosine down to a tenth at TRAIN_EPOCHS; auto: cosine if it has an end.",
+    )
+    TRAIN_EPOCHS: int = setting(
+        0, "Training", "Epochs", "Training ends after so many; 0 goes on with the market.", unit="epochs", ge=0
+    )
+    TRAIN_CHECKPOINT_EVERY_S: float = setting(
+        300.0,
+        "Training",
+        "Checkpoint every",
+        "Time between checkpoints; one more is written at a stop. 0 writes those asked for only.",
+        unit="s",
+        ge=0,
+    )
+    TRAIN_CHECKPOINTS_KEPT: int = setting(
+        3, "Training", "Checkpoints kept", "The newest so many are kept, and the best one.", unit="files", ge=1, le=1000
+    )
+    TRAIN_NPROC: int = setting(
+        1, "Training", "Processes", "Worker processes on this machine, one per GPU; above 1 they run under torchrun.", ge=1, le=64
+    )
+    TRAIN_NNODES: int = setting(1, "Training", "Machines", "Machines that train together, this one included.", ge=1, le=1024)
+    TRAIN_RDZV_ENDPOINT: str = setting(
+        "",
+        "Training",
+        "Rendezvous",
+        "host:port at which the machines of one run meet; empty for one machine.",
+        pattern=r"([^\s:/]+:[0-9]{1,5})?",
+    )
     TRAIN_STEPS_PER_S: float = setting(
         0.0, "Training", "Steps per second at most", "Spares a shared machine; 0 for no limit.", unit="1/s", ge=0
     )
@@ -382,6 +437,18 @@ CROSS_RULES: tuple[CrossRule, ...] = (
         "at most",
         "GRAD_SCALER_MAX_SCALE",
         lambda s: s.GRAD_SCALER_MIN_SCALE <= s.GRAD_SCALER_MAX_SCALE,
+    ),
+    CrossRule(
+        "TRAIN_EPOCHS",
+        "above 0 with a cosine",
+        "TRAIN_SCHEDULE",
+        lambda s: s.TRAIN_SCHEDULE != "cosine" or s.TRAIN_EPOCHS > 0,
+    ),
+    CrossRule(
+        "TRAIN_RDZV_ENDPOINT",
+        "set, for more than one of",
+        "TRAIN_NNODES",
+        lambda s: s.TRAIN_NNODES == 1 or bool(s.TRAIN_RDZV_ENDPOINT),
     ),
     CrossRule("TRAIN_SYMBOL", "one of", "SYMBOLS", lambda s: not s.TRAIN_SYMBOL or s.TRAIN_SYMBOL in s.SYMBOLS),
 )

@@ -207,6 +207,54 @@ class StreamSnapshot(msgspec.Struct, frozen=True):
     recording: RecordingSnapshot | None = None
 
 
+class OverflowSnapshot(msgspec.Struct, frozen=True):
+    """The overflow explained last. `culprits` are the first parameters whose gradient was not finite."""
+
+    time: float  # Unix seconds
+    step: int
+    cause: str  # scale, data, target, forward or gradient
+    culprits: tuple[str, ...] = ()
+    text: str = ""
+
+
+class CheckpointSnapshot(msgspec.Struct, frozen=True):
+    """The checkpoint written last, or the one that training went on from (`resumed`)."""
+
+    path: str
+    step: int
+    time: float  # Unix seconds
+    resumed: bool = False
+
+
+class RankSnapshot(msgspec.Struct, frozen=True):
+    """One process of several that train together."""
+
+    rank: int
+    host: str
+    pid: int
+    device: str
+    step: int
+    step_ms: float | None = None  # mean of the recent steps
+    overflow_count: int = 0
+    straggler: bool = False  # far slower than the median of all
+
+
+class GpuSnapshot(msgspec.Struct, frozen=True):
+    """One GPU as its driver tells it. None: this driver or card does not say."""
+
+    uuid: str
+    name: str = ""
+    utilisation: float | None = None  # 0 to 1
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    ecc_errors: int | None = None  # uncorrected, since the driver was loaded
+    throttle: tuple[str, ...] = ()  # why the clocks are held down, in words
+    used_by_worker: bool = False
+
+
 class TrainingSnapshot(msgspec.Struct, frozen=True):
     """The training worker, as last heard. `age_s` is the time since its last message."""
 
@@ -248,6 +296,21 @@ class TrainingSnapshot(msgspec.Struct, frozen=True):
     resets: int | None = None
     nonfinite_loss: int = 0
     planted: str = ""  # demo only: says that an overflow burst is planted, and when
+    paused_because: str = ""  # why training has paused by itself: what was seen, and what to try
+    reason: str = ""  # why this device and precision
+    headroom_octaves: float | None = None  # between the scale and the one at which the largest recent gradient would overflow
+    underflow_share: float | None = None  # of the gradient elements, those that fp16 flushes to zero at this scale; 0 to 1
+    overflow_causes: dict[str, int] = {}  # cause -> how many overflows since the engine's start
+    last_overflow: OverflowSnapshot | None = None
+    logistic_accuracy: float | None = None  # a logistic regression on the same windows
+    log_loss: float | None = None  # nats per sample, validation
+    baseline_log_loss: float | None = None  # of the best of the baselines
+    calibration_error: float | None = None  # expected calibration error, 0 to 1
+    better_p: float | None = None  # the chance to be so much better than the best baseline by luck
+    checkpoint: CheckpointSnapshot | None = None
+    ranks: tuple[RankSnapshot, ...] = ()  # of several processes; empty for one
+    gpus: tuple[GpuSnapshot, ...] = ()
+    gpu_note: str = ""  # why there is nothing to tell of GPUs
     last_event: str = ""
     log_tail: tuple[str, ...] = ()
 

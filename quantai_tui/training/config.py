@@ -15,6 +15,8 @@ LARGEST_SCALE = 2.0**127
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp16", "bf16", "fp32")
 MODEL_SIZES = ("tiny", "small", "medium", "large")
+SCALER_POLICIES = ("grow", "amax")
+SCHEDULES = ("auto", "constant", "cosine")
 
 
 def check_number(
@@ -84,22 +86,49 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_scale: float = 100_000.0
     min_scale: float = 1.0
     backoff_factor: float = 0.5
+    power_of_two: bool = False
+    policy: str = "grow"
+    calibrate: bool = False
     auto_reset: bool = True
     reset_threshold_epochs: int = 3
     max_consecutive_overflow: int = 5
+    accumulation: int = 1  # batches per optimizer step
+    schedule: str = "auto"  # of the learning rate, after warm-up
+    checkpoint_dir: str = ""  # empty: no checkpoints
+    checkpoint_every_s: float = 300.0  # 0: only those asked for, and at a stop
+    checkpoints_kept: int = 3
+    nproc: int = 1  # processes on this machine
+    nnodes: int = 1  # machines
+    rdzv_endpoint: str = ""  # host:port where the machines meet
 
     def __post_init__(self) -> None:
-        for name, known in (("device", DEVICES), ("precision", PRECISIONS), ("model_size", MODEL_SIZES)):
+        for name, known in (
+            ("device", DEVICES),
+            ("precision", PRECISIONS),
+            ("model_size", MODEL_SIZES),
+            ("policy", SCALER_POLICIES),
+            ("schedule", SCHEDULES),
+        ):
             value = getattr(self, name)
             if value not in known and not (name == "device" and value.startswith("cuda:")):
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if not self.symbol or not self.store_path:
             raise ValueError("symbol and store_path must not be empty")
-        for name in ("interval_s", "horizon", "batch_size", "reset_threshold_epochs", "max_consecutive_overflow"):
+        for name in (
+            "interval_s", "horizon", "batch_size", "reset_threshold_epochs", "max_consecutive_overflow", "accumulation",
+            "checkpoints_kept", "nproc", "nnodes",
+        ):  # fmt: skip
             check_number(name, getattr(self, name), at_least=1)
         check_number("window", self.window, at_least=2, at_most=1024)
-        for name in ("seed", "max_epochs", "steps_per_s", "plant_overflow_every_s", "lr_warmup_steps", "weight_decay"):
+        for name in (
+            "seed", "max_epochs", "steps_per_s", "plant_overflow_every_s", "lr_warmup_steps", "weight_decay",
+            "checkpoint_every_s",
+        ):  # fmt: skip
             check_number(name, getattr(self, name), at_least=0)
+        if self.schedule == "cosine" and not self.max_epochs:
+            raise ValueError("a cosine schedule needs an end: set max_epochs above 0")
+        if self.nnodes > 1 and not self.rdzv_endpoint:
+            raise ValueError(f"rdzv_endpoint must say where {self.nnodes} machines meet")
         check_number("learning_rate", self.learning_rate, above=0.0, at_most=1.0)
         check_number("clip_norm", self.clip_norm, above=0.0)
         check_number("min_bars", self.min_bars, at_least=0)
@@ -119,7 +148,8 @@ LIVE_FIELDS = frozenset(
     {
         "learning_rate", "lr_warmup_steps", "clip_norm", "max_bars", "min_bars", "max_epochs", "steps_per_s",
         "plant_overflow_every_s", "growth_factor", "growth_interval", "max_scale", "min_scale", "backoff_factor", "auto_reset",
-        "reset_threshold_epochs", "max_consecutive_overflow",
+        "reset_threshold_epochs", "max_consecutive_overflow", "power_of_two", "policy", "schedule", "checkpoint_every_s",
+        "checkpoints_kept",
     }
 )  # fmt: skip
 

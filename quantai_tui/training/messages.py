@@ -28,6 +28,7 @@ class ControlKind(StrEnum):
     RESUME = "resume"
     STOP = "stop"
     RESET_SCALER = "reset_scaler"
+    CHECKPOINT = "checkpoint"  # save one now
     SETTINGS = "settings"  # take over the live fields of `config`
 
 
@@ -88,6 +89,9 @@ class Metrics(msgspec.Struct, frozen=True, tag="m", array_like=True):
     resets: int | None = None
     nonfinite_loss: int = 0
     dropped: int = 0  # Metrics lost since the worker's start because nobody read
+    headroom_octaves: float | None = None  # between the scale and the one at which the largest recent gradient would overflow
+    paused_because: str = ""  # why training has paused by itself: what was seen, and what to try
+    underflow_share: float | None = None  # of the gradient elements, those that fp16 flushes to zero at this scale; 0 to 1
 
 
 class EpochDone(msgspec.Struct, frozen=True, tag="epoch", array_like=True):
@@ -98,11 +102,51 @@ class EpochDone(msgspec.Struct, frozen=True, tag="epoch", array_like=True):
     validation_samples: int
     data_bars: int
     data_through_time: float
+    logistic_accuracy: float | None = None  # a logistic regression on the same windows
+    log_loss: float | None = None  # nats per sample
+    baseline_log_loss: float | None = None  # of the best of the baselines
+    calibration_error: float | None = None  # expected calibration error, 0 to 1
+    better_p: float | None = None  # the chance to be so much better than the best baseline by luck
 
 
 class Event(msgspec.Struct, frozen=True, tag="event", array_like=True):
     level: Severity
     text: str
+
+
+class Overflowed(msgspec.Struct, frozen=True, tag="overflow", array_like=True):
+    """One overflow, explained: `cause` is a Cause, `culprits` the first parameters whose gradient was not finite."""
+
+    step: int
+    cause: str
+    culprits: tuple[str, ...]
+    text: str  # one line for the operator
+
+
+class Saved(msgspec.Struct, frozen=True, tag="saved", array_like=True):
+    """A checkpoint has been written, or found at the start (`resumed`)."""
+
+    path: str
+    step: int
+    time: float  # Unix seconds
+    best: bool = False
+    resumed: bool = False
+
+
+class RankReport(msgspec.Struct, frozen=True, tag="rank", array_like=True):
+    """One process of several: the mean time of its recent steps, and how many of its own gradients overflowed so far."""
+
+    rank: int
+    host: str
+    pid: int
+    device: str
+    step: int
+    step_ms: float | None
+    overflow_count: int
+
+
+class Ranks(msgspec.Struct, frozen=True, tag="ranks", array_like=True):
+    ranks: tuple[RankReport, ...]
 
 
 class Ack(msgspec.Struct, frozen=True, tag="ack", array_like=True):
@@ -127,7 +171,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
 
 
 SupervisorMessage = Start | Control
-WorkerMessage = Hello | Ready | Metrics | EpochDone | Event | Ack | Finished | Failed
+WorkerMessage = Hello | Ready | Metrics | EpochDone | Event | Overflowed | Saved | Ranks | Ack | Finished | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 

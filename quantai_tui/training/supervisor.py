@@ -28,7 +28,10 @@ from .messages import (
     FrameReader,
     Hello,
     Metrics,
+    Overflowed,
+    Ranks,
     Ready,
+    Saved,
     Start,
     WorkerMessage,
 )
@@ -338,6 +341,12 @@ class TrainingSupervisor:
                 self._view.ready = message
             case EpochDone():
                 self._view.take_epoch(message)
+            case Overflowed():
+                self._view.take_overflow(message)
+            case Saved():
+                self._view.take_saved(message)
+            case Ranks():
+                self._view.take_ranks(message)
             case Event():
                 self._view.last_event = message.text
                 if message.level is not Severity.INFO:

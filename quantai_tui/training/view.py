@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from ..telemetry import Clock, TrainingSnapshot, TrainingState
-from .messages import EpochDone, Metrics, Ready
+from ..telemetry import CheckpointSnapshot, Clock, GpuSnapshot, OverflowSnapshot, RankSnapshot, TrainingSnapshot, TrainingState
+from .messages import EpochDone, Metrics, Overflowed, Ranks, Ready, Saved
+
+# A rank this much slower than the median of all holds them up: each step waits for the last.
+_STRAGGLER = 1.5
 
 
 def _sum(before: int, now: int | None) -> int | None:
@@ -23,6 +26,12 @@ class TrainingView:
         self.restarts = 0
         self.last_event = ""
         self.ready: Ready | None = None
+        self.gpus: tuple[GpuSnapshot, ...] = ()
+        self.gpu_note = ""
+        self._checkpoint: CheckpointSnapshot | None = None
+        self._overflow: OverflowSnapshot | None = None
+        self._causes: dict[str, int] = {}
+        self._ranks: tuple[RankSnapshot, ...] = ()
         self._metrics: Metrics | None = None
         self._epoch: EpochDone | None = None
         self._epochs_done = 0
@@ -41,6 +50,31 @@ class TrainingView:
         self._epoch = epoch
         self._epochs_done += 1
 
+    def take_overflow(self, overflow: Overflowed) -> None:
+        now = self._clock.time()
+        self._overflow = OverflowSnapshot(now, overflow.step, overflow.cause, overflow.culprits, overflow.text)
+        self._causes = {**self._causes, overflow.cause: self._causes.get(overflow.cause, 0) + 1}
+
+    def take_saved(self, saved: Saved) -> None:
+        self._checkpoint = CheckpointSnapshot(saved.path, saved.step, saved.time, saved.resumed)
+
+    def take_ranks(self, ranks: Ranks) -> None:
+        times = sorted(rank.step_ms for rank in ranks.ranks if rank.step_ms is not None)
+        limit = times[len(times) // 2] * _STRAGGLER if len(times) > 1 else None
+        self._ranks = tuple(
+            RankSnapshot(
+                rank.rank,
+                rank.host,
+                rank.pid,
+                rank.device,
+                rank.step,
+                rank.step_ms,
+                rank.overflow_count,
+                straggler=limit is not None and rank.step_ms is not None and rank.step_ms > limit,
+            )
+            for rank in ranks.ranks
+        )
+
     def fold(self) -> None:
         """A life has ended: add its counts to the past, once. What it last measured is not known of the next one."""
         last, past = self._metrics, self._past
@@ -53,6 +87,7 @@ class TrainingView:
             resets=(past.resets or 0) + (last.resets or 0),
             nonfinite_loss=past.nonfinite_loss + last.nonfinite_loss,
         )
+        self._ranks = ()
         none = None if last.overflow_count is None else 0
         self._metrics = Metrics(last.state, overflow_count=none, resets=none)
 
@@ -67,6 +102,12 @@ class TrainingView:
             epochs_done=self._epochs_done,
             last_event=self.last_event,
             log_tail=log_tail,
+            overflow_causes=self._causes,
+            last_overflow=self._overflow,
+            checkpoint=self._checkpoint,
+            ranks=self._ranks,
+            gpus=self.gpus,
+            gpu_note=self.gpu_note,
         )
         return self._with_epoch(self._with_metrics(self._with_ready(snapshot)))
 
@@ -78,6 +119,7 @@ class TrainingView:
             snapshot,
             device=ready.device,
             precision=ready.precision,
+            reason=ready.reason,
             parameters=ready.parameters,
             scale_floor=ready.scale_floor,
             scale_cap=ready.scale_cap,
@@ -108,6 +150,9 @@ class TrainingView:
             consecutive_overflow=now.consecutive_overflow,
             resets=_sum(past.resets or 0, now.resets),
             nonfinite_loss=past.nonfinite_loss + now.nonfinite_loss,
+            paused_because=now.paused_because,
+            headroom_octaves=now.headroom_octaves,
+            underflow_share=now.underflow_share,
         )
 
     def _with_epoch(self, snapshot: TrainingSnapshot) -> TrainingSnapshot:
@@ -117,7 +162,12 @@ class TrainingView:
         return msgspec.structs.replace(
             snapshot,
             accuracy=epoch.accuracy,
-            baseline_accuracy=max(epoch.majority_accuracy, epoch.persistence_accuracy),
+            baseline_accuracy=max(epoch.majority_accuracy, epoch.persistence_accuracy, epoch.logistic_accuracy or 0.0),
+            logistic_accuracy=epoch.logistic_accuracy,
+            log_loss=epoch.log_loss,
+            baseline_log_loss=epoch.baseline_log_loss,
+            calibration_error=epoch.calibration_error,
+            better_p=epoch.better_p,
             majority_accuracy=epoch.majority_accuracy,
             persistence_accuracy=epoch.persistence_accuracy,
             validation_samples=epoch.validation_samples,

@@ -91,7 +91,7 @@ class Trainer:
         while True:
             if self.ranks.meets():
                 words = b""
-                if self.ranks.leader and number >= 8:
+                if self.ranks.leader and number >= 30:
                     words = pending.pop(0) if pending else b""
                     done = not pending and number >= self.scenario["steps"] and (self.reports or not self.scenario.get("reports"))
                     words = words or (b"stop" if done else b"")

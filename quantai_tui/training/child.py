@@ -7,36 +7,33 @@ import contextlib
 import os
 import secrets
 import signal
+import threading
 from collections import deque
 from pathlib import Path
 
 from ..telemetry import Clock
+from . import reasons
 from .messages import TOKEN_VARIABLE, Ack, Failed, Finished, SupervisorMessage, encode_frame
 
 _TAIL_LINES = 20
 _TAIL_BYTES = 8192
 _LARGEST_LOG_BYTES = 2 << 20
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-# Together under the 3 s in which a worker must be gone.
-_POLITE_S, _TERM_S, _KILL_S = 1.5, 0.6, 0.6
-
-_HINTS = {
-    signal.SIGKILL: "by hand, or by the kernel because memory ran out (see dmesg)",
-    signal.SIGSEGV: "a crash in native code, often a torch build that does not fit this machine",
-    signal.SIGILL: "an instruction this CPU does not have: the torch build does not fit this machine",
-    signal.SIGBUS: "memory that could not be read: a full /dev/shm or a failing disk",
-    signal.SIGABRT: "native code gave up, see the log",
-    signal.SIGTERM: "by hand or by a service manager",
-}
+# Together under the 3 s in which a worker must be gone. Most of it is for the step it is in and for the checkpoint it writes.
+_POLITE_S, _TERM_S, _KILL_S = 1.9, 0.3, 0.4
 
 
 class WorkerLog:
-    """The file that a worker's stderr goes to, and its last lines. Past 2 MiB the older part moves to `.1`."""
+    """The file that a worker's stderr goes to, and its last lines. Past 2 MiB its last 2 MiB move to `.1`, and it starts over.
+
+    What a look costs does not depend on how much a worker writes. `refresh` may be called from any thread.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tail: tuple[str, ...] = ()
         self._seen = -1
+        self._lock = threading.Lock()
 
     def open(self) -> int:
         """A descriptor to append to; the caller closes it."""
@@ -45,23 +42,27 @@ class WorkerLog:
 
     def refresh(self) -> None:
         """Read the last lines again when there are new ones. An unreadable log is said in the tail, and is no reason to stop."""
-        try:
-            size = self.path.stat().st_size
-            if size == self._seen:
-                return
-            with self.path.open("rb") as file:
-                file.seek(max(size - _TAIL_BYTES, 0))
-                text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
-            self._seen = size
-            self.tail = tuple(deque(text.splitlines(), maxlen=_TAIL_LINES))
-            if size > _LARGEST_LOG_BYTES:
-                self._rotate()
-        except OSError as error:
-            self.tail = (f"log {self.path} cannot be read: {error}",)
+        with self._lock:
+            try:
+                size = self.path.stat().st_size
+                if size == self._seen:
+                    return
+                text = self._last(size, _TAIL_BYTES).decode("utf-8", "replace")
+                self._seen = size
+                self.tail = tuple(deque(text.splitlines(), maxlen=_TAIL_LINES))
+                if size > _LARGEST_LOG_BYTES:
+                    self._rotate(size)
+            except OSError as error:
+                self.tail = (f"log {self.path} cannot be read: {error}",)
 
-    def _rotate(self) -> None:
+    def _last(self, size: int, count: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(max(size - count, 0))
+            return file.read(count)
+
+    def _rotate(self, size: int) -> None:
         """Copy and truncate: the worker goes on appending to the same open file."""
-        self.path.with_name(self.path.name + ".1").write_bytes(self.path.read_bytes())
+        self.path.with_name(self.path.name + ".1").write_bytes(self._last(size, _LARGEST_LOG_BYTES))
         os.truncate(self.path, 0)
         self._seen = 0
 
@@ -82,6 +83,7 @@ class WorkerLife:
         self.ended_because = ""  # set by whoever ends it on purpose
         self.replaced = False
         self.acks: dict[int, asyncio.Future[Ack]] = {}
+        self._oom_kills = reasons.OomKills()
 
     @classmethod
     async def spawn(cls, python: str, socket_path: Path, log: WorkerLog, clock: Clock) -> WorkerLife:
@@ -165,9 +167,6 @@ class WorkerLife:
             return "the worker does not end, not even by SIGKILL: it hangs in the kernel"
         if code >= 0:
             return f"the worker ended with exit code {code}"
-        try:
-            name = signal.Signals(-code)
-        except ValueError:
-            return f"the worker was killed by signal {-code}"
-        hint = _HINTS.get(name)
-        return f"the worker was killed by {name.name}" + (f": {hint}" if hint else "")
+        if code == -signal.SIGKILL and (whose := self._oom_kills.risen()):
+            return f"the worker was killed by the kernel: the memory of {whose} ran out; choose a smaller model or batch"
+        return reasons.of_signal(-code)

@@ -24,6 +24,11 @@ CAPACITY = 4096
 _PACKED = struct.Struct("<IIf?Hd")  # 23 bytes: the whole ring is 94 kB, for ever
 _LARGEST_COUNT = 0xFFFF
 _EPOCHS_KEPT = 64
+# Plain numbers of a monitor that a checkpoint carries as they are.
+_STATE = (
+    "_recorded", "_flagged", "_scale_sum", "_scale_min", "_scale_max", "checked", "overflow_count", "consecutive_overflow",
+    "reset_count", "_blamed", "_reset_at", "_warned_at", "_last_flag", "_abnormal_in_a_row",
+)  # fmt: skip
 # A second reset this soon says that the scale is not the cause: resetting again would only hide that.
 _STEPS_BETWEEN_RESETS = 200
 _ABNORMAL_OVERFLOW_RATE = 0.2
@@ -313,3 +318,30 @@ class GradScalerMonitor:
             "reset_count": self.reset_count,
             "epoch_records": [asdict(record) for record in self._epochs],
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the monitor knows beside its settings, in plain numbers and tensors, for a checkpoint."""
+        import torch
+
+        return {
+            "numbers": {name: getattr(self, name) for name in _STATE},
+            "scale": self.mirror.scale,
+            "tracker": self.mirror.tracker,
+            "ring": torch.frombuffer(bytearray(self._ring), dtype=torch.uint8),
+            "flags": torch.frombuffer(bytearray(self._flags), dtype=torch.uint8),
+            "epoch": None if self._epoch is None else asdict(self._epoch),
+            "epochs": [asdict(record) for record in self._epochs],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()` of a monitor of the same capacity, within the bounds of the present settings."""
+        ring, flags = state["ring"].numpy().tobytes(), state["flags"].numpy().tobytes()
+        if (len(ring), len(flags)) != (len(self._ring), len(self._flags)):
+            raise ValueError(f"the records of {len(flags)} steps were saved, this monitor keeps {self._capacity}")
+        self._ring[:], self._flags[:] = ring, flags
+        for name in _STATE:
+            setattr(self, name, state["numbers"][name])
+        self._epoch = None if state["epoch"] is None else EpochRecord(**state["epoch"])
+        self._epochs = deque((EpochRecord(**record) for record in state["epochs"]), maxlen=_EPOCHS_KEPT)
+        self.mirror = ScaleMirror(state["scale"], state["tracker"])
+        self._enforce()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -141,3 +142,25 @@ class Stepper:
             return int((self._forward(windows).argmax(1) == labels).sum())
         finally:
             self.model.train()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer, scaler, monitor and schedule, in plain values and tensors that are not copies."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict()["state"],
+            "scaler": self._scaler.state_dict() if self.monitor is not None else None,
+            "monitor": self.monitor.state_dict() if self.monitor is not None else None,
+            "steps_taken": self.steps_taken,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`. Weight decay, factors, interval and bounds stay as configured, whatever was saved."""
+        self.model.load_state_dict(state["model"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        self.steps_taken = state["steps_taken"]
+        # From fp32 or bf16 there is nothing to take over: the scale begins as configured.
+        if self.monitor is not None and state["scaler"] is not None:
+            self._scaler.load_state_dict(state["scaler"])
+            self.monitor.resync()
+            self.monitor.load_state_dict(state["monitor"])

@@ -16,7 +16,7 @@ import msgspec
 
 from ..telemetry import SYSTEM_CLOCK, Clock, Severity, TrainingSnapshot, TrainingState
 from .child import WorkerLife, WorkerLog
-from .config import LIVE_FIELDS, WorkerConfig, changed_fields
+from .config import LIVE_FIELDS, SHAPING_FIELDS, WorkerConfig, changed_fields
 from .messages import (
     Ack,
     Control,
@@ -64,8 +64,9 @@ class TrainingSupervisor:
     """The training worker as the engine sees it. All methods belong to the event loop that called `start`.
 
     `socket_path` must lie in a folder that only this user may enter (0700). The worker's stderr is appended to `log_path`. A
-    worker that dies is started again after 1, 2, 4 .. 30 s, `max_restarts` times in a row; then the state is FAILED with the
-    reason, and `wait_failed` returns. Silence of `grace_s` before the worker is ready, or of `silence_s` after, counts as death.
+    worker that dies is started again after 1, 2, 4 .. 30 s and goes on from its last checkpoint, `max_restarts` times in a row;
+    then the state is FAILED with the reason, and `wait_failed` returns. Silence of `grace_s` before the worker is ready, or of
+    `silence_s` after, counts as death.
     """
 
     def __init__(
@@ -173,6 +174,13 @@ class TrainingSupervisor:
             raise WorkerUnavailable("the training worker is not up: there is no scale to reset")
         return await self._ask(life, Control(next(self._ids), ControlKind.RESET_SCALER))
 
+    async def checkpoint(self) -> str:
+        """Have the worker save a checkpoint between two steps: "step 812 saved in PATH". Raises WorkerUnavailable."""
+        life = self._life
+        if life is None or life.ready_at is None or not life.connected:
+            raise WorkerUnavailable("the training worker is not up: there is nothing to save")
+        return await self._ask(life, Control(next(self._ids), ControlKind.CHECKPOINT))
+
     async def apply(self, config: WorkerConfig) -> str:
         """Take over a new config: at once where that is possible, else by a new worker. Returns what is done about it."""
         changed = changed_fields(self._config, config)
@@ -186,7 +194,10 @@ class TrainingSupervisor:
             return await self._ask(life, Control(next(self._ids), ControlKind.SETTINGS, config))
         life.replaced = True
         await life.end(Control(next(self._ids), ControlKind.STOP))
-        return f"the worker starts again with new {', '.join(sorted(changed))}"
+        text = f"the worker starts again with new {', '.join(sorted(changed))}"
+        if not config.checkpoint_dir:
+            return text
+        return f"{text}: another model, from the beginning" if changed & SHAPING_FIELDS else f"{text}, from its checkpoint"
 
     async def _ask(self, life: WorkerLife, control: Control) -> str:
         answer = life.acks[control.id] = asyncio.get_running_loop().create_future()
@@ -276,7 +287,7 @@ class TrainingSupervisor:
         try:
             while not ended.done():
                 await asyncio.wait({ended}, timeout=_POLL_S)
-                self._log.refresh()
+                await asyncio.to_thread(self._log.refresh)
                 limit = self._grace_s if life.ready_at is None else self._silence_s
                 if life.alive and not life.replaced and life.silent_s() > limit:
                     life.ended_because = f"the worker gave no sign of life for {limit:g} s and was killed"
@@ -284,7 +295,7 @@ class TrainingSupervisor:
             # Its last words may still be in the socket.
             if life.writer is not None:
                 await asyncio.wait({asyncio.ensure_future(life.disconnected.wait())}, timeout=1.0)
-            self._log.refresh()
+            await asyncio.to_thread(self._log.refresh)
         finally:
             ended.cancel()
             self._view.pid = None

@@ -95,7 +95,7 @@ class Trainer:
                     words = pending.pop(0) if pending else b""
                     done = not pending and number >= self.scenario["steps"] and (self.reports or not self.scenario.get("reports"))
                     words = words or (b"stop" if done else b"")
-                met = self.ranks.meet(words, Standing(number, 1.5 + self.ranks.rank, self.monitor.overflow_count))
+                met = self.ranks.meet(words, Standing(number, self.monitor.overflow_count))
                 self.reports += [[report.rank, report.pid, report.device, report.step_ms] for report in met.reports]
                 if met.words:
                     self.applied.append((number, met.words[:8].decode(), len(met.words)))
@@ -150,7 +150,8 @@ def rank(options: argparse.Namespace) -> int:
         "applied": trainer.applied,
         "reports": trainer.reports,
         "resets": trainer.monitor.reset_count,
-        "total": ranks.total(1.0, float(ranks.rank)),
+        "least": ranks.least(3.0 - ranks.rank),
+        "collected": [words.decode() for words in ranks.collect(b"r" * (600 * ranks.rank))],
     }
     ranks.leave()
     write(options.out / f"rank{ranks.rank}.json", json.dumps(seen))

@@ -41,10 +41,9 @@ _IN_FRAME = _FRAME_BYTES - _HEADER.size
 
 
 class Standing(NamedTuple):
-    """What one rank tells of itself."""
+    """What one rank tells of itself; `overflow_count` are the overflows that began in its own gradients."""
 
     step: int
-    step_ms: float | None
     overflow_count: int
 
 
@@ -89,8 +88,12 @@ class Ranks(Protocol):
         """Whether it holds on any rank."""
         ...
 
-    def total(self, *counts: float) -> tuple[float, ...]:
-        """Each summed over the ranks."""
+    def least(self, value: float) -> float:
+        """The smallest of all ranks' values."""
+        ...
+
+    def collect(self, words: bytes) -> list[bytes]:
+        """The words of all ranks, in their order."""
         ...
 
     def part(self, count: int) -> slice:
@@ -132,8 +135,11 @@ class Solo:
     def any(self, flag: bool) -> bool:
         return flag
 
-    def total(self, *counts: float) -> tuple[float, ...]:
-        return counts
+    def least(self, value: float) -> float:
+        return value
+
+    def collect(self, words: bytes) -> list[bytes]:
+        return [words]
 
     def part(self, count: int) -> slice:
         return slice(0, count)
@@ -160,6 +166,7 @@ class Group:
         self._clock = clock
         self._lost = timedelta(seconds=lost_s)
         self._cards: list[_Card] = []
+        self._parallel: DistributedDataParallel | None = None
         self._meetings = 0
         self._left = 0  # boundaries until the next meeting
         self._counted = 0  # boundaries since the last one
@@ -220,18 +227,19 @@ class Group:
 
     def _introduce(self, device: torch.device) -> None:
         """What does not change about a rank, told once."""
-        card = msgspec.msgpack.encode(_Card(socket.gethostname(), os.getpid(), str(device)))
-        mine = _frame(struct.pack("<H", len(card)) + card)
-        cards = [torch.empty_like(mine) for _ in range(self.world)]
-        with broken("while the ranks introduced themselves"):
-            dist.all_gather(cards, mine)
-        for received in map(_bytes_of, cards):
-            (length,) = struct.unpack_from("<H", received)
-            self._cards.append(msgspec.msgpack.decode(received[2 : 2 + length], type=_Card))
+        card = _Card(socket.gethostname(), os.getpid(), str(device))
+        self._cards = [msgspec.msgpack.decode(words, type=_Card) for words in self.collect(msgspec.msgpack.encode(card))]
+
+    def _own_step_ms(self) -> float:
+        """What the last step measured by DDP took without the wait for other ranks; it measures one in a hundred. NaN before."""
+        if self._parallel is None:
+            return math.nan
+        times: dict[str, int] = self._parallel._get_ddp_logging_data()  # type: ignore[no-untyped-call]
+        nanoseconds = times.get("forward_compute_time", 0) + times.get("backward_compute_time", 0)
+        return nanoseconds / 1e6 if nanoseconds > 0 else math.nan
 
     def _gather(self, standing: Standing) -> tuple[RankReport, ...]:
-        step_ms = math.nan if standing.step_ms is None else standing.step_ms
-        mine = torch.tensor((standing.step, step_ms, standing.overflow_count), dtype=torch.float64)
+        mine = torch.tensor((standing.step, self._own_step_ms(), standing.overflow_count), dtype=torch.float64)
         everyones = [torch.empty_like(mine) for _ in range(self.world)] if self.leader else None
         with broken("while reports were gathered"):
             dist.gather(mine, everyones, dst=0)
@@ -261,11 +269,23 @@ class Group:
             dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags)
 
-    def total(self, *counts: float) -> tuple[float, ...]:
-        sums = torch.tensor(counts, dtype=torch.float64)
-        with broken("while counts were summed"):
-            dist.all_reduce(sums)
-        return tuple(sums.tolist())
+    def least(self, value: float) -> float:
+        values = torch.tensor(value, dtype=torch.float64)
+        with broken("while the ranks agreed"):
+            dist.all_reduce(values, dist.ReduceOp.MIN)
+        return float(values)
+
+    def collect(self, words: bytes) -> list[bytes]:
+        lengths = [torch.zeros((), dtype=torch.int64) for _ in range(self.world)]
+        with broken("while words were collected"):
+            dist.all_gather(lengths, torch.tensor(len(words)))
+            longest = max(map(int, lengths))
+            if not longest:
+                return [b""] * self.world
+            mine = _tensor_of(words.ljust(longest, b"\0"))
+            received = [torch.empty_like(mine) for _ in range(self.world)]
+            dist.all_gather(received, mine)
+        return [_bytes_of(each)[: int(length)] for each, length in zip(received, lengths, strict=True)]
 
     def part(self, count: int) -> slice:
         if count < self.world:
@@ -287,11 +307,13 @@ class Group:
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
         self._introduce(device)
         with broken("while the leader's weights were shared"):
-            if device.type != "cuda":
-                return DistributedDataParallel(model)
-            torch.cuda.set_device(device)
-            gradients = dist.new_group(backend="nccl", timeout=self._lost)
-            return DistributedDataParallel(model, device_ids=[device], process_group=gradients)
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+                gradients = dist.new_group(backend="nccl", timeout=self._lost)
+                self._parallel = DistributedDataParallel(model, device_ids=[device], process_group=gradients)
+            else:
+                self._parallel = DistributedDataParallel(model)
+        return self._parallel
 
     def leave(self) -> None:
         """Idempotent. Fellow ranks that still wait for this one raise RanksLost."""

@@ -7,7 +7,14 @@ import signal
 import time
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Four processes on two cores: how long an example takes says nothing of the program.
+hypothesis.settings.register_profile(
+    "any load", hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any load")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in the background with the interrupt ignored, and what we start would inherit that.

@@ -65,7 +65,7 @@ class Stage:
         self._closers.append(terminal.close)
         return terminal
 
-    def run(self, *arguments: str, within: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, within: float = 60.0) -> subprocess.CompletedProcess[str]:
         """`quantai-tui ARGUMENTS` without a terminal, to its end."""
         return subprocess.run(
             (*PROGRAM, *arguments), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=within, check=False
@@ -120,23 +120,39 @@ class Stage:
                 found.append(Process(int(folder.name), _role(arguments), " ".join(arguments).strip()))
         return found
 
-    def pid(self, role: str, within: float = 20.0) -> int:
+    def kept_waiting_s(self) -> float:
+        """How long the process that got a core least has stood ready and got none: on a machine of its own it would not have."""
+        waited = [0.0]
+        for process in self.processes():
+            try:
+                waited.append(int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[1]) / 1e9)
+            except OSError:  # it has ended, or the kernel does not count
+                continue
+        return max(waited)
+
+    def pid(self, role: str, within: float = 40.0) -> int:
         """The one process of this role, as soon as it is there."""
-        found: list[Process] = wait_until(lambda: self.processes(role), within, f"a process: {role}")
-        assert len(found) == 1, found
+        found: list[Process] = []
+
+        def alone() -> bool:
+            # Of a process that starts another one there are two until the second has its own command line.
+            found[:] = self.processes(role)
+            return len(found) == 1
+
+        wait_until(alone, within, lambda: f"one process: {role}; there are {found}")
         return found[0].pid
 
-    def entry(self, within: float = 20.0) -> Entry:
+    def entry(self, within: float = 40.0) -> Entry:
         """The one running engine as the registry knows it."""
         entries: list[Entry] = wait_until(running, within, "an engine in the registry")
         assert len(entries) == 1, entries
         return entries[0]
 
-    def wait_quiet(self, within: float = 10.0) -> None:
+    def wait_quiet(self, within: float = 20.0) -> None:
         """No process of this test runs any more."""
         wait_until(lambda: not self.processes(), within, lambda: f"an empty stage; there are {self.processes()}")
 
-    def assert_nothing_left(self, within: float = 10.0) -> None:
+    def assert_nothing_left(self, within: float = 20.0) -> None:
         """No process, no socket, no entry in the registry, no write-ahead log."""
         self.wait_quiet(within)
         left = [
@@ -201,7 +217,8 @@ def watch(entry: Entry, enough: Callable[[EngineSnapshot], object], within: floa
     async def look(link: SocketLink) -> EngineSnapshot:
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
-            if link.snapshot is not None and enough(link.snapshot):
+            # An engine answers before its stream has read where it stands: until then it knows of no symbol.
+            if link.snapshot is not None and link.snapshot.stream.symbols and enough(link.snapshot):
                 return link.snapshot
             await asyncio.sleep(POLL_S)
         raise AssertionError(f"not within {within:g} s; the last snapshot: {link.snapshot}")
@@ -232,7 +249,7 @@ async def _attached(entry: Entry, act: Callable[[SocketLink], Any]) -> Any:
     link = SocketLink(find, client="a test")
     await link.start()
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while link.state is not LinkState.ATTACHED:
                 await asyncio.sleep(POLL_S)
         return await act(link)

@@ -77,6 +77,7 @@ class Terminal:
         self._lock = threading.Lock()
         self._reading = threading.Event()
         self._reading.set()
+        self._emptied = 0  # how often the reader has found nothing to read
         self._closed = False
         self._master, slave = pty.openpty()
         self.resize(columns, rows)
@@ -165,13 +166,19 @@ class Terminal:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait_exit(self, within: float = 15.0) -> int:
+    def wait_exit(self, within: float = 20.0) -> int:
         try:
             code = self._process.wait(within)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still there after {within:g} s; the screen:\n{self.text}") from None
-        time.sleep(2 * POLL_S)  # no state to wait for: what it wrote last is in the pipe, and the reader takes it
+        self._wait_drained()
         return code
+
+    def _wait_drained(self) -> None:
+        """What the program wrote last is on the screen. One read that finds nothing may have begun before it, a second not."""
+        if self._reading.is_set() and not self._closed:
+            wanted = self._emptied + 2
+            wait_until(lambda: self._emptied >= wanted or not self._reader.is_alive(), 30, "all that the program wrote")
 
     def assert_restored(self) -> None:
         """The terminal is as a shell wants to find it."""
@@ -200,6 +207,7 @@ class Terminal:
             try:
                 data = os.read(self._master, 65536)
             except BlockingIOError:
+                self._emptied += 1
                 time.sleep(0.01)
                 continue
             except OSError:

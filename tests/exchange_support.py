@@ -43,6 +43,11 @@ class SetClock:
     def time(self) -> float:
         return self._start + (time.monotonic() - self._began) * self._rate if self.now is None else self.now
 
+    def run(self) -> None:
+        """Run from where it stands."""
+        assert self.now is not None
+        self._start, self._began, self.now = self.now, time.monotonic(), None
+
     def monotonic(self) -> float:
         return time.monotonic() if self.now is not None else (time.monotonic() - self._began) * self._rate
 
@@ -126,7 +131,7 @@ def replay(path: Path, folder: Path, speed: Any, now: float = NOON) -> tuple[Rep
 async def ask(ws: ClientConnection, method: str, *params: Any, id: int | str | None = 1) -> dict[str, Any]:
     """Send a control message; the reply to it, past all events."""
     await ws.send(json.dumps({"method": method, "params": list(params), "id": id}))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while True:
             frame: dict[str, Any] = json.loads(await ws.recv())
             if "e" not in frame and "stream" not in frame:
@@ -166,7 +171,7 @@ class Child:
         return await self.ended()
 
     async def ended(self) -> int:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             return await self.process.wait()
 
     async def kill(self) -> None:

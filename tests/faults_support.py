@@ -167,8 +167,16 @@ class Rig:
         await self.until(flows, f"live, with {trades} trades of each symbol")
 
     async def shown(self, kind: FailureKind, says: str, within: float = 0.0, of: str = "") -> None:
-        """Until the operator is shown a failure of this kind, in a message `of` that, with advice that `says` so."""
-        await self.until(lambda: (error := self.snapshot.last_error) is not None and error.kind == kind, kind, within)
+        """Until the operator is shown a failure of this kind, in a message `of` that, with advice that `says` so.
+
+        And until the stream has taken the step that follows: for a moment it has noted the failure, and is live as before.
+        """
+
+        def is_shown() -> bool:
+            error = self.snapshot.last_error
+            return error is not None and error.kind == kind and self.path != ()
+
+        await self.until(is_shown, kind, within)
         error = self.snapshot.last_error
         assert error is not None
         assert says in error.advice
@@ -248,7 +256,8 @@ async def rig(
 ) -> AsyncIterator[Rig]:
     """A stream with short times, and a market that runs `market_rate` times as fast: 180 trades a second and symbol at 15.
 
-    `world_rate` lets all clocks run so fast, the market's too unless it has its own. Sockets and event loops stay as they are.
+    `world_rate` lets all clocks run so fast, the market's too unless it has its own. Sockets and event loops stay as they are,
+    and with them what a busy machine needs for a handshake, an answer or a pong: unless told otherwise, BUSY_S for each.
 
     `wrong` is injected before the stream begins. `wrap` makes the transport that the stream is given out of its own.
     """
@@ -272,6 +281,7 @@ async def rig(
             "ca_file": str(home.ca_file),
             "transport": "websockets",
             **_SHORT,
+            "pong_timeout": BUSY_S * (world_rate or 1.0),
             **config,
         }
         await doors.start(*ports)
@@ -303,9 +313,9 @@ _SHORT: dict[str, Any] = {
     "jitter": 0.0,
     "cooldown": 0.2,
     "stable_after": 0.2,
-    "ssl_timeout": 1.0,
-    "connect_timeout": 2.0,
-    "subscribe_timeout": 5.0,
+    "ssl_timeout": BUSY_S,
+    "connect_timeout": BUSY_S,
+    "subscribe_timeout": BUSY_S,
 }
 
 

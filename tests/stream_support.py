@@ -7,6 +7,7 @@ import heapq
 import itertools
 import json
 import random
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -139,6 +140,14 @@ def trade(id: int, symbol: str = SYMBOL, *, time_ms: int | None = None) -> AggTr
     return AggTrade(id, f"{2000 + id % 7}.50", "0.25000000", id * 2, id * 2 + 1, at, id % 2 == 0, symbol)
 
 
+def _bound_to(port: int) -> socket.socket:
+    """A socket at `port` of loopback, beside others that are made so; at a free one for 0."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    one.bind(("127.0.0.1", port))
+    return one
+
+
 class ScriptedExchange:
     """Binance's protocol over TLS, as far as the stream needs it, and told step by step what to do."""
 
@@ -149,7 +158,9 @@ class ScriptedExchange:
         authority.issue_cert("localhost").configure_cert(self._tls)
         self._server = None
         self._runner: web.AppRunner | None = None
-        self.ws_port = self.rest_port = 0
+        # Bound and never listening: between `close_ws` and `open_ws` the port is refused, and no other process can be given it.
+        self._ws_place = _bound_to(0)
+        self.ws_port, self.rest_port = self._ws_place.getsockname()[1], 0
         self.trades: list[AggTrade] = []
         self.next_id = FIRST_ID
         self.connections: list[ServerConnection] = []
@@ -186,6 +197,7 @@ class ScriptedExchange:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close_ws()
+        self._ws_place.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -193,15 +205,13 @@ class ScriptedExchange:
         """Listen; again on the same port after `close_ws`."""
         self._server = await serve(
             self._serve,
-            "127.0.0.1",
-            self.ws_port,
+            sock=_bound_to(self.ws_port),
             ssl=self._tls,
             compression=None,
             ping_interval=None,
             process_request=self._upgrade,
             close_timeout=0.2,
         )
-        self.ws_port = self._server.sockets[0].getsockname()[1]
 
     async def close_ws(self) -> None:
         """Stop listening and cut every connection, without a close frame."""
@@ -339,11 +349,15 @@ Start = Callable[..., Awaitable[ResilientStream]]
 
 @pytest.fixture
 async def start(exchange: ScriptedExchange, clock: ManualClock) -> AsyncIterator[Start]:
-    """Starts streams, and stops them after the test."""
+    """Starts streams, and stops them after the test.
+
+    A pong comes in real time, and the clock may leap while it is on its way: only a test that says so gives one up.
+    """
     async with AsyncExitStack() as stack:
 
         async def start_stream(sink: TradeSink, **changes: object) -> ResilientStream:
-            stream = ResilientStream(exchange.config(**changes), sink, clock=clock, rng=random.Random(1))
+            config = exchange.config(**{"pong_timeout": 3600.0, **changes})
+            stream = ResilientStream(config, sink, clock=clock, rng=random.Random(1))
             await stream.start()
             stack.push_async_callback(stream.stop)
             return stream

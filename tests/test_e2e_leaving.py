@@ -29,7 +29,7 @@ def is_whole(snapshot: EngineSnapshot) -> bool:
 
 def live(stage: Stage, *arguments: str) -> Terminal:
     terminal = stage.terminal(*arguments)
-    terminal.wait_for("● LIVE", 25)
+    terminal.wait_for("● LIVE", 40)
     return terminal
 
 
@@ -86,36 +86,36 @@ def test_a_terminal_that_sleeps_for_long_does_not_touch_the_engine(stage: Stage)
 def test_a_hang_up_ends_the_dashboard_and_leaves_the_engine(stage: Stage) -> None:
     first = live(stage, "demo", *QUIET)
     first.signal(signal.SIGHUP)
-    assert first.wait_exit(5) == 0
+    assert first.wait_exit() == 0
     first.assert_restored()
     listed = stage.run("ps")
     assert "demo-7" in listed.stdout
 
     second = live(stage, "attach", "demo-7")
     second.hang_up()
-    assert second.wait_exit(5) == 0
+    assert second.wait_exit() == 0
     assert stage.run("ps").stdout.split()[5:8] == listed.stdout.split()[5:8]  # the same name, pid and mode
 
     third = stage.terminal("attach")
-    third.wait_for("● LIVE", 15)
+    third.wait_for("● LIVE", 40)
     third.stop_reading()
     for _ in range(12):
         third.press("t")
     third.signal(signal.SIGHUP)
-    third.wait_exit(6)
+    third.wait_exit()
     stop(stage)
 
 
 def test_an_interrupt_at_the_dashboard_of_a_demo_stops_everything(stage: Stage) -> None:
     terminal = live(stage, "demo")
     terminal.signal(signal.SIGINT)
-    assert terminal.wait_exit(10) == 0
+    assert terminal.wait_exit() == 0
     terminal.assert_restored()
     stage.assert_nothing_left()
 
     second = live(stage, "demo", *QUIET)
     second.press("\x03")
-    assert second.wait_exit(10) == 0
+    assert second.wait_exit() == 0
     second.assert_restored()
     stage.assert_nothing_left()
 
@@ -123,15 +123,15 @@ def test_an_interrupt_at_the_dashboard_of_a_demo_stops_everything(stage: Stage) 
 def test_a_terminated_dashboard_detaches_and_a_terminated_engine_stops_in_good_order(stage: Stage) -> None:
     terminal = live(stage, "demo")
     terminal.signal(signal.SIGTERM)
-    assert terminal.wait_exit(10) == 0
+    assert terminal.wait_exit() == 0
     terminal.assert_restored()
     assert [entry.name for entry in running()] == ["demo-7"]
 
     again = live(stage, "attach")
     os.kill(stage.entry().pid, signal.SIGTERM)
-    again.wait_for("has ended", 10)
+    again.wait_for("has ended", 20)
     again.press("q")
-    assert again.wait_exit(10) == 0
+    assert again.wait_exit() == 0
     again.assert_restored()
     stage.assert_nothing_left()
     assert_consecutive(stage.stored_ids("demo-7"))
@@ -143,7 +143,7 @@ def test_dashboard_and_engine_signalled_at_once_leave_nothing_behind(stage: Stag
     engine = stage.pid("engine")
     os.kill(engine, number)
     terminal.signal(number)
-    assert terminal.wait_exit(10) == 0
+    assert terminal.wait_exit() == 0
     terminal.assert_restored()
     stage.assert_nothing_left()
 
@@ -155,7 +155,7 @@ def test_a_signal_while_the_demo_starts_ends_the_dashboard_and_leaves_no_orphan(
 ) -> None:
     terminal = stage.terminal("demo", *QUIET)
     if moment == "at once":
-        wait_until(lambda: stage.processes("program"), 5, "the program")
+        wait_until(lambda: stage.processes("program"), 20, "the program")
     elif moment == "at the first frame":
         terminal.wait_for(lambda text: text.strip())
     else:
@@ -163,9 +163,10 @@ def test_a_signal_while_the_demo_starts_ends_the_dashboard_and_leaves_no_orphan(
         if moment.startswith("to both"):
             os.kill(engine, number)
     terminal.signal(number)
-    terminal.wait_exit(10)
+    terminal.wait_exit()
     terminal.assert_restored()
-    assert "Traceback" not in terminal.text
+    if moment != "at once":  # that early, Python itself is still starting, and answers as Python does
+        assert "Traceback" not in terminal.text
 
     # What was on its way either leaves or is a whole engine that `ps` shows and `stop` ends.
     wait_until(lambda: running() or not stage.processes(), 20, lambda: f"an engine in ps, or none; {stage.processes()}")
@@ -181,13 +182,13 @@ def test_a_signal_while_the_demo_starts_ends_the_dashboard_and_leaves_no_orphan(
 def test_a_signal_ends_an_engine_in_the_foreground_in_good_order(stage: Stage, number: signal.Signals, moment: str) -> None:
     process = stage.start("serve", "demo", *QUIET)
     if moment == "at once":
-        wait_until(lambda: b"serve" in _command_line(process.pid), 5, "the engine's process")
+        wait_until(lambda: b"serve" in _command_line(process.pid), 20, "the engine's process")
     elif moment == "when the exchange starts":
         stage.pid("exchange")
     else:
         stage.entry()
     process.send_signal(number)
-    code = process.wait(10)
+    code = process.wait(20)
     stage.assert_nothing_left()
     if moment != "at once":  # that early, Python itself is still starting, and answers as Python does
         assert (code, (stage.work / "output.err").read_text()) == (0, "")
@@ -208,10 +209,10 @@ def test_a_killed_engine_takes_worker_and_exchange_along_and_the_next_one_repair
 
     os.kill(entry.pid, signal.SIGKILL)
 
-    wait_until(lambda: {process.role for process in stage.processes()} == {"program"}, 8, lambda: str(stage.processes()))
-    terminal.wait_for("has ended", 10)
+    wait_until(lambda: {process.role for process in stage.processes()} == {"program"}, 20, lambda: str(stage.processes()))
+    terminal.wait_for("has ended", 20)
     terminal.press("q")
-    terminal.wait_exit(10)
+    terminal.wait_exit()
     terminal.assert_restored()
     assert running() == []
     wait_until(lambda: time.monotonic() - killed > 3, 5, "a gap of some seconds")
@@ -220,7 +221,7 @@ def test_a_killed_engine_takes_worker_and_exchange_along_and_the_next_one_repair
     mended = watch(stage.entry(), lambda snapshot: is_whole(snapshot) and snapshot.stream.symbols[SYMBOL].repaired > 0)
     assert (mended.stream.symbols[SYMBOL].last_id or 0) > last
     second.press("q")
-    assert second.wait_exit(10) == 0
+    assert second.wait_exit() == 0
     stage.assert_nothing_left()
     assert_consecutive(stage.stored_ids("demo-7"))
 
@@ -235,7 +236,7 @@ def test_a_second_signal_does_not_cut_short_what_the_first_one_began(stage: Stag
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(20) == 0
     assert (stage.work / "output.err").read_text() == ""
     stage.assert_nothing_left()
 
@@ -247,7 +248,7 @@ def test_leaving_a_live_market_asks_and_leaves_the_engine_there_or_stops_it(stag
         for name, key in (("EXCHANGE_WS_URL", "ws_url"), ("EXCHANGE_REST_URL", "rest_url"), ("EXCHANGE_CA_FILE", "ca_file"))
     ]
     terminal = live(stage, *QUIET, *addresses)
-    terminal.wait_for("live market", 5)
+    terminal.wait_for("live market", 10)
     terminal.press("q")
     terminal.wait_for("leave it running", 10)
     terminal.press("\x1b")
@@ -255,7 +256,7 @@ def test_leaving_a_live_market_asks_and_leaves_the_engine_there_or_stops_it(stag
     terminal.press("q")
     terminal.wait_for("leave it running", 10)
     terminal.press("l")
-    assert terminal.wait_exit(10) == 0
+    assert terminal.wait_exit() == 0
     terminal.assert_restored()
     assert [entry.name for entry in running()] == ["live-spot"]
     before = watch(stage.entry(), is_whole).stream.symbols[SYMBOL].last_id or 0

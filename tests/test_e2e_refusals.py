@@ -141,7 +141,7 @@ def test_without_a_terminal_nothing_is_started_and_headless_is_named(stage: Stag
             stdout=file,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=20,
+            timeout=30,
             check=False,
         )
 
@@ -152,7 +152,7 @@ def test_without_a_terminal_nothing_is_started_and_headless_is_named(stage: Stag
 
 def test_a_terminal_that_cannot_be_drawn_on_is_refused(stage: Stage) -> None:
     terminal = stage.terminal("demo", term="dumb", columns=200)
-    assert terminal.wait_exit(10) == 2
+    assert terminal.wait_exit(20) == 2
     assert_clear(terminal.text, ["TERM", "--headless"], longest=1)
     stage.assert_nothing_left()
 

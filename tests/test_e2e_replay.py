@@ -233,7 +233,7 @@ def test_a_headless_replay_stores_every_trade_of_the_file_trains_on_it_and_leave
 
 
 def test_a_headless_demo_ends_when_its_time_is_up(stage: Stage) -> None:
-    done = stage.run("demo", "--headless", "--json", "--for", "3", "--set", "TRAIN_AUTOSTART=false")
+    done = stage.run("demo", "--headless", "--json", "--for", "6", "--set", "TRAIN_AUTOSTART=false")
 
     assert (done.returncode, done.stderr) == (0, "")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -251,6 +251,6 @@ def test_a_headless_run_whose_reader_leaves_ends_quietly(stage: Stage) -> None:
         assert process.stderr is not None
         assert b"ETHUSDT" in process.stdout.readline()
         process.stdout.close()  # as `| head -1` does
-        assert process.wait(10) == 0
+        assert process.wait(20) == 0
         assert process.stderr.read() == b""
     stage.assert_nothing_left()

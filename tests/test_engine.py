@@ -307,7 +307,7 @@ async def test_an_engine_that_starts_while_its_predecessor_stops_waits_for_it() 
 
 async def test_two_starts_at_once_make_one_worker(engine: Engine) -> None:
     await asyncio.gather(ask(engine, CommandName.TRAIN_START), ask(engine, CommandName.TRAIN_START))
-    await until(lambda: engine.snapshot().training.state is not TrainingState.STARTING)
+    await until(lambda: engine.snapshot().training.state is not TrainingState.STARTING, 40)
     assert engine.snapshot().training.restarts == 0
     assert not any("token" in line for line in engine.snapshot().log)
 
@@ -360,7 +360,7 @@ def test_status_lines_that_nobody_reads_do_not_hold_up_the_engine() -> None:
         while time.monotonic() < full and not select.select([process.stdout], [], [], 0.05)[0]:
             continue
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=20) == 0
 
 
 def test_a_file_too_short_to_train_on_is_said_to_be_so(xrpeth: Path, tmp_path: Path) -> None:
@@ -382,4 +382,4 @@ def test_an_engine_below_nohup_lets_a_hang_up_pass() -> None:
         process.send_signal(signal.SIGHUP)
         assert [entry.pid for entry in running()] == [process.pid]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=20) == 0

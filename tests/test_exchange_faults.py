@@ -123,8 +123,8 @@ async def test_flapping_drops_what_it_has_accepted_with_and_without_a_close_fram
     async with served.dial(f"/ws/{ETH}") as ws:
         assert await ended(ws) == 1006
     await served.inject("flap", for_s=6000.0, after=0.3, code=1013)
+    began = time.monotonic()
     async with served.dial(f"/ws/{ETH}") as ws:
-        began = time.monotonic()
         await receive(ws, 1)
         assert await ended(ws) == 1013
         assert time.monotonic() - began > 0.2
@@ -148,7 +148,7 @@ async def test_an_upgrade_is_answered_with_that_status_and_says_when_to_come_bac
 
 
 async def test_a_fault_ends_by_itself_when_its_time_is_over(served: Served) -> None:
-    await served.inject("http-status", for_s=10.0)
+    await served.inject("http-status", for_s=60.0)
     with pytest.raises(InvalidStatus):
         await served.dial(f"/ws/{ETH}")
     async with asyncio.timeout(10):
@@ -213,16 +213,16 @@ async def test_a_lifetime_ends_old_connections_and_new_ones_at_their_age(served:
         await receive(old, 1)
         await served.inject("lifetime", lifetime=0.5)
         assert await ended(old) == 1001
+    began = time.monotonic()
     async with served.dial(f"/ws/{ETH}") as ws:
-        began = time.monotonic()
         assert await ended(ws) == 1001
-        assert 0.3 < time.monotonic() - began < 5
+        assert time.monotonic() - began > 0.3
     await served.inject("lifetime", lifetime=3600.0)
     async with served.dial(f"/ws/{ETH}") as ws:
-        await served.inject("lifetime", lifetime=0.3)
+        await served.inject("lifetime", lifetime=2.0)
         await served.inject("clear")
         with pytest.raises(TimeoutError):
-            await ended(ws, 0.6)
+            await ended(ws, 2.3)
 
 
 async def test_withheld_pongs_leave_pings_unanswered_while_data_flows(served: Served) -> None:
@@ -368,7 +368,7 @@ async def test_a_script_happens_at_its_times_from_the_first_subscription_on(tmp_
     clock = SetClock(rate=RATE)
     async with serving(synthetic(epoch_s=int(clock.time()) - 7200), tmp_path, clock=clock) as served:
         assert served.server is not None
-        served.server.faults.play([Fault("close", at=40.0, code=1012), Fault("close", at=20.0, code=1008)])
+        served.server.faults.play([Fault("close", at=100.0, code=1012), Fault("close", at=20.0, code=1008)])
         async with served.dial() as unsubscribed:
             with pytest.raises(TimeoutError):
                 await ended(unsubscribed, 1.2)
@@ -378,7 +378,7 @@ async def test_a_script_happens_at_its_times_from_the_first_subscription_on(tmp_
             assert time.monotonic() - began > 20 / RATE - 0.2
         async with served.dial(f"/ws/{ETH}") as ws:
             assert await ended(ws) == 1012
-            assert time.monotonic() - began > 40 / RATE - 0.2
+            assert time.monotonic() - began > 100 / RATE - 0.2
 
 
 async def test_what_cannot_be_done_is_refused_and_says_what_to_do(served: Served) -> None:

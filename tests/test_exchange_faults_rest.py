@@ -152,7 +152,9 @@ async def test_rest_may_be_behind_the_stream(tmp_path: Path) -> None:
         async with served.dial("/ws/ethusdt@aggTrade") as ws:
             [event] = await receive(ws, 1)
         assert await ids(served, event["a"]) == []
+        asked_ms = time.time() * 1000
         newest = (await served.get("/api/v3/aggTrades", symbol=ETH, limit=1))[1][0]
-        assert 29_000 < event["T"] - newest["T"] < 60_000
+        assert asked_ms - 60_000 < newest["T"] <= time.time() * 1000 - 30_000
+        assert newest["a"] < event["a"]
         await served.inject("clear")
         assert (await ids(served, event["a"]))[0] == event["a"]

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from exchange_support import NOON, Served, SetClock, ask, receive, replay, serving, synthetic
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 
 from quantai_tui.exchange.budget import Limits
@@ -31,11 +31,9 @@ BTC = "btcusdt@aggTrade"
 
 
 @asynccontextmanager
-async def exchange(
-    folder: Path, limits: Limits | None = None, start: float | None = None, rate: float = 5.0
-) -> AsyncIterator[Served]:
+async def exchange(folder: Path, limits: Limits | None = None, rate: float = 5.0) -> AsyncIterator[Served]:
     """Two synthetic symbols that have been trading for some hours, in a time that runs five times as fast."""
-    clock = SetClock(start=start, rate=rate)
+    clock = SetClock(rate=rate)
     market = synthetic(symbols=("ETHUSDT", "BTCUSDT"), epoch_s=int(clock.time()) - 3 * 3600)
     async with serving(market, folder, limits=limits, clock=clock) as served:
         yield served
@@ -43,6 +41,14 @@ async def exchange(
 
 def consecutive(events: list[dict[str, Any]]) -> bool:
     return all(after["a"] == before["a"] + 1 for before, after in pairwise(events))
+
+
+async def of_both(ws: ClientConnection) -> list[dict[str, Any]]:
+    """Sixty frames, and more until both symbols have traded: one may be quiet while the other is busy."""
+    frames = await receive(ws, 60)
+    while len({frame.get("data", frame)["s"] for frame in frames}) < 2:
+        frames += await receive(ws, 1)
+    return frames
 
 
 async def test_a_subscription_is_acknowledged_first_and_then_trades_come_with_consecutive_ids(tmp_path: Path) -> None:
@@ -55,11 +61,14 @@ async def test_a_subscription_is_acknowledged_first_and_then_trades_come_with_co
         assert set(events[0]) == set("eEsapqflTmM")
         assert {(event["e"], event["s"], event["M"]) for event in events} == {("aggTrade", "ETHUSDT", True)}
         assert all(event["T"] <= event["E"] <= now_ms for event in events)
-        assert now_ms - events[-1]["E"] < 2000
+        assert now_ms - events[-1]["E"] < 5000
 
 
 async def test_ids_run_on_over_ten_seconds_and_the_edge_of_a_block(tmp_path: Path) -> None:
-    async with exchange(tmp_path, start=NOON + BLOCK_S - 6.0) as served, served.dial(f"/ws/{ETH}") as ws:
+    clock = SetClock(NOON + BLOCK_S - 6.0, rate=5.0)
+    async with serving(synthetic(), tmp_path, clock=clock) as served, served.dial() as ws:
+        await ask(ws, "SUBSCRIBE", ETH)
+        clock.run()
         events = [(await receive(ws, 1))[0]]
         while events[-1]["T"] < events[0]["T"] + 10_000:
             events += await receive(ws, 1)
@@ -76,8 +85,8 @@ async def test_raw_paths_send_bare_events_and_combined_ones_name_the_stream(tmp_
         served.dial("/stream") as later,
     ):
         assert {event["s"] for event in await receive(raw, 5)} == {"ETHUSDT"}
-        assert {event["s"] for event in await receive(several, 60)} == {"ETHUSDT", "BTCUSDT"}
-        assert {(frame["stream"], frame["data"]["s"]) for frame in await receive(combined, 60)} == {
+        assert {event["s"] for event in await of_both(several)} == {"ETHUSDT", "BTCUSDT"}
+        assert {(frame["stream"], frame["data"]["s"]) for frame in await of_both(combined)} == {
             (ETH, "ETHUSDT"),
             (BTC, "BTCUSDT"),
         }
@@ -152,11 +161,11 @@ async def test_more_than_five_messages_in_a_second_end_the_connection_by_policy(
         for number in range(5):
             await ask(ws, "LIST_SUBSCRIPTIONS", id=number)
         await asyncio.sleep(1.05)  # the limit's own second
-        for _ in range(5):
-            await ask(ws, "LIST_SUBSCRIPTIONS")
+        for number in range(5):
+            await ws.send(json.dumps({"method": "LIST_SUBSCRIPTIONS", "id": number}))
         await ws.ping()  # counts as well
         with pytest.raises(ConnectionClosedError):
-            await receive(ws, 1)
+            await receive(ws, 6)
         assert (ws.close_code, ws.close_reason) == (1008, "Too many requests")
 
 
@@ -174,10 +183,10 @@ async def test_a_client_that_does_not_know_the_authority_is_not_served(tmp_path:
 
 
 async def test_pings_that_are_answered_keep_a_connection_alive(tmp_path: Path) -> None:
-    limits = Limits(ping_interval_s=0.05, pong_deadline_s=0.2, messages_per_s=1000)
+    limits = Limits(ping_interval_s=0.05, pong_deadline_s=2.0, messages_per_s=1000)
     async with exchange(tmp_path, limits) as served, served.dial(f"/ws/{ETH}") as ws:
         began = time.monotonic()
-        while time.monotonic() - began < 0.8:
+        while time.monotonic() - began < 3.0:
             await receive(ws, 1)
 
 
@@ -200,7 +209,7 @@ async def test_a_client_that_does_not_echo_the_payload_of_a_ping_is_closed(tmp_p
 async def test_a_connection_ends_when_its_lifetime_is_over(tmp_path: Path) -> None:
     limits = Limits(ping_interval_s=0.05, connection_lifetime_s=0.2, messages_per_s=1000)
     async with exchange(tmp_path, limits) as served, served.dial() as ws:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await ws.wait_closed()
         assert ws.close_code == 1001
 
@@ -208,8 +217,8 @@ async def test_a_connection_ends_when_its_lifetime_is_over(tmp_path: Path) -> No
 async def test_a_replay_at_full_speed_arrives_whole_and_equal_to_the_file_and_to_rest(xrpeth: Path, tmp_path: Path) -> None:
     market, home = replay(xrpeth, tmp_path / "market", "max")
     async with serving(market, tmp_path / "tls") as served, served.dial(max_size=None) as ws:
-        await ask(ws, "SUBSCRIBE", "xrpeth@aggTrade")
         began = time.monotonic()
+        await ask(ws, "SUBSCRIBE", "xrpeth@aggTrade")
         frames = [await asyncio.wait_for(ws.recv(), 10) for _ in range(market.total)]
         took = time.monotonic() - began
         trades = market.trades("XRPETH", 0, market.total, time.time())
@@ -230,17 +239,17 @@ async def test_the_market_does_not_wait_for_a_client_that_does_not_read(tmp_path
     file = tmp_path / "ETHUSDT-aggTrades-2024-01-01.csv"
     file.write_text("".join(f"{n},2456.12000000,0.10000000,{n},{n},{1704067200000 + n},True,True\n" for n in range(40_000)))
     market, home = replay(file, tmp_path / "market", "max", time.time())
-    async with serving(market, tmp_path / "tls", limits=Limits(buffer_bytes=200_000), send_buffer=65_536) as served:
+    async with serving(market, tmp_path / "tls", limits=Limits(buffer_bytes=2_500_000), send_buffer=65_536) as served:
         reader, writer = await mute_client(served, f"/ws/{ETH}")
         transport = writer.transport
         assert isinstance(transport, asyncio.Transport)
         transport.pause_reading()
         async with served.dial(f"/ws/{ETH}") as ws:
-            events = await receive(ws, 25_000)
+            events = await receive(ws, 25_000, seconds=40)  # of which the other leaves more unread than it may
             assert consecutive(events)
         transport.resume_reading()
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError, ssl.SSLError)):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 await reader.readexactly(10**9)  # ends long before: it was cut off
         writer.close()
     home.close()
@@ -263,7 +272,7 @@ async def test_a_market_that_breaks_is_reported_to_whoever_runs_the_server(tmp_p
     async with serving(Broken(SyntheticSpec(), NOON), tmp_path) as served, served.dial(f"/ws/{ETH}"):
         assert served.server is not None
         with pytest.raises(ArithmeticError, match="no such market"):
-            await asyncio.wait_for(served.server.failed, 5)
+            await asyncio.wait_for(served.server.failed, 15)
 
 
 async def test_the_same_moment_of_the_same_seed_is_streamed_alike_by_two_exchanges(tmp_path: Path) -> None:
@@ -275,6 +284,8 @@ async def test_the_same_moment_of_the_same_seed_is_streamed_alike_by_two_exchang
         other.dial(f"/ws/{ETH}") as second,
     ):
         mine, theirs = await receive(first, 30), await receive(second, 30)
+        while mine[-1]["a"] < theirs[-1]["a"]:  # it has been listening for longer
+            mine += await receive(first, 1)
         by_id = {event["a"]: {k: v for k, v in event.items() if k != "E"} for event in mine}
         shared = [event for event in theirs if event["a"] in by_id]
         assert len(shared) > 10

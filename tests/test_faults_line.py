@@ -119,8 +119,8 @@ async def test_retries_that_are_used_up_are_followed_by_single_probes(tmp_path: 
 
 async def test_a_name_that_cannot_be_resolved_is_shown_as_such_and_asked_again(tmp_path: Path) -> None:
     async with rig(tmp_path, flowing=False, ws_url="wss://nowhere.invalid:9443") as rigged:
-        await rigged.shown(K.DNS, "name was not found", within=2.0)
-        await rigged.until(lambda: rigged.snapshot.attempts_total >= 2, "a second dial", within=4.0)
+        await rigged.shown(K.DNS, "name was not found", within=BUSY_S)
+        await rigged.until(lambda: rigged.snapshot.attempts_total >= 2, "a second dial", within=2 * BUSY_S)
         assert set(rigged.path) <= {S.IDLE, S.CONNECTING, S.BACKOFF}
         assert (rigged.dials, rigged.questions) == (0, 0)
 

@@ -155,6 +155,9 @@ async def test_minutes_of_faults_at_random_lose_nothing_and_leave_nothing_behind
         "jitter": 0.1,
         "ping_interval": 0.5,
         "pong_timeout": 2.0,
+        "ssl_timeout": 1.0,
+        "connect_timeout": 2.0,
+        "subscribe_timeout": 5.0,
     }
     with no_log():
         async with rig(tmp_path, symbols=SYMBOLS, market_rate=2.0, **settings) as rigged:

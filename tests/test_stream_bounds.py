@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from stream_support import (
     MemorySink,
@@ -48,8 +49,8 @@ async def test_a_failed_second_connection_counts_among_the_errors_and_is_no_reco
     assert (snapshot.attempts_total, snapshot.attempt, snapshot.failed_last_5min) == (2, 0, 0)
 
 
-async def test_an_unsubscribe_that_nobody_answers_is_no_reason_to_drop_the_link(exchange: ScriptedExchange, start, clock):
-    stream = await start(MemorySink(), subscribe_timeout=0.1)
+async def test_an_unsubscribe_that_nobody_answers_is_no_reason_to_drop_the_link(exchange: ScriptedExchange, start, clock, caplog):
+    stream = await start(MemorySink(), ping_interval=5000.0)
     await reaches(stream, S.LIVE)
     connection = exchange.connections[0]
     exchange.acks = False
@@ -57,9 +58,11 @@ async def test_an_unsubscribe_that_nobody_answers_is_no_reason_to_drop_the_link(
     await eventually(lambda: "LIST_SUBSCRIPTIONS" in exchange.received[-1])
     request = json.loads(exchange.received[-1])
     listed = {"result": ["ethusdt@aggTrade", "btcusdt@aggTrade"], "id": request["id"]}
+    session = stream._supervisor.links.session
+    session._config = replace(session._config, subscribe_timeout=0.1)  # from here on: all before is answered
     await connection.send(json.dumps(listed), text=True)
     await eventually(lambda: "UNSUBSCRIBE" in exchange.received[-1])
-    await eventually(lambda: clock._sleepers, "the next comparison is planned")
+    await eventually(lambda: "no answer to UNSUBSCRIBE within 0.1 s; the connection goes on" in caplog.text)
     await exchange.trade(2)
     await eventually(lambda: stream.snapshot().symbols["ETHUSDT"].stored == 2)
     assert (stream.state, exchange.connections) == (S.LIVE, [connection])

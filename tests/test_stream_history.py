@@ -113,6 +113,7 @@ async def test_where_nothing_came_before_the_first_live_trade_no_gap_stays_on_re
     await reaches(stream, S.LIVE)
     await exchange.trade(2)
     await eventually(lambda: symbol_of(stream).stored == 2)
+    await eventually(lambda: "repair waits" in stream.snapshot().cause)
     assert [(gap.first_id, gap.last_id, gap.cause) for gap in (await store.position(SYMBOL)).gaps] == [
         (FIRST_ID - 1, FIRST_ID - 1, INITIAL_BACKFILL)
     ]
@@ -155,6 +156,7 @@ async def test_a_beginning_moves_back_only_after_the_gap_that_this_makes_is_on_r
     await reaches(stream, S.LIVE)
     await exchange.trade(1)
     await eventually(lambda: sink.appended == 1)
+    await eventually(lambda: "repair waits" in stream.snapshot().cause)
     await clock.advance(2.0)
     await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 40))
     live = FIRST_ID + 40
@@ -224,7 +226,7 @@ def test_a_name_lookup_that_hangs_does_not_hold_up_the_end_of_the_program(dead_r
 
     began = time.monotonic()
     asyncio.run(ask_both())
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0, "not as long as the resolver is dead"
     assert dead_resolver.asked == 1, "one lookup of a name at a time, however often it is asked for"
 
 
@@ -236,7 +238,7 @@ def dead_resolver(monkeypatch):
 
     def hang(*_: object) -> None:
         state.asked += 1
-        over.wait(5.0)
+        over.wait(60.0)
         raise socket.gaierror(socket.EAI_AGAIN, "no answer")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)

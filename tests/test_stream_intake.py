@@ -23,6 +23,7 @@ from virtual.loop import run
 from virtual.rig import Rig
 
 from quantai_tui.market.wire import agg_trade_frame
+from quantai_tui.stream import supervisor
 from quantai_tui.stream.feed import Feeds
 from quantai_tui.telemetry import StreamState
 
@@ -45,6 +46,7 @@ async def test_trades_out_of_order_are_kept_and_close_the_gap_they_seemed_to_be(
     sink = MemorySink()
     stream = await start(sink)
     await reaches(stream, S.LIVE)
+    exchange.rest_reaches = FIRST_ID + 1  # should a batch end between them, REST is not quicker than the stream
     made = exchange.make(8)
     await exchange.send([*made[:2], made[4], made[3], made[2], *made[5:]])
     await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 7))
@@ -173,7 +175,8 @@ async def test_a_store_that_refuses_is_asked_again_and_nothing_in_hand_is_lost(e
     assert "No space left" not in stream.snapshot().cause
 
 
-async def test_what_is_in_hand_is_stored_before_a_stop_returns(exchange, start):
+async def test_what_is_in_hand_is_stored_before_a_stop_returns(exchange, start, monkeypatch):
+    monkeypatch.setattr(supervisor, "_FLUSH_TIMEOUT_S", 8.0)  # how long is waited for a slow sink is not asked here
     sink = MemorySink()
     stream = await start(sink)
     await reaches(stream, S.LIVE)

@@ -48,15 +48,14 @@ async def test_a_slow_reader_slows_the_socket_and_loses_nothing(exchange: Script
     got: list[int] = []
     async with ResilientStream(exchange.config(buffer_trades=50)) as stream:
         await eventually(lambda: exchange.subscribed)
-        async with asyncio.timeout(8):
-            while not stream.paused:
-                await exchange.trade(50)
-        sent = exchange.next_id - FIRST_ID
+        sending = asyncio.create_task(exchange.trade(20_000))  # which waits, once the socket is not read any more
+        await eventually(lambda: stream.paused)
         async with aclosing(aiter(stream)) as batches:
             async for batch in batches:
                 got += [one.id for one in batch.trades]
-                if len(got) == sent:
+                if len(got) == 20_000:
                     break
+        await sending
     assert got == list(range(FIRST_ID, exchange.next_id))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from stream_support import ScriptedExchange, authority, eventually, exchange
-from transport_support import Collector, dialler, end_of, server_tls, tcp_server, trusting, websocket_server
+from transport_support import Collector, dialler, end_of, refusing_port, server_tls, tcp_server, trusting, websocket_server
 
 from quantai_tui.stream import Phase, RestClient, classify
 from quantai_tui.stream.addresses import open_tcp, proxy_for
@@ -248,13 +248,12 @@ async def test_a_proxy_that_hangs_up_is_the_proxys_failure(dialler, kind):
 
 
 async def test_a_proxy_that_is_not_there_is_the_proxys_failure(dialler):
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
-    refused = await dialler.failure("wss://localhost:1", proxy=f"socks5://localhost:{port}")
-    unknown = await dialler.failure("wss://localhost:1", proxy="http://nowhere.invalid:3128")
+    with refusing_port() as port:
+        refused = await dialler.failure("wss://localhost:1", proxy=f"socks5://localhost:{port}")
+        unknown = await dialler.failure("wss://localhost:1", proxy="http://nowhere.invalid:3128")
+        venue = await dialler.failure("wss://nowhere.invalid", proxy=f"socks5://localhost:{port}")
     assert [refused.kind, unknown.kind] == ["proxy", "proxy"]
     assert "http://nowhere.invalid:3128" in unknown.message
-    venue = await dialler.failure("wss://nowhere.invalid", proxy=f"socks5://localhost:{port}")
     assert venue.kind == "dns", "socks5:// looks the venue up itself"
 
 

@@ -52,8 +52,9 @@ async def test_live_trades_do_not_wait_behind_a_repair(exchange, start, clock):
     await eventually(lambda: sink.appended == 9)
     assert symbol_of(stream).complete_through_id == FIRST_ID + 2
     for delay in (2.0, 4.0, 8.0):
+        asked = len(exchange.rest_requests)
         await clock.advance(delay)
-        await asyncio.sleep(0.05)
+        await eventually(lambda asked=asked: len(exchange.rest_requests) > asked and not stream.snapshot().repairing)
     await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 18))
     await eventually(lambda: "repair waits" not in stream.snapshot().cause)
 
@@ -91,10 +92,11 @@ async def test_a_rest_side_that_lags_behind_the_stream_is_given_time(exchange, s
     exchange.trades = exchange.trades[:1]
     await exchange.send(newest)
     await eventually(lambda: symbol_of(stream).missing == 3)
-    await eventually(lambda: exchange.rest_requests)
-    await clock.advance(1.0)
+    await eventually(lambda: "repair waits" in stream.snapshot().cause)
+    await clock.advance(2.0)
+    await eventually(lambda: len(exchange.rest_requests) == 2 and not stream.snapshot().repairing, "asked again, in vain")
     exchange.trades += late + newest
-    await clock.advance(1.0)
+    await clock.advance(4.0)
     await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 4))
     assert symbol_of(stream).venue_holes == 0
 
@@ -164,6 +166,7 @@ async def test_after_a_restart_the_ledger_goes_on_where_the_store_stands(exchang
     await reaches(stream, S.LIVE)
     await exchange.trade(2)
     await eventually(lambda: symbol_of(stream).repaired == 8)
+    await eventually(lambda: symbol_of(stream).stored == 15, "the two may come in two batches")
     assert "the program was not running" in symbol_of(stream).gap_note
     position = await store.position(SYMBOL)
     assert (position.begin_id, position.complete_through_id, position.stored) == (FIRST_ID, FIRST_ID + 14, 15)

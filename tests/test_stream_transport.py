@@ -19,6 +19,7 @@ from transport_support import (
     end_of,
     frame,
     idle,
+    refusing_port,
     websocket_server,
 )
 from websockets.frames import Opcode
@@ -191,22 +192,21 @@ async def test_an_address_that_is_no_plain_wss_is_never_dialled_nor_its_secrets_
 
 async def test_a_name_that_does_not_exist_and_a_port_where_nobody_listens(dialler):
     assert (await dialler.failure("wss://nowhere.invalid")).kind == "dns"
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
-    assert (await dialler.failure(f"wss://127.0.0.1:{port}")).kind == "refused"
+    with refusing_port() as port:
+        assert (await dialler.failure(f"wss://127.0.0.1:{port}")).kind == "refused"
     assert dialler.phases == [Phase.CONNECT, Phase.CONNECT]
 
 
 async def test_an_address_without_a_way_to_it_does_not_hide_what_the_other_said(dialler, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
-    told = [("255.255.255.255", port), ("127.0.0.1", port)]  # no TCP goes to a broadcast address
+    told: list[tuple[str, int]] = []
 
     async def two_addresses(host, port, family=socket.AF_UNSPEC):
         return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for address in told]
 
     monkeypatch.setattr(addresses, "resolve", two_addresses)
-    assert (await dialler.failure("wss://two.example")).kind == "refused"
+    with refusing_port() as port:
+        told += [("255.255.255.255", port), ("127.0.0.1", port)]  # no TCP goes to a broadcast address
+        assert (await dialler.failure("wss://two.example")).kind == "refused"
     told.pop()
     assert (await dialler.failure("wss://two.example")).kind in ("unreachable", "refused")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -128,7 +129,8 @@ def test_the_loop_plants_its_bursts_and_says_so() -> None:
     assert not loop.run()
     assert heard.ready[0].planted == "planted: 6 overflows every 0.3 s (demo)"
     texts = [event.text for event in heard.events]
-    assert sum(text.startswith("planted: ") for text in texts) == 2
+    # A report that comes late tells of the 12th overflow when the third burst has begun.
+    assert sum(text.startswith("planted: ") for text in texts) == math.ceil(heard.all_metrics[-1].overflow_count / 6) >= 2
     assert any(text.startswith("automatic reset after 5 overflows in a row") for text in texts)
     assert sum(metrics.overflows for metrics in heard.all_metrics) == heard.all_metrics[-1].overflow_count
     losses = [metrics.loss for metrics in heard.all_metrics if metrics.loss is not None]
@@ -229,7 +231,7 @@ class Running:
 
     def until(self, holds: Callable[[Metrics], bool]) -> Metrics:
         with self.changed:
-            assert self.changed.wait_for(lambda: self.heard.all_metrics and holds(self.heard.all_metrics[-1]), 20)
+            assert self.changed.wait_for(lambda: self.heard.all_metrics and holds(self.heard.all_metrics[-1]), 40)
             return self.heard.all_metrics[-1]
 
     def ask(self, request: Callable[[Callable[[bool, str], None]], None]) -> tuple[bool, str]:

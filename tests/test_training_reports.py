@@ -80,9 +80,9 @@ async def test_when_nobody_reads_metrics_are_dropped_and_counted_and_the_rest_ar
         assert time.monotonic() - begin < 5
         assert channel.dropped == 5000 - sent > 0
         gate.set()
-        assert await asyncio.to_thread(channel.flush, 5.0)
+        assert await asyncio.to_thread(channel.flush, 20.0)
         channel._socket.close()
-        await asyncio.wait_for(all_read.wait(), 10)
+        await asyncio.wait_for(all_read.wait(), 20)
     assert len(bodies) == sent + 2
     assert b"done" in bodies[-2]
     assert b"said" in bodies[-1]

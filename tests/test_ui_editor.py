@@ -29,9 +29,25 @@ def link_to(**answers: Ack) -> FakeLink:
     return FakeLink(engine_snapshot(), answers={CommandName[name]: ack for name, ack in answers.items()})
 
 
+async def go_to(pilot: Pilot[Any], name: str) -> None:
+    """From the list's first setting down to this one."""
+    names = [item.name for item in settings_form().fields]
+    await pilot.press("home", *["down"] * names.index(name))
+    await until(pilot, lambda: pilot.app.screen._current == name)
+
+
 async def type_into(pilot: Pilot[Any], row: int, text: str) -> None:
     """Go `row` settings down from the first, and type over its value."""
-    await pilot.press(*["home"], *["down"] * row, "enter", "ctrl+u", *(_key(char) for char in text))
+    name = settings_form().fields[row].name
+    await go_to(pilot, name)
+    await pilot.press("enter")
+    await until(pilot, lambda: focused(pilot) == "value")
+    await pilot.press("ctrl+u", *(_key(char) for char in text))
+    await until(pilot, lambda: pilot.app.screen._draft.text(name) == text)
+
+
+def focused(pilot: Pilot[Any]) -> str | None:
+    return pilot.app.focused.id if pilot.app.focused is not None else None
 
 
 def _key(char: str) -> str:
@@ -67,15 +83,17 @@ async def test_saving_says_what_applies_when() -> None:
     link = link_to()
     async with editor(link, size=(120, 40)) as (app, pilot):
         await type_into(pilot, 3, "15.0")
-        await pilot.press("enter", "home", "enter", "ctrl+u", "2", "ctrl+s")
+        await pilot.press("enter")
+        await until(pilot, lambda: focused(pilot) == "fields")
+        await type_into(pilot, 0, "2")
+        await pilot.press("ctrl+s")
         await until(pilot, lambda: "WS_PING_INTERVAL stream reconnects" in screen_text(app))
         assert "WS_RECONNECT_INITIAL_DELAY live now" in screen_text(app)
         save = next(arguments for name, arguments in link.commands if name is CommandName.SETTINGS_SAVE)
         assert save == {"values": {"WS_PING_INTERVAL": "15.0", "WS_RECONNECT_INITIAL_DELAY": "2"}, "revision": "r1"}
         assert "nothing edited" in screen_text(app)
         await pilot.press("escape", "escape")
-        await until(pilot, lambda: app.screen is app.dashboard)
-        assert "settings saved" in screen_text(app)
+        await until(pilot, lambda: app.screen is app.dashboard and "settings saved" in screen_text(app))
 
 
 async def test_a_save_with_problems_keeps_every_edit() -> None:
@@ -109,7 +127,8 @@ async def test_a_file_changed_on_disk_shows_both_texts_and_keeps_the_edits() -> 
         del link.answers[CommandName.SETTINGS_SAVE]
         await pilot.press("ctrl+s")
         await until(pilot, lambda: "settings saved" in screen_text(app))
-        assert link.commands[-2][1] == {"values": {"WS_RECONNECT_INITIAL_DELAY": "3.0"}, "revision": "r9"}
+        saves = [arguments for name, arguments in link.commands if name is CommandName.SETTINGS_SAVE]
+        assert saves[-1] == {"values": {"WS_RECONNECT_INITIAL_DELAY": "3.0"}, "revision": "r9"}
 
 
 async def test_leaving_with_unsaved_edits_asks_once() -> None:
@@ -119,7 +138,7 @@ async def test_leaving_with_unsaved_edits_asks_once() -> None:
         await pilot.press("escape", "escape")
         await until(pilot, lambda: "1 edit is not saved" in screen_text(app))
         await pilot.press("escape")
-        await until(pilot, lambda: "1 unsaved" in screen_text(app))
+        await until(pilot, lambda: "1 unsaved" in screen_text(app) and "1 edit is not saved" not in screen_text(app))
         await pilot.press("escape")
         await until(pilot, lambda: "1 edit is not saved" in screen_text(app))
         await pilot.press("d")
@@ -134,13 +153,14 @@ async def test_saving_from_the_question_leaves_only_when_it_was_saved() -> None:
         await pilot.press("escape", "escape")
         await until(pilot, lambda: "save and leave" in screen_text(app))
         await pilot.press("s")
-        await until(pilot, lambda: app.screen is app.dashboard)
-        assert "WS_RECONNECT_INITIAL_DELAY live now" in screen_text(app)
+        await until(pilot, lambda: app.screen is app.dashboard and "WS_RECONNECT_INITIAL_DELAY live now" in screen_text(app))
 
 
 async def test_the_filter_narrows_the_list_and_escape_brings_it_back() -> None:
     async with editor(link_to()) as (app, pilot):
-        await pilot.press("slash", *"scaler max", "enter")
+        await pilot.press("slash")
+        await until(pilot, lambda: focused(pilot) == "filter")
+        await pilot.press(*"scaler max", "enter")
         await until(pilot, lambda: "WS_PING_INTERVAL" not in screen_text(app))
         assert "GRAD_SCALER_MAX_SCALE" in screen_text(app)
         await pilot.press("escape")
@@ -150,9 +170,11 @@ async def test_the_filter_narrows_the_list_and_escape_brings_it_back() -> None:
 async def test_booleans_and_choices_are_cycled_and_undone() -> None:
     link = link_to()
     async with editor(link) as (app, pilot):
-        await pilot.press("home", *["down"] * 5, "space")
+        await go_to(pilot, "GRAD_SCALER_AUTO_RESET")
+        await pilot.press("space")
         await until(pilot, lambda: "GRAD_SCALER_AUTO_RESET               False" in screen_text(app))
-        await pilot.press("down", "space")
+        await go_to(pilot, "LOG_LEVEL")
+        await pilot.press("space")
         await until(pilot, lambda: "2 unsaved" in screen_text(app))
         assert "WARNING" in screen_text(app)
         await pilot.press("u")

@@ -26,13 +26,17 @@ def dashboard(link: FakeLink, theme: str = "harbor") -> DashboardApp:
     return DashboardApp(link, clock=FrozenClock(), theme=theme)
 
 
-def shows(*words: str, keys: tuple[str, ...] = ()) -> Callable[[Pilot[object]], object]:
-    """Press keys, then wait until all the words are on the screen."""
+def shows(
+    *words: str, keys: tuple[str, ...] = (), then: tuple[str, ...] = (), until_then: Callable[[str], bool] = bool
+) -> Callable[[Pilot[object]], object]:
+    """Press keys, then wait until all the words are on the screen; `then` press others, and wait for what they do to its text."""
 
     async def run(pilot: Pilot[object]) -> None:
         await until(pilot, lambda: bool(screen_text(pilot.app).strip()))
         await pilot.press(*keys)
         await until(pilot, lambda: all(word in screen_text(pilot.app) for word in words))
+        await pilot.press(*then)
+        await until(pilot, lambda: until_then(screen_text(pilot.app)))
         await pilot.pause()
 
     return run
@@ -71,7 +75,13 @@ def test_the_faults_to_choose_from(snap_compare: Compare) -> None:
     link = FakeLink(engine_snapshot(mode=Mode.DEMO, note="demo: synthetic market, seed 7"))
     offers = [{"kind": f"kind-{i}", "text": f"what happens in case {i}, and for how long"} for i in range(40)]
     link.answers[CommandName.FAULT_LIST] = Ack(1, True, data=offers)
-    run = shows("what happens in case 9", "type to filter", keys=("f", "down", "down"))
+    # The text of the chosen one stands below the list, too.
+    run = shows(
+        *("what happens in case 9", "type to filter"),
+        keys=("f",),
+        then=("down", "down"),
+        until_then=lambda text: text.count("what happens in case 2,") == 2,
+    )
     assert snap_compare(dashboard(link), terminal_size=(80, 24), run_before=run)
 
 
@@ -91,7 +101,13 @@ def test_the_connection_zoomed(snap_compare: Compare) -> None:
 
 def test_the_settings_editor(snap_compare: Compare) -> None:
     app = dashboard(FakeLink(engine_snapshot()))
-    assert snap_compare(app, terminal_size=(80, 24), run_before=shows("WS_PING_INTERVAL", keys=("c", "down", "down")))
+    run = shows(
+        "WS_PING_INTERVAL",
+        keys=("c",),
+        then=("down", "down"),
+        until_then=lambda text: "What reconnect max retries is for" in text,
+    )
+    assert snap_compare(app, terminal_size=(80, 24), run_before=run)
 
 
 def test_the_question_before_leaving(snap_compare: Compare) -> None:

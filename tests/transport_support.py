@@ -189,6 +189,14 @@ def trusting(authority: trustme.CA, folder: Path) -> str:
 
 
 @contextmanager
+def refusing_port() -> Iterator[int]:
+    """A port of loopback where nobody listens, and which nobody else is given meanwhile."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        yield place.getsockname()[1]
+
+
+@contextmanager
 def alerting_server(tls: ssl.SSLContext) -> Iterator[int]:
     """A TLS server in a thread, which says why it refuses a handshake: asyncio's hangs up without that. Gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -336,7 +336,7 @@ class FakeLink:
         return SaveResult(True, applied={name: applies[name] for name in values})
 
 
-async def until(pilot: Pilot[Any], met: Callable[[], bool], within_s: float = 5.0) -> None:
+async def until(pilot: Pilot[Any], met: Callable[[], bool], within_s: float = 20.0) -> None:
     """Let the app run until something is so."""
     deadline = time.monotonic() + within_s
     while not met():

@@ -12,7 +12,8 @@ def is_finished(snapshot: EngineSnapshot, *, trains: bool, symbol: str, interval
     if not trains:
         return True
     trained_to = snapshot.training.data_through_time
-    last = snapshot.stream.symbols[symbol].last_trade_time
+    known = snapshot.stream.symbols.get(symbol)  # a dashboard may ask before the stream has loaded its symbols
+    last = known.last_trade_time if known is not None else None
     if last is None or trained_to is None or snapshot.training.epochs_done < 1:
         return False
     return trained_to >= last - 2 * interval_s

@@ -22,7 +22,7 @@ def test_a_scale_on_its_way_down_from_the_top_is_never_called_stuck() -> None:
 
 
 def test_a_slow_way_down_through_many_abnormal_epochs_is_not_stuck_either() -> None:
-    rig = Rig(DynamicGradScalerConfig(1000, backoff_factor=0.99))
+    rig = Rig(DynamicGradScalerConfig(1000, backoff_factor=0.99), max_consecutive_overflow=10_000, reset_threshold_epochs=1)
     step = 0
     while rig.monitor.scale > 1.0:
         rig.step(True, epoch=step // 10)

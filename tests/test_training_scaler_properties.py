@@ -231,6 +231,6 @@ class LiveChanges(RuleBasedStateMachine):
 
 
 LiveChanges.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestLiveChanges = LiveChanges.TestCase

@@ -18,8 +18,9 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from .headroom import FP16_LARGEST
 from .messages import Overflowed
-from .probing import LARGEST_FP16, gradients_at, largest_magnitude, undisturbed
+from .probing import gradients_at, largest_magnitude, undisturbed
 from .trail import ForwardTrail, all_finite, tensors_of
 
 MOST_CULPRITS = 3
@@ -102,7 +103,7 @@ def _explain_forward(step: int, evidence: Evidence) -> Overflowed:
     where = f"first in {trail.where}" if trail.where else "somewhere in the model"
     size = max((float(tensor.detach().abs().max()) for tensor in _floats(evidence.inputs)), default=0.0)
     advice = "normalise what goes in there, or run it in bf16 or fp32"
-    if size > LARGEST_FP16:
+    if size > FP16_LARGEST:
         advice = f"the input reaches {size:.3g}, and fp16 ends at 65,504: normalise it"
     return _overflowed(step, Cause.FORWARD, culprits, f"forward pass overflows, {where}; {advice}")
 
@@ -148,7 +149,7 @@ def _scale_text(scale: float, first: str, factor: float, largest: float) -> str:
     if factor == _LOWEST:
         advice = "the loss is far too large: divide it"
         return f"scale {scale:g} too high, and so is {scale * _LOWER:g}: gradients overflow first at {first}; {advice}"
-    fits = f", fit below {scale * factor * LARGEST_FP16 / largest:.3g}" if largest else ""
+    fits = f", fit below {scale * factor * FP16_LARGEST / largest:.3g}" if largest else ""
     return f"scale {scale:g} too high: gradients overflow first at {first}{fits}; it backs off by itself"
 
 

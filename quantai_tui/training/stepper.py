@@ -39,6 +39,9 @@ def scaler_config(config: WorkerConfig, parameters: int) -> DynamicGradScalerCon
         max_scale=config.max_scale,
         min_scale=config.min_scale,
         backoff_factor=config.backoff_factor,
+        power_of_two=config.power_of_two,
+        policy=config.policy,
+        calibrate=config.calibrate,
     )
 
 
@@ -91,7 +94,7 @@ class Stepper:
             )
             self._skips = SkipDetector(self.optimizer)
             self._amax = HostCell(precision.device)
-            self._calibrations_left = _MOST_CALIBRATIONS if config.calibrate else 0
+            self._calibrations_left = _MOST_CALIBRATIONS if policy.calibrate else 0
         self._amax_every = 1 if config.policy == "amax" else _AMAX_EVERY
 
     def apply(self, config: WorkerConfig) -> None:
@@ -279,8 +282,9 @@ class Stepper:
         self._calibrations_left = 0
         if found is not None:
             before = monitor.scale
-            monitor.set_scale(found.scale)
-            self._on_event(Severity.INFO, f"calibrated, scale {before:g} -> {found.scale:g}: {found.describe()}")
+            self._on_event(
+                Severity.INFO, f"calibrated, scale {before:g} -> {monitor.set_scale(found.scale):g}: {found.describe()}"
+            )
 
     def _sample_underflow(self, micro: _Micro, scale: float) -> None:
         """Once more in a format with fp32's exponents, where nothing is flushed: what would fp16 have lost?"""
@@ -337,5 +341,4 @@ class Stepper:
         if self.monitor is not None and "scaler" in state:
             self._calibrations_left = state["calibrations_left"]
             self._scaler.load_state_dict(state["scaler"])
-            self.monitor.resync()
-            self.monitor.load_state_dict(state["monitor"])
+            self.monitor.load_state_dict(state["monitor"])  # after the scaler, whose state brings factors of its own

@@ -256,6 +256,7 @@ def test_our_own_loop_explains_a_planted_overflow_once_and_clean_steps_not_at_al
     assert found is not None
     assert (found.step, found.cause) == (2, Cause.SCALE)
     assert found.culprits[0] == "head.weight"
+    assert found.text.startswith("planted: scale 65536 too high")
     assert tried.take_overflow() is None
 
 
@@ -277,4 +278,4 @@ def test_in_fp32_a_skipped_step_is_explained_as_well() -> None:
     found = tried.take_overflow()
     assert found is not None
     assert found.cause == Cause.GRADIENT
-    assert "while the loss is" in found.text
+    assert "not finite, the loss is" in found.text

@@ -27,6 +27,7 @@ MOST_CULPRITS = 3
 _LOWER = 2.0**-16
 _LOWEST = 2.0**-64  # at which only a gradient that is infinite by itself is still not finite: zeros do no harm here
 _SUSPECT_GRADIENT_AFTER = 5
+_AT_ZERO = "look for a square root, a logarithm or a division at 0 between there and the loss"
 
 
 class Cause(StrEnum):
@@ -110,39 +111,44 @@ def _explain_forward(step: int, evidence: Evidence) -> Overflowed:
 
 def _explain_gradient(step: int, evidence: Evidence) -> Overflowed | None:
     """Everything up to the loss is finite: is it the scale, or the gradient itself?"""
-    model, scale = evidence.model, evidence.scale
-    bad = _guilty(model, lambda parameter: parameter.grad)
+    bad = _guilty(evidence.model, lambda parameter: parameter.grad)
     if evidence.replay is None:
         return _guess(step, evidence, _named(bad, ()))
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    trail = ForwardTrail(model)
     try:
-        with undisturbed(model), torch.enable_grad():
-            with trail:
-                loss = evidence.replay()
-            if loss is None:
-                return _guess(step, evidence, _named(bad, trail.order))
-            if evidence.shared or len(bad) == len(parameters):
-                # A sum over ranks hides this one's part, and a norm of NaN, clipped by, makes all NaN: only the replay can tell.
-                own = _guilty_at(loss, parameters, scale or 1.0)
-                if evidence.shared and not own:
-                    return None
-                bad = own or bad
-            culprits = _named(bad, trail.order)
-            first = culprits[0] if culprits else "no single parameter"
-            for factor in (_LOWER, _LOWEST) if scale is not None else ():
-                assert scale is not None
-                gradients = gradients_at(loss, list(parameters.values()), scale * factor, retain_graph=True)
-                largest = float(largest_magnitude(gradients)) if gradients else 0.0
-                if math.isfinite(largest):
-                    text = _scale_text(scale, first, factor, largest)
-                    return _overflowed(step, Cause.SCALE, culprits, text)
+        with undisturbed(evidence.model), torch.enable_grad():
+            return _try_again(step, evidence, bad)
     except torch.OutOfMemoryError:
         found = _guess(step, evidence, _named(bad, ()))
-        return _overflowed(step, Cause(found.cause), found.culprits, f"{found.text} (not tried at a lower scale: out of memory)")
-    at = "at every scale" if scale is not None else "while the loss is"
-    text = f"gradient not finite {at}, first at {first}; look for a square root, a logarithm or a division at 0 after it"
-    return _overflowed(step, Cause.GRADIENT, culprits, text)
+        return msgspec.structs.replace(found, text=f"{found.text} (not tried at a lower scale: out of memory)")
+
+
+def _try_again(step: int, evidence: Evidence, bad: list[str]) -> Overflowed | None:
+    """Differentiate the same batch at lower scales. `bad` are the parameters whose gradients were not finite."""
+    scale = evidence.scale
+    parameters = {name: parameter for name, parameter in evidence.model.named_parameters() if parameter.requires_grad}
+    assert evidence.replay is not None
+    with ForwardTrail(evidence.model) as trail:
+        loss = evidence.replay()
+    if loss is None:
+        return _guess(step, evidence, _named(bad, trail.order))
+    if evidence.shared or len(bad) == len(parameters):
+        # A sum over ranks hides this one's part, and a norm of NaN, clipped by, makes all NaN: only the replay can tell.
+        own = _guilty_at(loss, parameters, scale or 1.0)
+        if evidence.shared and not own:
+            return None
+        bad = own or bad
+    culprits = _named(bad, trail.order)
+    first = culprits[0] if culprits else "no single parameter"
+    if scale is None:
+        text = f"gradient not finite, the loss is, first at {first}"
+        return _overflowed(step, Cause.GRADIENT, culprits, f"{text}: {_AT_ZERO}")
+    for factor in (_LOWER, _LOWEST):
+        gradients = gradients_at(loss, list(parameters.values()), scale * factor, retain_graph=True)
+        largest = float(largest_magnitude(gradients)) if gradients else 0.0
+        if math.isfinite(largest):
+            return _overflowed(step, Cause.SCALE, culprits, _scale_text(scale, first, factor, largest))
+    text = f"gradient not finite at any scale, first at {first}"
+    return _overflowed(step, Cause.GRADIENT, culprits, f"{text}: {_AT_ZERO}")
 
 
 def _scale_text(scale: float, first: str, factor: float, largest: float) -> str:
@@ -158,8 +164,8 @@ def _guess(step: int, evidence: Evidence, culprits: tuple[str, ...]) -> Overflow
     first = culprits[0] if culprits else "no single parameter"
     if evidence.scale is None or evidence.in_a_row >= _SUSPECT_GRADIENT_AFTER:
         row = f" {evidence.in_a_row} times in a row" if evidence.in_a_row > 1 else ""
-        text = f"gradient not finite{row} with a finite loss, first at {first}; suspect a square root or a logarithm at 0"
-        return _overflowed(step, Cause.GRADIENT, culprits, text)
+        text = f"gradient not finite{row} with a finite loss, first at {first}"
+        return _overflowed(step, Cause.GRADIENT, culprits, f"{text}: {_AT_ZERO}")
     text = f"scale {evidence.scale:g} too high: gradients overflow first at {first}; it backs off by itself"
     return _overflowed(step, Cause.SCALE, culprits, text)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from .schedule import learning_rate_at
 from .trace import StepTrace
 
 _AMAX_EVERY = 16  # steps; every step where the scale follows it
-_UNDERFLOW_EVERY = 500  # steps; it costs a forward and a backward pass
+_UNDERFLOW_EVERY = 2000  # steps; it costs a forward and a backward pass
 _MOST_CALIBRATIONS = 5  # batches with a loss that is not finite before the table has to do
 
 _Micro = tuple[Tensor, Tensor]
@@ -53,8 +54,11 @@ def _share(micro: list[_Micro], labels: Tensor) -> float:
 class Stepper:
     """Model, optimizer, scaler and monitor, moved together one step at a time.
 
-    `monitor` is None where nothing is scaled (bf16, fp32). `model` may be wrapped for several ranks after it was built; then set
-    `shared`, so that another rank's overflow is not explained from this rank's batch. Not thread-safe.
+    `monitor` is None where nothing is scaled (bf16, fp32). Not thread-safe.
+
+    For several ranks `model` may be wrapped after it was built; then set `shared`, so that another rank's overflow is not
+    explained from this rank's batch, and `over_ranks`, which gives the largest of what all ranks pass to it. It is called by all
+    of them at the same moments: on a skipped step, and while calibrating.
     """
 
     def __init__(self, config: WorkerConfig, features: int, precision: Precision, on_event: EventSink) -> None:
@@ -65,6 +69,7 @@ class Stepper:
         self._bare = BarEncoder(features, config.window, config.model_size).to(precision.device)
         self.model: nn.Module = self._bare
         self.shared = False
+        self.over_ranks: Callable[[float], float] = float
         self._weights = list(self._bare.parameters())
         self.parameters = count_parameters(self._bare)
         # Unfused on purpose: a fused step is taken or skipped on the device, where the host cannot see it without asking.
@@ -206,7 +211,7 @@ class Stepper:
         self._scaler.step(self.optimizer)
         skipped = self._skips.take()
         # Asking the device is allowed on a skipped step only: GradScaler itself has just waited for it.
-        loss_finite = bool(torch.isfinite(loss)) if skipped else True
+        loss_finite = self._finite_everywhere(loss) if skipped else True
         self.monitor.update(skipped, epoch, batch, loss_finite=loss_finite)
         if measured and not skipped:
             self.monitor.observe_amax(self._amax.read())
@@ -214,6 +219,9 @@ class Stepper:
             self._underflow_due = False
             self.underflow_share = self._underflow.read()
         return skipped
+
+    def _finite_everywhere(self, loss: Tensor) -> bool:
+        return not self.over_ranks(0.0 if bool(torch.isfinite(loss)) else 1.0)
 
     def _plain(self) -> bool:
         self._norm = self._clip(self._gradients())
@@ -247,7 +255,9 @@ class Stepper:
                 shared=self.shared,
             )
 
-        self._overflow = self._diagnostician.explain(self.attempts, gather) or self._overflow
+        found = self._diagnostician.explain(self.attempts, gather)
+        if found is not None:
+            self._overflow = found if loss_factor == 1.0 else msgspec.structs.replace(found, text=f"planted: {found.text}")
 
     def _replay(self, windows: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self._logits(self._bare, windows), labels)
@@ -272,13 +282,14 @@ class Stepper:
         windows, labels = micro[0]
         with undisturbed(self._bare):
             loss = self._replay(windows, labels) * _share(micro, labels)
-            if not bool(torch.isfinite(loss)):
+            if not self._finite_everywhere(loss):
                 return
-            found = find_scale(
-                lambda scale: float(largest_magnitude(gradients_at(loss, self._weights, scale, retain_graph=True))),
-                monitor.config.floor,
-                monitor.config.cap,
-            )
+
+            def largest(scale: float) -> float:
+                found = float(largest_magnitude(gradients_at(loss, self._weights, scale, retain_graph=True)))
+                return self.over_ranks(found if math.isfinite(found) else math.inf)
+
+            found = find_scale(largest, monitor.config.floor, monitor.config.cap)
         self._calibrations_left = 0
         if found is not None:
             before = monitor.scale
@@ -315,7 +326,7 @@ class Stepper:
         """
         state: dict[str, Any] = {
             "model": self._bare.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict()["state"],
             "precision": self.precision.name,
             "attempts": self.attempts,
             "steps_taken": self.steps_taken,
@@ -334,7 +345,8 @@ class Stepper:
         when the model has other shapes.
         """
         self._bare.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]  # weight decay and the like stay as configured
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         self.attempts = state["attempts"]
         self.steps_taken = state["steps_taken"]
         self.total_steps = state["total_steps"]

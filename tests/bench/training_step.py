@@ -216,7 +216,7 @@ def part_costs(loop: Any, bare: Bare, windows: Any, labels: Any) -> dict[str, fl
         "learning rate": _cost(stepper._set_learning_rate),
         "planted factor": _cost(loop._plan.factor),
         "amax, once in 16 steps": _cost(measure_amax) / 16,
-        "underflow, once in 500": _cost(lambda: stepper._sample_underflow((windows, labels), 65536.0), 20) / 500,
+        "underflow, once in 2000": _cost(lambda: stepper._sample_underflow((windows, labels), 65536.0), 20) / 2000,
         "skip detector": _cost(stepper._skips.take) + _cost(stepper._skips._on_step),
         "control and pace": _cost(lambda: (loop._control(), loop._pace())),
         "progress": _cost(lambda: progress.stepped(64, False, monitor.scale)),

@@ -25,7 +25,7 @@ from .trail import ForwardTrail, all_finite, tensors_of
 
 MOST_CULPRITS = 3
 _LOWER = 2.0**-16
-_LOWEST = 2.0**-64  # at which only a gradient that is infinite by itself is still not finite: zeros do no harm here
+_LOWEST = 2.0**-64  # the scale at which only a gradient that is infinite by itself is still not finite: zeros do no harm here
 _SUSPECT_GRADIENT_AFTER = 5
 _AT_ZERO = "look for a square root, a logarithm or a division at 0 between there and the loss"
 
@@ -60,7 +60,7 @@ class Evidence:
 
 
 def diagnose(step: int, evidence: Evidence) -> Overflowed | None:
-    """Explain one overflow, or None where it was another rank's. With a `replay` it costs one forward pass and up to three
+    """Explain one overflow, or None where it was another rank's. With a `replay` it costs one forward pass and up to four
     backward passes; weights, gradients, buffers and torch's random state stay as they are.
     """
     model = evidence.model
@@ -142,21 +142,25 @@ def _try_again(step: int, evidence: Evidence, bad: list[str]) -> Overflowed | No
     if scale is None:
         text = f"gradient not finite, the loss is, first at {first}"
         return _overflowed(step, Cause.GRADIENT, culprits, f"{text}: {_AT_ZERO}")
-    for factor in (_LOWER, _LOWEST):
-        gradients = gradients_at(loss, list(parameters.values()), scale * factor, retain_graph=True)
+    too_high = scale
+    for lower in sorted({scale * _LOWER, min(scale * _LOWER, 1.0), _LOWEST}, reverse=True):
+        gradients = gradients_at(loss, list(parameters.values()), lower, retain_graph=True)
         largest = float(largest_magnitude(gradients)) if gradients else 0.0
         if math.isfinite(largest):
-            return _overflowed(step, Cause.SCALE, culprits, _scale_text(scale, first, factor, largest))
+            fits = lower * FP16_LARGEST / largest if largest else math.inf
+            return _overflowed(step, Cause.SCALE, culprits, _scale_text(scale, too_high, fits, first))
+        too_high = lower
     text = f"gradient not finite at any scale, first at {first}"
     return _overflowed(step, Cause.GRADIENT, culprits, f"{text}: {_AT_ZERO}")
 
 
-def _scale_text(scale: float, first: str, factor: float, largest: float) -> str:
-    if factor == _LOWEST:
-        advice = "the loss is far too large: divide it"
-        return f"scale {scale:g} too high, and so is {scale * _LOWER:g}: gradients overflow first at {first}; {advice}"
-    fits = f", fit below {scale * factor * FP16_LARGEST / largest:.3g}" if largest else ""
-    return f"scale {scale:g} too high: gradients overflow first at {first}{fits}; it backs off by itself"
+def _scale_text(scale: float, too_high: float, fits: float, first: str) -> str:
+    """`too_high` is the lowest scale at which they overflowed as well, `fits` about the one below which they would not."""
+    if too_high <= 1.0:
+        also = f", and so is {too_high:g}" if too_high < scale else ""
+        return f"scale {scale:g} too high{also}: gradients overflow first at {first}; the loss is far too large: divide it"
+    below = f", fit below {fits:.3g}" if math.isfinite(fits) else ""
+    return f"scale {scale:g} too high: gradients overflow first at {first}{below}; it backs off by itself"
 
 
 def _guess(step: int, evidence: Evidence, culprits: tuple[str, ...]) -> Overflowed:

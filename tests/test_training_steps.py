@@ -263,26 +263,13 @@ def test_a_checkpoint_of_another_precision_brings_all_but_a_scaler() -> None:
     assert new.steps_taken == 1
 
 
-# Precision and ranks
+# Precision
 
 
 def test_what_is_configured_is_kept_but_the_reason_says_that_it_is_emulated() -> None:
     assert choose("cpu", "fp16", "tiny").reason == "as configured"
     assert "fp16 on a CPU is emulated" in choose("cpu", "fp16", "medium").reason
     assert "no loss scaling needed" in choose("cpu", "bf16", "medium").reason
-
-
-def test_what_another_rank_has_met_decides_as_if_it_were_ones_own() -> None:
-    tried = stepper(calibrate=True)
-    assert tried.monitor is not None
-    windows, labels = batch()
-    tried.over_ranks = lambda value: 1.0  # a loss there is not finite: nothing to calibrate with, and no reason to back off
-    assert not tried.step(windows, labels, 1, 0)
-    assert tried.step(windows, labels, 1, 1, 2.0**40)
-    assert tried.monitor.scale == 65536.0
-    tried.over_ranks = lambda value: max(value, 1e4) if value else value  # at 2^10 a quarter of 65,504 is all but reached
-    assert not tried.step(windows, labels, 1, 2)
-    assert tried.monitor.scale == 1024.0
 
 
 # On a GPU

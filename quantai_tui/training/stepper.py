@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -54,11 +54,8 @@ def _share(micro: list[_Micro], labels: Tensor) -> float:
 class Stepper:
     """Model, optimizer, scaler and monitor, moved together one step at a time.
 
-    `monitor` is None where nothing is scaled (bf16, fp32). Not thread-safe.
-
-    For several ranks `model` may be wrapped after it was built; then set `shared`, so that another rank's overflow is not
-    explained from this rank's batch, and `over_ranks`, which gives the largest of what all ranks pass to it. It is called by all
-    of them at the same moments: on a skipped step, and while calibrating.
+    `monitor` is None where nothing is scaled (bf16, fp32). `model` may be wrapped for several ranks after it was built; then set
+    `shared`, so that another rank's overflow is not explained from this rank's batch. Not thread-safe.
     """
 
     def __init__(self, config: WorkerConfig, features: int, precision: Precision, on_event: EventSink) -> None:
@@ -69,7 +66,6 @@ class Stepper:
         self._bare = BarEncoder(features, config.window, config.model_size).to(precision.device)
         self.model: nn.Module = self._bare
         self.shared = False
-        self.over_ranks: Callable[[float], float] = float
         self._weights = list(self._bare.parameters())
         self.parameters = count_parameters(self._bare)
         # Unfused on purpose: a fused step is taken or skipped on the device, where the host cannot see it without asking.
@@ -211,7 +207,7 @@ class Stepper:
         self._scaler.step(self.optimizer)
         skipped = self._skips.take()
         # Asking the device is allowed on a skipped step only: GradScaler itself has just waited for it.
-        loss_finite = self._finite_everywhere(loss) if skipped else True
+        loss_finite = bool(torch.isfinite(loss)) if skipped else True
         self.monitor.update(skipped, epoch, batch, loss_finite=loss_finite)
         if measured and not skipped:
             self.monitor.observe_amax(self._amax.read())
@@ -219,9 +215,6 @@ class Stepper:
             self._underflow_due = False
             self.underflow_share = self._underflow.read()
         return skipped
-
-    def _finite_everywhere(self, loss: Tensor) -> bool:
-        return not self.over_ranks(0.0 if bool(torch.isfinite(loss)) else 1.0)
 
     def _plain(self) -> bool:
         self._norm = self._clip(self._gradients())
@@ -282,20 +275,18 @@ class Stepper:
         windows, labels = micro[0]
         with undisturbed(self._bare):
             loss = self._replay(windows, labels) * _share(micro, labels)
-            if not self._finite_everywhere(loss):
+            if not bool(torch.isfinite(loss)):
                 return
-
-            def largest(scale: float) -> float:
-                found = float(largest_magnitude(gradients_at(loss, self._weights, scale, retain_graph=True)))
-                return self.over_ranks(found if math.isfinite(found) else math.inf)
-
-            found = find_scale(largest, monitor.config.floor, monitor.config.cap)
+            found = find_scale(
+                lambda scale: float(largest_magnitude(gradients_at(loss, self._weights, scale, retain_graph=True))),
+                monitor.config.floor,
+                monitor.config.cap,
+            )
         self._calibrations_left = 0
         if found is not None:
             before = monitor.scale
-            self._on_event(
-                Severity.INFO, f"calibrated, scale {before:g} -> {monitor.set_scale(found.scale):g}: {found.describe()}"
-            )
+            monitor.set_scale(found.scale)
+            self._on_event(Severity.INFO, f"calibrated, scale {before:g} -> {found.scale:g}: {found.describe()}")
 
     def _sample_underflow(self, micro: _Micro, scale: float) -> None:
         """Once more in a format with fp32's exponents, where nothing is flushed: what would fp16 have lost?"""

@@ -10,7 +10,7 @@ import numpy as np
 
 from quantai_tui.market import Bar, BarColumns, TradeStore
 from quantai_tui.training.config import WorkerConfig
-from quantai_tui.training.messages import EpochDone, Event, Metrics, Ready
+from quantai_tui.training.messages import EpochDone, Event, Metrics, Overflowed, Ready, Saved
 
 START_US = 1_700_000_000_000_000 // 60_000_000 * 60_000_000
 SYMBOL = "ETHUSDT"
@@ -63,6 +63,8 @@ class Heard:
         self.epochs: list[EpochDone] = []
         self.events: list[Event] = []
         self.ready: list[Ready] = []
+        self.overflowed: list[Overflowed] = []
+        self.saved: list[Saved] = []
         self.on_metrics = on_metrics
 
     def metrics(self, metrics: Metrics) -> bool:
@@ -71,6 +73,12 @@ class Heard:
             self.on_metrics(metrics)
         return True
 
-    def send(self, message: Ready | EpochDone | Event) -> None:
-        kept: dict[type, list[Any]] = {Ready: self.ready, EpochDone: self.epochs, Event: self.events}
+    def send(self, message: Ready | EpochDone | Event | Overflowed | Saved) -> None:
+        kept: dict[type, list[Any]] = {
+            Ready: self.ready,
+            EpochDone: self.epochs,
+            Event: self.events,
+            Overflowed: self.overflowed,
+            Saved: self.saved,
+        }
         kept[type(message)].append(message)

@@ -49,6 +49,7 @@ class Commands:
             CommandName.TRAIN_START: self._train_start,
             CommandName.TRAIN_PAUSE: self._train_pause,
             CommandName.SCALER_RESET: self._scaler_reset,
+            CommandName.CHECKPOINT: self._checkpoint,
             CommandName.SETTINGS_DESCRIBE: self._describe,
             CommandName.SETTINGS_VALIDATE: self._validate,
             CommandName.SETTINGS_SAVE: self._save,
@@ -123,6 +124,9 @@ class Commands:
 
     async def _scaler_reset(self) -> Answer:
         return True, await self._engine.training.reset_scaler(), None
+
+    async def _checkpoint(self) -> Answer:
+        return True, await self._engine.training.checkpoint(), None
 
     async def _describe(self) -> Answer:
         return True, "", _plain(self._engine.desk.form())

@@ -130,12 +130,22 @@ class StoreReader:
             bars.extend(quiet_bar(time_us, interval_s, close) for time_us in range(expected_us, end_us, width_us))
         return bars
 
-    def bar_columns(self, symbol: str, interval_s: int, limit: int | None = None) -> BarColumns:
-        """The same bars as arrays, for features: numbers rounded to float64, which `bars` does not do."""
+    def bar_columns(
+        self,
+        symbol: str,
+        interval_s: int,
+        limit: int | None = None,
+        since_us: int | None = None,
+        until_us: int | None = None,
+    ) -> BarColumns:
+        """The same bars as arrays, for features: numbers rounded to float64, which `bars` does not do.
+
+        With `until_us` those alone that open before it: what happened later has no part in them.
+        """
         import numpy as np  # not at import: the engine and the stream use the store without numpy
 
         with self._one_state():
-            rows, start_us, end_us = self._rows(symbol, interval_s, limit, None)
+            rows, start_us, end_us = self._rows(symbol, interval_s, limit, since_us, until_us)
         if not rows:
             return BarColumns(np.empty(0, dtype=np.int64), *(np.empty(0, dtype=np.float64) for _ in range(8)))
         times = np.arange(start_us, end_us, interval_s * US_PER_S, dtype=np.int64)
@@ -159,7 +169,9 @@ class StoreReader:
         except sqlite3.Error as error:
             raise StoreError(f"reading the store {self.path} failed: {error}") from error
 
-    def _rows(self, symbol: str, interval_s: int, limit: int | None, since_us: int | None) -> tuple[list[_Row], int, int]:
+    def _rows(
+        self, symbol: str, interval_s: int, limit: int | None, since_us: int | None, until_us: int | None = None
+    ) -> tuple[list[_Row], int, int]:
         """The bars that are not quiet, and where the dense series starts and ends (exclusive).
 
         The first row may open before the start: its close is what a quiet start carries on. Where there is no such row the
@@ -173,6 +185,9 @@ class StoreReader:
         span = self._span(symbol, interval_s, limit)
         if span is None:
             return [], 0, 0
+        if until_us is not None:
+            end_us = min(span.end_us, until_us // width_us * width_us)
+            span = span._replace(trades_us=min(span.trades_us, end_us), end_us=end_us)
         start_us = span.start_us
         if since_us is not None:
             start_us = max(start_us, -(-since_us // width_us) * width_us)

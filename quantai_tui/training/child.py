@@ -7,36 +7,34 @@ import contextlib
 import os
 import secrets
 import signal
+import threading
 from collections import deque
 from pathlib import Path
 
 from ..telemetry import Clock
-from .messages import TOKEN_VARIABLE, Ack, Failed, Finished, SupervisorMessage, encode_frame
+from . import reasons
+from .config import WorkerConfig
+from .launcher import launch
+from .messages import Ack, Failed, Finished, SupervisorMessage, encode_frame
 
 _TAIL_LINES = 20
 _TAIL_BYTES = 8192
 _LARGEST_LOG_BYTES = 2 << 20
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-# Together under the 3 s in which a worker must be gone.
-_POLITE_S, _TERM_S, _KILL_S = 1.5, 0.6, 0.6
-
-_HINTS = {
-    signal.SIGKILL: "by hand, or by the kernel because memory ran out (see dmesg)",
-    signal.SIGSEGV: "a crash in native code, often a torch build that does not fit this machine",
-    signal.SIGILL: "an instruction this CPU does not have: the torch build does not fit this machine",
-    signal.SIGBUS: "memory that could not be read: a full /dev/shm or a failing disk",
-    signal.SIGABRT: "native code gave up, see the log",
-    signal.SIGTERM: "by hand or by a service manager",
-}
+# Together under the 3 s in which a worker must be gone. Most of it is for the step it is in and for the checkpoint it writes.
+_POLITE_S, _TERM_S, _KILL_S = 1.9, 0.3, 0.4
 
 
 class WorkerLog:
-    """The file that a worker's stderr goes to, and its last lines. Past 2 MiB the older part moves to `.1`."""
+    """The file that a worker's stderr goes to, and its last lines. Past 2 MiB its last 2 MiB move to `.1`, and it starts over.
+
+    What a look costs does not depend on how much a worker writes. `refresh` may be called from any thread.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tail: tuple[str, ...] = ()
         self._seen = -1
+        self._lock = threading.Lock()
 
     def open(self) -> int:
         """A descriptor to append to; the caller closes it."""
@@ -45,33 +43,45 @@ class WorkerLog:
 
     def refresh(self) -> None:
         """Read the last lines again when there are new ones. An unreadable log is said in the tail, and is no reason to stop."""
-        try:
-            size = self.path.stat().st_size
-            if size == self._seen:
-                return
-            with self.path.open("rb") as file:
-                file.seek(max(size - _TAIL_BYTES, 0))
-                text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
-            self._seen = size
-            self.tail = tuple(deque(text.splitlines(), maxlen=_TAIL_LINES))
-            if size > _LARGEST_LOG_BYTES:
-                self._rotate()
-        except OSError as error:
-            self.tail = (f"log {self.path} cannot be read: {error}",)
+        with self._lock:
+            try:
+                size = self.path.stat().st_size
+                if size == self._seen:
+                    return
+                text = self._last(size, _TAIL_BYTES).decode("utf-8", "replace")
+                self._seen = size
+                self.tail = tuple(deque(text.splitlines(), maxlen=_TAIL_LINES))
+                if size > _LARGEST_LOG_BYTES:
+                    self._rotate(size)
+            except OSError as error:
+                self.tail = (f"log {self.path} cannot be read: {error}",)
 
-    def _rotate(self) -> None:
+    def _last(self, size: int, count: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(max(size - count, 0))
+            return file.read(count)
+
+    def _rotate(self, size: int) -> None:
         """Copy and truncate: the worker goes on appending to the same open file."""
-        self.path.with_name(self.path.name + ".1").write_bytes(self.path.read_bytes())
+        self.path.with_name(self.path.name + ".1").write_bytes(self._last(size, _LARGEST_LOG_BYTES))
         os.truncate(self.path, 0)
         self._seen = 0
 
 
 class WorkerLife:
-    """One process from its start to its end, with its connection once it has said Hello."""
+    """One process from its start to its end, with its connection once it has said Hello.
 
-    def __init__(self, process: asyncio.subprocess.Process, token: str, clock: Clock) -> None:
+    The process is torchrun's agent where there are several `ranks`. It starts them anew when one dies: then the leader among the
+    new ones says Hello, with the same token, in the same life.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, token: str, clock: Clock, *, ranks: bool = False, extra_grace_s: float = 0.0
+    ) -> None:
         self.process = process
         self.token = token
+        self.ranks = ranks
+        self.extra_grace_s = extra_grace_s
         self._clock = clock
         self.heard_at = clock.monotonic()
         self.ready_at: float | None = None
@@ -82,31 +92,27 @@ class WorkerLife:
         self.ended_because = ""  # set by whoever ends it on purpose
         self.replaced = False
         self.acks: dict[int, asyncio.Future[Ack]] = {}
+        self._oom_kills = reasons.OomKills()
 
     @classmethod
-    async def spawn(cls, python: str, socket_path: Path, log: WorkerLog, clock: Clock) -> WorkerLife:
+    async def spawn(cls, config: WorkerConfig, python: str, socket_path: Path, log: WorkerLog, clock: Clock) -> WorkerLife:
         """Start a worker in a process group of its own. Raises OSError."""
         token = secrets.token_hex(16)
-        # -P and PYTHONPATH: the worker is this very package, whatever lies in the current directory.
-        path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
+        command = launch(config, python=python, socket_path=socket_path, token=token)
         descriptor = log.open()
         try:
             process = await asyncio.create_subprocess_exec(
-                python,
-                "-P",
-                "-m",
-                "quantai_tui.training.worker",
-                "--socket",
-                str(socket_path),
+                *command.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
-                env={**os.environ, TOKEN_VARIABLE: token, "PYTHONPATH": path},
+                env=command.environment,
                 process_group=0,
             )
         finally:
             os.close(descriptor)
-        return cls(process, token, clock)
+        several = config.nproc > 1 or config.nnodes > 1
+        return cls(process, token, clock, ranks=several, extra_grace_s=command.extra_grace_s)
 
     @property
     def alive(self) -> bool:
@@ -146,6 +152,23 @@ class WorkerLife:
             await asyncio.wait_for(self.process.wait(), seconds)
         return not self.alive
 
+    def connect(self, writer: asyncio.StreamWriter) -> None:
+        """A worker has said Hello; a connection of ranks that were before is over."""
+        self.hang_up()
+        self.writer, self.disconnected = writer, asyncio.Event()
+        self.failed = self.ready_at = None
+        self.heard_at = self._clock.monotonic()
+
+    def disconnect(self, writer: asyncio.StreamWriter) -> None:
+        """This connection has ended. Of ranks, others may come in their place: they are given the time of a start."""
+        if writer is not self.writer:
+            return
+        self.disconnected.set()
+        if self.ranks and self.finished is None:
+            self.ready_at = None
+            self.heard_at = self._clock.monotonic()
+            self.hang_up()
+
     def hang_up(self) -> None:
         """Close the connection and let nobody wait for an answer that will not come."""
         if self.writer is not None:
@@ -165,9 +188,6 @@ class WorkerLife:
             return "the worker does not end, not even by SIGKILL: it hangs in the kernel"
         if code >= 0:
             return f"the worker ended with exit code {code}"
-        try:
-            name = signal.Signals(-code)
-        except ValueError:
-            return f"the worker was killed by signal {-code}"
-        hint = _HINTS.get(name)
-        return f"the worker was killed by {name.name}" + (f": {hint}" if hint else "")
+        if code == -signal.SIGKILL and (whose := self._oom_kills.risen()):
+            return f"the worker was killed by the kernel: the memory of {whose} ran out; choose a smaller model or batch"
+        return reasons.of_signal(-code)

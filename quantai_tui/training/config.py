@@ -173,6 +173,9 @@ LIVE_FIELDS = frozenset(
     }
 )  # fmt: skip
 
+# What the weights are shaped by, or mean something for: with another value a checkpoint is one of another training.
+SHAPING_FIELDS = frozenset({"symbol", "interval_s", "window", "horizon", "model_size", "seed"})
+
 
 def changed_fields(old: WorkerConfig, new: WorkerConfig) -> frozenset[str]:
     """The names of the fields in which two configs differ."""

@@ -1,52 +1,51 @@
-"""The training loop: epoch after epoch over a market that goes on, paused, resumed, reset and stopped between two steps."""
+"""The training loop: epoch after epoch over a market that goes on, paused, saved, reset and stopped between two steps."""
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..market import BarColumns, StoreError
 from ..telemetry import SYSTEM_CLOCK, Clock, Severity, TrainingState
 from . import dataset
+from .checkpoint import fingerprint, random_state, set_random_state
 from .config import LIVE_FIELDS, WorkerConfig, changed_fields
+from .epoch import Epoch, filled, read_between
+from .epochs import Epochs, ReadBars, ReadBetween, step_size
+from .fellows import first_overflow, pack, share_state, shared_read, unpack
+from .joining import broken
 from .messages import ControlKind, EpochDone, Ready
+from .messages import Ranks as RanksMessage
 from .planted import OverflowPlan
 from .precision import choose
 from .progress import Progress, Reporter
+from .ranks import Ranks, Solo, Standing
+from .requests import Answer, Request, Requests, no_answer
+from .saving import Checkpoints
 from .stepper import Stepper
 
 _HEARTBEAT_S = 0.5
 _NO_CLASS = -1
-
-ReadBars = Callable[[str, str, int, int], BarColumns | None]
-Answer = Callable[[bool, str], None]
 
 
 class _StopRequested(Exception):
     """Unwinds the loop from wherever it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    kind: ControlKind
-    answer: Answer
-    config: WorkerConfig | None = None
-
-
-def _no_answer(ok: bool, text: str) -> None:
-    """For callers who do not wait to hear."""
-
-
 class TrainingLoop:
-    """Trains until stopped, or for `max_epochs`.
+    """Trains until stopped, or for `max_epochs`; begins where the newest checkpoint of the same training ended.
 
     `run` belongs to one thread; the `request_*` methods may be called from any. A request is carried out between two steps (also
-    while paused or waiting for data), then `answer(ok, text)` is called from the training thread. `read` gives the newest bars.
+    while paused or waiting for data), then `answer(ok, text)` is called from the training thread. `read` gives the newest bars,
+    `read_between` those of an epoch that a checkpoint was written in.
+
+    Nothing that training computes depends on a clock, planted overflows aside: a run that was killed and went on from its last
+    checkpoint ends with the same bits as one that was not, on the same machine with as many threads.
+
+    With several `ranks` each runs a loop of its own, in lock-step: the leader's requests, bars and checkpoints are everybody's,
+    and the others' reporters are told but need not report. `run` raises RanksLost when one of them has gone.
     """
 
     def __init__(
@@ -55,93 +54,146 @@ class TrainingLoop:
         reporter: Reporter,
         *,
         read: ReadBars = dataset.read_bars,
+        read_between: ReadBetween = read_between,
         clock: Clock = SYSTEM_CLOCK,
         paused: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self._config = config
+        self._ranks: Ranks = ranks or Solo()
+        self._own_overflows = 0
         self._reporter = reporter
-        self._read = read
         self._clock = clock
-        self._requests: deque[_Request] = deque()
-        self._wake = threading.Event()
+        self._requests = Requests()
         self._stopping = False
         self._paused = paused
         self._step_due = 0.0
-        self._validation_from_us = 0
+        self._unsaved = False
         self._progress = Progress(reporter, clock)
-        precision = choose(config.device, config.precision, config.model_size)
-        self._stepper = Stepper(config, len(dataset.FEATURES), precision, self._progress.event)
-        self._shuffle = torch.Generator().manual_seed(config.seed)
+        self._stepper = self._new_stepper()
+        device = self._stepper.precision.device
+        read, between = shared_read(self._ranks, read), shared_read(self._ranks, read_between)
+        self._epochs = Epochs(config.seed, device, read, between, self._progress.event)
         self._plan = OverflowPlan(config.plant_overflow_every_s, clock)
+        self._checkpoints: Checkpoints | None = None
+        if config.checkpoint_dir and self._ranks.leader:
+            of = fingerprint(config, dataset.FEATURES, self._stepper.bare)
+            send, tell = reporter.send, self._progress.event
+            self._checkpoints = Checkpoints(config, of, clock, send=send, tell=tell, wake=self._requests.wake)
 
-    def request_pause(self, answer: Answer = _no_answer) -> None:
-        self._request(_Request(ControlKind.PAUSE, answer))
+    def _new_stepper(self) -> Stepper:
+        config = self._config
+        precision = choose(self._ranks.device(config.device), config.precision, config.model_size)
+        return Stepper(config, len(dataset.FEATURES), precision, self._progress.event, self._ranks)
 
-    def request_resume(self, answer: Answer = _no_answer) -> None:
-        self._request(_Request(ControlKind.RESUME, answer))
+    def request_pause(self, answer: Answer = no_answer) -> None:
+        self._request(Request(ControlKind.PAUSE, answer))
 
-    def request_reset_scale(self, answer: Answer = _no_answer) -> None:
+    def request_resume(self, answer: Answer = no_answer) -> None:
+        self._request(Request(ControlKind.RESUME, answer))
+
+    def request_reset_scale(self, answer: Answer = no_answer) -> None:
         """The manual reset: half of the initial scale, even if that raises it."""
-        self._request(_Request(ControlKind.RESET_SCALER, answer))
+        self._request(Request(ControlKind.RESET_SCALER, answer))
 
-    def request_settings(self, config: WorkerConfig, answer: Answer = _no_answer) -> None:
+    def request_checkpoint(self, answer: Answer = no_answer) -> None:
+        """Save one now; the answer comes when it is on the disk, with its path and step, or why it is not."""
+        self._request(Request(ControlKind.CHECKPOINT, answer))
+
+    def request_settings(self, config: WorkerConfig, answer: Answer = no_answer) -> None:
         """Take over a config that differs in live fields only; any other difference is refused."""
-        self._request(_Request(ControlKind.SETTINGS, answer, config))
+        self._request(Request(ControlKind.SETTINGS, answer, config))
 
-    def request_stop(self, answer: Answer = _no_answer) -> None:
-        self._stopping = True
-        self._request(_Request(ControlKind.STOP, answer))
+    def request_stop(self, answer: Answer = no_answer) -> None:
+        self._request(Request(ControlKind.STOP, answer))
 
-    def _request(self, request: _Request) -> None:
-        self._requests.append(request)
-        self._wake.set()
+    def _request(self, request: Request) -> None:
+        self._requests.put(request)
 
     def run(self) -> bool:
         """True when `max_epochs` are done, False when it was stopped."""
         self._reporter.send(self._ready())
         try:
-            self._control()
-            while not self._config.max_epochs or self._progress.epoch < self._config.max_epochs:
-                self._epoch(self._next_data())
+            with nullcontext() if self._ranks.world == 1 else broken("in a step"):
+                self._train()
         except _StopRequested:
+            self._save_the_rest()
             return False
+        self._save_the_rest()
         self._progress.flush(self._stepper, period_s=0.0)
         return True
 
+    def _train(self) -> None:
+        self._restore()
+        self._control()
+        while (epoch := self._next_epoch()) is not None:
+            self._epoch(epoch)
+
     # Between two steps
 
-    def _control(self) -> None:
-        """Carry out what was requested; while paused, stay here."""
+    def _control(self, *, meet: bool = False) -> None:
+        """Carry out what was requested; while paused, stay here. `meet`: with other ranks, do so at this very boundary."""
+        if self._checkpoints is not None:
+            self._checkpoints.collect()
+        self._pause_when_stuck()
+        if not (self._ranks.meets() or meet or self._paused):
+            return
         while True:
-            while self._requests:
-                self._carry_out(self._requests.popleft())
+            self._meet()
             if self._stopping:
                 raise _StopRequested
             if not self._paused:
                 return
             before = self._progress.state
+            if before is not TrainingState.PAUSED and self._stepper.precision.device.type == "cuda":
+                torch.cuda.synchronize(self._stepper.precision.device)  # paused means that the GPU is idle
             self._progress.state = TrainingState.PAUSED
             self._progress.flush(self._stepper, period_s=_HEARTBEAT_S if before is TrainingState.PAUSED else 0.0)
             self._sleep(_HEARTBEAT_S)
+            if self._checkpoints is not None:
+                self._checkpoints.collect()
             self._step_due = 0.0
 
-    def _sleep(self, seconds: float) -> None:
-        """Wait, at most until the next request."""
-        self._wake.wait(seconds)
-        self._wake.clear()
+    def _pause_when_stuck(self) -> None:
+        """Resets do not help any more: going on would only burn time, and somebody has to look."""
+        stuck: str = getattr(self._stepper.monitor, "stuck", "")
+        if stuck and not self._paused:
+            self._paused = True
+            self._progress.paused_because = stuck
+            self._progress.event(Severity.CRITICAL, f"training has paused: {stuck}")
 
-    def _carry_out(self, request: _Request) -> None:
+    def _meet(self) -> None:
+        """All ranks do what the leader was asked, at the same step."""
+        asked = list(self._requests.take()) if self._ranks.leader else []
+        met = self._ranks.meet(pack(asked), Standing(self._progress.step, self._own_overflows))
+        if met.reports:
+            self._reporter.send(RanksMessage(met.reports))
+        for request in asked if self._ranks.leader else unpack(met.words):
+            self._carry_out(request)
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait, at most until the next request. Other ranks than the leader wait for it where they need it next."""
+        if self._ranks.leader:
+            self._requests.sleep(seconds)
+
+    def _carry_out(self, request: Request) -> None:
         match request.kind:
             case ControlKind.PAUSE:
                 self._paused = True
                 request.answer(True, "paused")
             case ControlKind.RESUME:
                 self._paused = False
+                self._progress.paused_because = ""
+                if getattr(self._stepper.monitor, "stuck", ""):
+                    self._stepper.monitor.clear_stuck()  # type: ignore[union-attr]
                 request.answer(True, "resumed")
             case ControlKind.STOP:
+                self._stopping = True
                 request.answer(True, "stopping")
             case ControlKind.RESET_SCALER:
                 self._reset_scale(request.answer)
+            case ControlKind.CHECKPOINT:
+                self._save(answer=request.answer)
             case ControlKind.SETTINGS:
                 assert request.config is not None
                 self._take_settings(request.config, request.answer)
@@ -153,6 +205,8 @@ class TrainingLoop:
             return
         before = monitor.scale
         text = f"scale {before:g} -> {monitor.reset_scale():g}"
+        self._progress.paused_because = ""
+        self._unsaved = True
         self._progress.event(Severity.INFO, f"manual reset: {text}")
         answer(True, text)
 
@@ -163,6 +217,8 @@ class TrainingLoop:
             return
         self._config = config
         self._stepper.apply(config)
+        if self._checkpoints is not None:
+            self._checkpoints.apply(config)
         if "plant_overflow_every_s" in changed:
             self._plan = OverflowPlan(config.plant_overflow_every_s, self._clock)
         self._reporter.send(self._ready())
@@ -181,84 +237,136 @@ class TrainingLoop:
             planted=self._plan.describe() if monitor else "",
         )
 
+    # Checkpoints
+
+    def _state(self) -> dict[str, Any]:
+        """All of it, at a step boundary."""
+        self._progress.settle(self._stepper)
+        loop = {**self._progress.state_dict(), "epochs": self._epochs.state_dict()}
+        return {"stepper": self._stepper.state_dict(), "loop": loop, "rng": random_state()}
+
+    def _save(self, *, best: bool = False, answer: Answer = no_answer) -> None:
+        if self._checkpoints is None:
+            answer(False, "this training keeps no checkpoints: no folder was given for them")
+            return
+        self._checkpoints.save(self._state(), self._progress.step, self._epochs_done, best=best, answer=answer)
+        self._unsaved = False
+
+    @property
+    def _epochs_done(self) -> int:
+        return self._progress.epoch - self._epochs.within
+
+    def _save_the_rest(self) -> None:
+        if self._checkpoints is None:
+            return
+        if self._unsaved:
+            self._save()
+        self._checkpoints.finish()
+
+    def _restore(self) -> None:
+        """Go on from the newest checkpoint of this training, if there is one that can be used."""
+        found = None if self._checkpoints is None else self._checkpoints.newest()
+        state = share_state(self._ranks, None if found is None else found[1])
+        if state is None:
+            return
+        loop = state["loop"]
+        self._stepper.load_state_dict(state["stepper"])
+        self._stepper.apply(self._config)  # settings win over what was saved
+        set_random_state(state["rng"])
+        self._epochs.load_state_dict(loop["epochs"])
+        self._progress.load_state_dict(loop)
+        if self._checkpoints is not None and found is not None:
+            self._checkpoints.resumed(found[0], state, self._epochs_done)
+
     # Data
 
-    def _next_data(self) -> dataset.Dataset:
-        """Read the store again: the market has gone on. Waits until there are enough bars."""
+    def _next_epoch(self) -> Epoch | None:
+        """The epoch that a checkpoint was written in, else a new one over what the market has become; None when all are done."""
+        progress, goes_on = self._progress, self._epochs.within
         while True:
-            self._control()
-            config, progress = self._config, self._progress
-            try:
-                bars = self._read(config.store_path, config.symbol, config.interval_s, config.max_bars)
-                have, trouble = 0 if bars is None else len(bars.close), ""
-            except StoreError as error:  # not written to yet, or locked: the engine owns the store and reports its health
-                bars, have, trouble = None, 0, f" ({error})"
-            if bars is not None and have >= config.bars_needed:
-                data = dataset.build(bars, config.window, config.horizon, self._validation_from_us)
-                # Never back: bars that were trained on come again once history is whole.
-                self._validation_from_us = max(self._validation_from_us, data.validation_from_us)
-                return data
-            progress.state = TrainingState.WAITING
-            progress.detail = f"waiting: {have} of {config.bars_needed} bars{trouble}"
-            progress.flush(self._stepper)
-            self._sleep(_HEARTBEAT_S)
+            self._control(meet=True)
+            if not goes_on and self._config.max_epochs and progress.epoch >= self._config.max_epochs:
+                return None
+            found = self._epochs.attempt(self._config)
+            if isinstance(found, Epoch):
+                progress.epoch += not goes_on
+                progress.epoch_step, progress.steps_per_epoch = found.taken, found.steps
+                return found
+            self._wait(found)
+
+    def _wait(self, detail: str) -> None:
+        self._progress.state = TrainingState.WAITING
+        self._progress.detail = detail
+        self._progress.flush(self._stepper)
+        self._sleep(_HEARTBEAT_S)
 
     def _windows(self, features: Tensor, at: Tensor) -> Tensor:
         return features[at[:, None] + torch.arange(1 - self._config.window, 1, device=at.device)]
 
     # Training and validation
 
-    def _epoch(self, data: dataset.Dataset) -> None:
-        config, progress, device = self._config, self._progress, self._stepper.precision.device
-        progress.epoch += 1
-        progress.epoch_step = 0
-        progress.steps_per_epoch = max(1, len(data.train) // config.batch_size)
+    def _epoch(self, epoch: Epoch) -> None:
+        config, progress, data = self._config, self._progress, epoch.data
         progress.detail = self._stepper.precision.reason
         if config.max_epochs:
-            self._stepper.total_steps = config.max_epochs * progress.steps_per_epoch
-        features = torch.from_numpy(data.features).to(device)
-        order = torch.randperm(len(data.train), generator=self._shuffle)
-        at = torch.from_numpy(data.train.at)[order].to(device)
-        labels = torch.from_numpy(data.train.labels)[order].to(device)
-        for number in range(progress.steps_per_epoch):
-            self._control()
+            self._stepper.total_steps = config.max_epochs * epoch.steps
+        while epoch.taken < epoch.steps:
             self._pace()
+            self._control()
             progress.state = TrainingState.TRAINING
-            batch = _filled(number * config.batch_size, config.batch_size, len(at), device)
-            self._step(self._windows(features, at[batch]), labels[batch])
-        correct = self._validate(features, data.validation)
-        self._reporter.send(
-            EpochDone(
-                epoch=progress.epoch,
-                accuracy=correct / len(data.validation),
-                majority_accuracy=data.majority_accuracy,
-                persistence_accuracy=data.persistence_accuracy,
-                validation_samples=len(data.validation),
-                data_bars=data.bars,
-                data_through_time=data.through_us / 1e6,
-            )
+            self._step(epoch)
+            epoch.taken += 1
+            self._unsaved = True
+            if self._checkpoints is not None and self._checkpoints.due:
+                self._save()
+        correct = self._validate(epoch.features, data.validation)
+        done = EpochDone(
+            epoch=progress.epoch,
+            accuracy=correct / len(data.validation),
+            majority_accuracy=data.majority_accuracy,
+            persistence_accuracy=data.persistence_accuracy,
+            validation_samples=len(data.validation),
+            data_bars=data.bars,
+            data_through_time=data.through_us / 1e6,
         )
+        self._reporter.send(done)
+        self._epochs.end()
+        self._unsaved = True
+        if self._checkpoints is not None and self._checkpoints.is_best(done):
+            self._save(best=True)
 
-    def _step(self, windows: Tensor, labels: Tensor) -> None:
-        progress, stepper = self._progress, self._stepper
+    def _step(self, epoch: Epoch) -> None:
+        progress, stepper, config = self._progress, self._stepper, self._config
         factor = 1.0
         if stepper.monitor is not None:
-            factor = self._plan.factor()
+            # By the leader's clock: an overflow of one is an overflow of all.
+            factor = self._plan.factor() if self._ranks.leader else 1.0
             if self._plan.just_begun:
                 progress.event(Severity.INFO, f"{self._plan.describe()}: begins")
+        mine, factor = self._ranks.part(config.batch_size), factor * self._ranks.weight(config.batch_size)
+        parts = [epoch.samples(config.batch_size, part) for part in range(config.accumulation)]
+        windows = [self._windows(epoch.features, at[mine]) for at, _ in parts]
+        labels = [of_part[mine] for _, of_part in parts]
         skipped = stepper.step(windows, labels, progress.epoch, progress.epoch_step, factor)
-        progress.stepped(len(labels), skipped, stepper.monitor.scale if stepper.monitor else None)
+        if skipped:
+            self._explain(stepper)
+        progress.stepped(step_size(config), skipped, stepper.monitor.scale if stepper.monitor else None)
         progress.flush(stepper)
 
+    def _explain(self, stepper: Stepper) -> None:
+        own = stepper.take_overflow()
+        self._own_overflows += own is not None
+        if (found := first_overflow(self._ranks, own)) is not None:
+            self._reporter.send(found)
+
     def _pace(self) -> None:
-        """Hold `steps_per_s`, without ever catching up on lost time."""
+        """Hold `steps_per_s`, without ever catching up on lost time. A request is not kept waiting for it."""
         rate = self._config.steps_per_s
-        if not rate:
+        if not rate or not self._ranks.leader:
             return
-        while (left := self._step_due - self._clock.monotonic()) > 0:
+        while (left := self._step_due - self._clock.monotonic()) > 0 and not self._requests.waiting:
             self._progress.flush(self._stepper, period_s=_HEARTBEAT_S)
             self._sleep(min(left, _HEARTBEAT_S))
-            self._control()
         self._step_due = self._clock.monotonic() + 1 / rate
 
     def _validate(self, features: Tensor, part: dataset.Part) -> int:
@@ -270,17 +378,8 @@ class TrainingLoop:
         correct = 0
         for start in range(0, len(part), size):
             self._control()
-            batch = _filled(start, size, len(part), device)
+            batch = filled(start, size, len(part), device)
             wanted = labels[batch].masked_fill(beyond[start : start + size], _NO_CLASS)
             correct += self._stepper.correct(self._windows(features, at[batch]), wanted)
             self._progress.flush(self._stepper)
         return correct
-
-
-def _filled(start: int, size: int, count: int, device: torch.device) -> Tensor:
-    """`size` indices from `start` on, going round at `count`: every batch has the same shape.
-
-    The CPU backend keeps a compiled kernel for each shape it has seen, up to a thousand of them. With data that grows by a window
-    a second, batches of what is left over took a worker from 330 MB to 1.2 GB within the hour.
-    """
-    return torch.arange(start, start + size, device=device) % count

@@ -132,6 +132,7 @@ class Saved(msgspec.Struct, frozen=True, tag="saved", array_like=True):
     time: float  # Unix seconds
     best: bool = False
     resumed: bool = False
+    epochs_done: int = 0
 
 
 class RankReport(msgspec.Struct, frozen=True, tag="rank", array_like=True):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..telemetry import Clock, Severity, TrainingState
-from .messages import EpochDone, Event, Metrics, Ready
+from .messages import EpochDone, Event, Metrics, Overflowed, Ranks, Ready, Saved
 from .stepper import Stepper
 
 FLUSH_PERIOD_S = 0.04
@@ -22,7 +22,7 @@ class Reporter(Protocol):
         """False when it was dropped: what it said of its steps is said again with the next."""
         ...
 
-    def send(self, message: Ready | EpochDone | Event) -> None: ...
+    def send(self, message: Ready | EpochDone | Event | Overflowed | Saved | Ranks) -> None: ...
 
 
 class Progress:
@@ -33,6 +33,7 @@ class Progress:
         self._clock = clock
         self.state = TrainingState.WAITING
         self.detail = ""
+        self.paused_because = ""
         self.epoch = 0
         self.epoch_step = 0
         self.steps_per_epoch = 0
@@ -50,6 +51,18 @@ class Progress:
         self._samples_per_s: float | None = None
         self._nonfinite_told_at = float("-inf")
         self._unscaled_skips = 0  # without a scaler a skipped step means a gradient that is not finite
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counters that go on in another life."""
+        return {"epoch": self.epoch, "epoch_step": self.epoch_step, "step": self.step, "nonfinite_loss": self.nonfinite_loss}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.epoch_step, self.step = state["epoch"], state["epoch_step"], state["step"]
+        self.nonfinite_loss = state["nonfinite_loss"]
+
+    def settle(self, stepper: Stepper) -> None:
+        """Count what the steps so far have left in the trace, so that a checkpoint has it."""
+        self._take_trace(stepper, self._clock.monotonic())
 
     def stepped(self, samples: int, skipped: bool, scale: float | None) -> None:
         self.step += 1
@@ -139,4 +152,7 @@ class Progress:
             consecutive_overflow=monitor.consecutive_overflow if monitor else None,
             resets=monitor.reset_count if monitor else None,
             nonfinite_loss=self.nonfinite_loss,
+            headroom_octaves=getattr(monitor, "headroom_octaves", None),
+            paused_because=self.paused_because,
+            underflow_share=getattr(stepper, "underflow_share", None),
         )

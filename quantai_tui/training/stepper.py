@@ -21,6 +21,7 @@ from .model import BarEncoder, count_parameters
 from .monitor import EventSink, GradScalerMonitor
 from .precision import Precision
 from .probing import HostCell, flushed_share, gradients_at, largest_magnitude, undisturbed
+from .ranks import Ranks, Solo
 from .scaler import DynamicGradScalerConfig, SkipDetector
 from .schedule import learning_rate_at
 from .trace import StepTrace
@@ -54,18 +55,20 @@ def _share(micro: list[_Micro], labels: Tensor) -> float:
 class Stepper:
     """Model, optimizer, scaler and monitor, moved together one step at a time.
 
-    `monitor` is None where nothing is scaled (bf16, fp32). `model` may be wrapped for several ranks after it was built; then set
-    `shared`, so that another rank's overflow is not explained from this rank's batch. Not thread-safe.
+    `monitor` is None where nothing is scaled (bf16, fp32). With several `ranks` each steps on its own part of the batch, and all
+    take or skip the step together; another rank's overflow is not explained from this rank's batch. Not thread-safe.
     """
 
-    def __init__(self, config: WorkerConfig, features: int, precision: Precision, on_event: EventSink) -> None:
+    def __init__(
+        self, config: WorkerConfig, features: int, precision: Precision, on_event: EventSink, ranks: Ranks | None = None
+    ) -> None:
         torch.manual_seed(config.seed)
         self.precision = precision
         self._config = config
         self._on_event = on_event
         self._bare = BarEncoder(features, config.window, config.model_size).to(precision.device)
-        self.model: nn.Module = self._bare
-        self.shared = False
+        self._ranks: Ranks = ranks or Solo()
+        self.model: nn.Module = self._ranks.wrap(self._bare, precision.device)
         self._weights = list(self._bare.parameters())
         self.parameters = count_parameters(self._bare)
         # Unfused on purpose: a fused step is taken or skipped on the device, where the host cannot see it without asking.
@@ -97,6 +100,11 @@ class Stepper:
             self._amax = HostCell(precision.device)
             self._calibrations_left = _MOST_CALIBRATIONS if policy.calibrate else 0
         self._amax_every = 1 if config.policy == "amax" else _AMAX_EVERY
+
+    @property
+    def bare(self) -> nn.Module:
+        """The model itself, not wrapped for several ranks."""
+        return self._bare
 
     def apply(self, config: WorkerConfig) -> None:
         """Take over the live fields of a new config."""
@@ -207,7 +215,7 @@ class Stepper:
         self._scaler.step(self.optimizer)
         skipped = self._skips.take()
         # Asking the device is allowed on a skipped step only: GradScaler itself has just waited for it.
-        loss_finite = bool(torch.isfinite(loss)) if skipped else True
+        loss_finite = not self._ranks.any(not bool(torch.isfinite(loss))) if skipped else True
         self.monitor.update(skipped, epoch, batch, loss_finite=loss_finite)
         if measured and not skipped:
             self.monitor.observe_amax(self._amax.read())
@@ -245,7 +253,7 @@ class Stepper:
                 loss=F.cross_entropy(outputs[number], labels),
                 in_a_row=self.monitor.consecutive_overflow if self.monitor else 1,
                 replay=lambda: self._replay(windows, labels) * weight,
-                shared=self.shared,
+                shared=self._ranks.world > 1,
             )
 
         found = self._diagnostician.explain(self.attempts, gather)
@@ -275,7 +283,7 @@ class Stepper:
         windows, labels = micro[0]
         with undisturbed(self._bare):
             loss = self._replay(windows, labels) * _share(micro, labels)
-            if not bool(torch.isfinite(loss)):
+            if self._ranks.any(not bool(torch.isfinite(loss))):
                 return
             found = find_scale(
                 lambda scale: float(largest_magnitude(gradients_at(loss, self._weights, scale, retain_graph=True))),
@@ -283,10 +291,12 @@ class Stepper:
                 monitor.config.cap,
             )
         self._calibrations_left = 0
-        if found is not None:
+        agreed = self._ranks.least(math.inf if found is None else found.scale)  # each has looked at its own part of the batch
+        if math.isfinite(agreed):
             before = monitor.scale
-            monitor.set_scale(found.scale)
-            self._on_event(Severity.INFO, f"calibrated, scale {before:g} -> {found.scale:g}: {found.describe()}")
+            monitor.set_scale(agreed)
+            how = found.describe() if found is not None and found.scale == agreed else "as another process has found"
+            self._on_event(Severity.INFO, f"calibrated, scale {before:g} -> {agreed:g}: {how}")
 
     def _sample_underflow(self, micro: _Micro, scale: float) -> None:
         """Once more in a format with fp32's exponents, where nothing is flushed: what would fp16 have lost?"""
@@ -304,7 +314,7 @@ class Stepper:
         """How many of these windows the model labels right."""
         self.model.eval()
         try:
-            return int((self._forward(windows).argmax(1) == labels).sum())
+            return int((self._logits(self._bare, windows).argmax(1) == labels).sum())
         finally:
             self.model.train()
 

@@ -16,7 +16,7 @@ import msgspec
 
 from ..telemetry import SYSTEM_CLOCK, Clock, Severity, TrainingSnapshot, TrainingState
 from .child import WorkerLife, WorkerLog
-from .config import LIVE_FIELDS, WorkerConfig, changed_fields
+from .config import LIVE_FIELDS, SHAPING_FIELDS, WorkerConfig, changed_fields
 from .messages import (
     Ack,
     Control,
@@ -64,8 +64,9 @@ class TrainingSupervisor:
     """The training worker as the engine sees it. All methods belong to the event loop that called `start`.
 
     `socket_path` must lie in a folder that only this user may enter (0700). The worker's stderr is appended to `log_path`. A
-    worker that dies is started again after 1, 2, 4 .. 30 s, `max_restarts` times in a row; then the state is FAILED with the
-    reason, and `wait_failed` returns. Silence of `grace_s` before the worker is ready, or of `silence_s` after, counts as death.
+    worker that dies is started again after 1, 2, 4 .. 30 s and goes on from its last checkpoint, `max_restarts` times in a row;
+    then the state is FAILED with the reason, and `wait_failed` returns. Silence of `grace_s` before the worker is ready, or of
+    `silence_s` after, counts as death.
     """
 
     def __init__(
@@ -173,6 +174,13 @@ class TrainingSupervisor:
             raise WorkerUnavailable("the training worker is not up: there is no scale to reset")
         return await self._ask(life, Control(next(self._ids), ControlKind.RESET_SCALER))
 
+    async def checkpoint(self) -> str:
+        """Have the worker save a checkpoint between two steps: "step 812 saved in PATH". Raises WorkerUnavailable."""
+        life = self._life
+        if life is None or life.ready_at is None or not life.connected:
+            raise WorkerUnavailable("the training worker is not up: there is nothing to save")
+        return await self._ask(life, Control(next(self._ids), ControlKind.CHECKPOINT))
+
     async def apply(self, config: WorkerConfig) -> str:
         """Take over a new config: at once where that is possible, else by a new worker. Returns what is done about it."""
         changed = changed_fields(self._config, config)
@@ -186,7 +194,10 @@ class TrainingSupervisor:
             return await self._ask(life, Control(next(self._ids), ControlKind.SETTINGS, config))
         life.replaced = True
         await life.end(Control(next(self._ids), ControlKind.STOP))
-        return f"the worker starts again with new {', '.join(sorted(changed))}"
+        text = f"the worker starts again with new {', '.join(sorted(changed))}"
+        if not config.checkpoint_dir:
+            return text
+        return f"{text}: another model, from the beginning" if changed & SHAPING_FIELDS else f"{text}, from its checkpoint"
 
     async def _ask(self, life: WorkerLife, control: Control) -> str:
         answer = life.acks[control.id] = asyncio.get_running_loop().create_future()
@@ -236,7 +247,7 @@ class TrainingSupervisor:
         failures = 0
         while True:
             try:
-                life = self._life = await WorkerLife.spawn(self._python, self._socket_path, self._log, self._clock)
+                life = self._life = await WorkerLife.spawn(self._config, self._python, self._socket_path, self._log, self._clock)
             except OSError as error:
                 return f"the worker could not be started: {error}"
             await self._watch(life)
@@ -276,15 +287,15 @@ class TrainingSupervisor:
         try:
             while not ended.done():
                 await asyncio.wait({ended}, timeout=_POLL_S)
-                self._log.refresh()
-                limit = self._grace_s if life.ready_at is None else self._silence_s
+                await asyncio.to_thread(self._log.refresh)
+                limit = self._grace_s + life.extra_grace_s if life.ready_at is None else self._silence_s
                 if life.alive and not life.replaced and life.silent_s() > limit:
                     life.ended_because = f"the worker gave no sign of life for {limit:g} s and was killed"
                     life.signal(signal.SIGKILL)
             # Its last words may still be in the socket.
             if life.writer is not None:
                 await asyncio.wait({asyncio.ensure_future(life.disconnected.wait())}, timeout=1.0)
-            self._log.refresh()
+            await asyncio.to_thread(self._log.refresh)
         finally:
             ended.cancel()
             self._view.pid = None
@@ -313,20 +324,30 @@ class TrainingSupervisor:
         finally:
             writer.close()
             if life is not None:
-                life.disconnected.set()
+                self._lost(life, writer)
 
     def _admit(self, message: WorkerMessage, writer: asyncio.StreamWriter) -> WorkerLife:
         """Raises ValueError for a stranger."""
         life = self._life
-        if life is None or life.writer is not None or not isinstance(message, Hello):
+        taken = life is not None and life.writer is not None and not (life.ranks and life.disconnected.is_set())
+        if life is None or taken or not isinstance(message, Hello):
             raise ValueError("a connection that no worker was started for")
         if not hmac.compare_digest(message.token.encode(), life.token.encode()):
             raise ValueError("a worker with a wrong token")
-        life.writer = writer
-        life.heard_at = self._clock.monotonic()
+        life.connect(writer)
         self._view.enter(TrainingState.STARTING, "loading torch")
         life.send(Start(self._config, self._paused))
         return life
+
+    def _lost(self, life: WorkerLife, writer: asyncio.StreamWriter) -> None:
+        """A worker's connection has ended; where it was the leader of several ranks, their agent starts all of them anew."""
+        life.disconnect(writer)
+        if life.ranks and life.alive and not life.replaced and life.finished is None and life is self._life:
+            self._view.fold()
+            self._view.restarts += 1
+            why = life.failed.reason if life.failed is not None else "a process of this training has ended"
+            self._view.last_event = why
+            self._view.enter(TrainingState.RESTARTING, f"{why}; all are starting anew")
 
     def _take(self, life: WorkerLife, message: WorkerMessage) -> None:
         life.heard_at = self._clock.monotonic()
@@ -359,5 +380,7 @@ class TrainingSupervisor:
                 life.finished = message
             case Failed():
                 life.failed = message
+                if life.ranks and message.lasting:  # their agent would try again
+                    life.signal(signal.SIGTERM)
             case Hello():
                 raise ValueError("a second Hello")

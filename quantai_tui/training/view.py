@@ -16,7 +16,10 @@ def _sum(before: int, now: int | None) -> int | None:
 
 
 class TrainingView:
-    """Collects messages; `snapshot` puts them together. Counts go on over a restart of the worker."""
+    """Collects messages; `snapshot` puts them together.
+
+    Counts go on over a restart of the worker: from its checkpoint where there is one, else from where the life before ended.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -57,6 +60,10 @@ class TrainingView:
 
     def take_saved(self, saved: Saved) -> None:
         self._checkpoint = CheckpointSnapshot(saved.path, saved.step, saved.time, saved.resumed)
+        if saved.resumed:
+            # The counts of this life are those of the whole training up to here: what came after the checkpoint is done again.
+            self._past = Metrics(TrainingState.IDLE, overflow_count=0, resets=0)
+            self._epochs_done = saved.epochs_done
 
     def take_ranks(self, ranks: Ranks) -> None:
         times = sorted(rank.step_ms for rank in ranks.ranks if rank.step_ms is not None)

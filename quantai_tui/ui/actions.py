@@ -42,6 +42,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("break", "f", "break it", "Break something: choose a fault (demo and replay)", STREAM, 8),
     Action("toggle-training", "space", "train", "Start or pause the training worker", TRAINING, 4),
     Action("reset-scaler", "R", "reset", "Set the scale to clamp(init/2, floor, cap), after asking", TRAINING, 7),
+    Action("checkpoint", "s", "save checkpoint", "Have the training worker save a checkpoint now", TRAINING),
     Action("config", "c", "config", "Read and change the engine's settings", SCREEN, 6),
     Action("next-theme", "t", "theme", "Next theme", SCREEN, 9),
     Action("zoom", "z", "zoom", "Give the focused pane the whole screen, or give it back", SCREEN, 10),

@@ -231,6 +231,9 @@ class DashboardApp(App[Outcome]):
             ask_reset(quantity(training.scale), quantity(training.scale_cap), quantity(training.scale_floor)), answered
         )
 
+    def action_checkpoint(self) -> None:
+        self._send(CommandName.CHECKPOINT, "save checkpoint")
+
     def action_config(self) -> None:
         from .editor import EditorScreen
 

@@ -5,6 +5,7 @@ from .clock import SYSTEM_CLOCK, Clock, SystemClock
 from .series import Series, SeriesSnapshot
 from .snapshots import (
     SNAPSHOT_VERSION,
+    TOO_HOT,
     Alert,
     BadFrame,
     CheckpointSnapshot,
@@ -31,6 +32,7 @@ from .snapshots import (
 __all__ = [
     "SNAPSHOT_VERSION",
     "SYSTEM_CLOCK",
+    "TOO_HOT",
     "Alert",
     "AlertBook",
     "BadFrame",

@@ -248,7 +248,11 @@ async def test_cards_are_read_every_two_seconds_and_the_driver_is_let_go_at_the_
 async def test_without_a_driver_it_is_asked_again_once_a_minute_and_found_when_it_has_come(watching: Watching) -> None:
     clock = StepClock()
     loads: list[Callable[[], Any]] = [absent(NvmlUnavailable(NO_DRIVER))]
-    _, told = watching(lambda: loads[-1](), clock)
+
+    def load() -> Any:
+        return loads[-1]()
+
+    _, told = watching(load, clock)
     for turn in range(1, 4):
         await until(lambda turn=turn: len(clock.slept) == turn)
         clock.step()
@@ -297,7 +301,7 @@ async def test_a_library_that_is_not_what_it_should_be_is_told_and_tried_again(
     watching: Watching, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = StepClock()
-    _, told = watching(lambda: object(), clock)
+    _, told = watching(object, clock)
     await until(lambda: clock.slept)
     assert told.readings[-1].note.startswith("n/a: NVML failed (AttributeError")
     assert clock.slept == [RETRY_S]

@@ -1,7 +1,9 @@
 """Frozen snapshot types, fixed-size series, alert rules, clocks: what any room may know. Imports nothing of ours."""
 
-from .alerts import AlertBook, Thresholds
+from .alerts import AlertBook
+from .causes import OVERFLOW_CAUSES, CauseWords, cause_name
 from .clock import SYSTEM_CLOCK, Clock, SystemClock
+from .rules import Thresholds
 from .series import Series, SeriesSnapshot
 from .snapshots import (
     SNAPSHOT_VERSION,
@@ -30,12 +32,14 @@ from .snapshots import (
 )
 
 __all__ = [
+    "OVERFLOW_CAUSES",
     "SNAPSHOT_VERSION",
     "SYSTEM_CLOCK",
     "TOO_HOT",
     "Alert",
     "AlertBook",
     "BadFrame",
+    "CauseWords",
     "CheckpointSnapshot",
     "Clock",
     "EngineSnapshot",
@@ -60,4 +64,5 @@ __all__ = [
     "Thresholds",
     "TrainingSnapshot",
     "TrainingState",
+    "cause_name",
 ]

@@ -21,6 +21,7 @@ from ..stream.gate import Gate, scope_of
 from ..stream.recording_file import RecordingError
 from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot, Mode, Severity, StoreSnapshot
 from ..training.config import WorkerConfig
+from ..training.gpus import GpuWatch
 from ..training.supervisor import TrainingSupervisor
 from .commands import Commands
 from .control import ControlServer
@@ -100,6 +101,7 @@ class Engine:
         self._gate: Gate | None = None
         self._stream: ResilientStream | None = None
         self._training: TrainingSupervisor | None = None
+        self._gpus: GpuWatch | None = None
         self._commands = Commands(self)
 
     @property
@@ -183,6 +185,8 @@ class Engine:
         await self.stream.start()
         if self.desk.settings.TRAIN_AUTOSTART:
             await self.training.start()
+        self._gpus = GpuWatch(self.training.take_gpus, self.training.worker_pids, self._clock)
+        self._gpus.start()
         self._training_reads = (self.train_symbol, self.desk.settings.BAR_INTERVAL)
         if self.mode is not Mode.REPLAY:
             self._spawn(self._warm_up(), "warm-up")
@@ -369,6 +373,8 @@ class Engine:
         ends: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         if self._training is not None:
             ends.append(("training", self._training.close))
+        if self._gpus is not None:
+            ends.append(("GPU watch", self._gpus.stop))
         if self._stream is not None:
             ends.append(("stream", self._stream.stop))
         if self._gate is not None:

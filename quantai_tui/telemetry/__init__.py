@@ -1,10 +1,13 @@
 """Frozen snapshot types, fixed-size series, alert rules, clocks: what any room may know. Imports nothing of ours."""
 
-from .alerts import AlertBook, Thresholds
+from .alerts import AlertBook
+from .causes import OVERFLOW_CAUSES, CauseWords, cause_name
 from .clock import SYSTEM_CLOCK, Clock, SystemClock
+from .rules import Thresholds
 from .series import Series, SeriesSnapshot
 from .snapshots import (
     SNAPSHOT_VERSION,
+    TOO_HOT,
     Alert,
     BadFrame,
     CheckpointSnapshot,
@@ -29,11 +32,14 @@ from .snapshots import (
 )
 
 __all__ = [
+    "OVERFLOW_CAUSES",
     "SNAPSHOT_VERSION",
     "SYSTEM_CLOCK",
+    "TOO_HOT",
     "Alert",
     "AlertBook",
     "BadFrame",
+    "CauseWords",
     "CheckpointSnapshot",
     "Clock",
     "EngineSnapshot",
@@ -58,4 +64,5 @@ __all__ = [
     "Thresholds",
     "TrainingSnapshot",
     "TrainingState",
+    "cause_name",
 ]

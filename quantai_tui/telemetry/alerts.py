@@ -3,50 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable
 
-from .snapshots import Alert, EngineSnapshot, Severity, StreamState, TrainingState
+from .rules import News, Rule, Thresholds
+from .snapshots import Alert, EngineSnapshot, Severity, StreamState
+from .training_alerts import machine_rules, training_rules
 
-_NEWS_S = 600.0  # what has happened once, and is over, stays on the screen for so long
 _STOPPED = "stopped"  # how a recording ends that was asked to
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """The numbers of the rules; the first is to raise, the second to clear."""
-
-    failed_reconnects: tuple[int, int] = (3, 1)  # within 5 minutes
-    ssl_share: tuple[float, float] = (0.10, 0.05)  # of all attempts
-    overflow_rate: tuple[float, float] = (0.20, 0.15)
-    consecutive_overflow: tuple[int, int] = (5, 1)
-    cap_share: tuple[float, float] = (1.0, 0.4)  # scale over cap; one overflow at the cap halves it and is no news
-    certificate_days: tuple[float, float] = (14.0, 15.0)  # left until it expires
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """`check(snapshot, stands)` says in words what is wrong, or None; `stands` is what it said last while raised, else empty."""
-
-    key: str
-    severity: Severity
-    remedy: str
-    check: Callable[[EngineSnapshot, str], str | None]
-
-
-class _News:
-    """Something that happened at a moment, told for ten minutes by the engine's uptime, which no suspend sets forward."""
-
-    def __init__(self, before: Hashable) -> None:
-        self._mark = before
-        self._until = 0.0
-
-    def is_fresh(self, mark: Hashable, uptime_s: float) -> bool:
-        """`mark` changes whenever it happens again."""
-        if mark != self._mark:
-            self._mark = mark
-            self._until = uptime_s + _NEWS_S
-        return uptime_s < self._until
 
 
 def _about(seconds: float) -> str:
@@ -113,7 +76,7 @@ def _link_rules(silence_s: Callable[[], float], limits: Thresholds) -> tuple[Rul
 def _record_rules() -> tuple[Rule, ...]:
     """Whether every trade comes in, and what happened meanwhile that the operator should know of."""
     lost_before: dict[str, int] = {}
-    recording_news, suspend_news = _News(None), _News(0)
+    recording_news, suspend_news = News(None), News(0)
 
     def subscriptions(snap: EngineSnapshot, stands: str) -> str | None:
         known = snap.stream.symbols.items()
@@ -155,48 +118,13 @@ def _record_rules() -> tuple[Rule, ...]:
     )
 
 
-def _training_rules(limits: Thresholds) -> tuple[Rule, ...]:
-    def worker_failed(snap: EngineSnapshot, stands: str) -> str | None:
-        return f"training failed: {snap.training.detail}" if snap.training.state is TrainingState.FAILED else None
-
-    def at_cap(snap: EngineSnapshot, stands: str) -> str | None:
-        training = snap.training
-        if training.scale is None or not training.scale_cap:
-            return None
-        if training.scale < training.scale_cap * limits.cap_share[bool(stands)]:
-            return None
-        below = training.scale < training.scale_cap
-        return f"loss scale was at its cap, {training.scale:g} now" if below else f"loss scale {training.scale:g} is at its cap"
-
-    def overflow_rate(snap: EngineSnapshot, stands: str) -> str | None:
-        rate = snap.training.overflow_rate
-        return f"{rate:.0%} of steps overflow" if rate is not None and rate > limits.overflow_rate[bool(stands)] else None
-
-    def in_a_row(snap: EngineSnapshot, stands: str) -> str | None:
-        run = snap.training.consecutive_overflow or 0
-        return f"{run} overflows in a row" if run >= limits.consecutive_overflow[bool(stands)] else None
-
-    def nonfinite(snap: EngineSnapshot, stands: str) -> str | None:
-        count = snap.training.nonfinite_loss
-        return f"{count} steps with NaN or Inf in loss or data" if count else None
-
-    warning, critical = Severity.WARNING, Severity.CRITICAL
-    return (
-        Rule("worker-failed", critical, "read the worker's log; space starts it again", worker_failed),
-        Rule("scale-at-cap", Severity.INFO, "fine while nothing overflows; GRAD_SCALER_MAX_SCALE is the cap", at_cap),
-        Rule("overflow-rate", warning, "lower the learning rate, or reset the scaler with R", overflow_rate),
-        Rule("overflow-run", critical, "an automatic reset follows; if it does not help, look for bad data", in_a_row),
-        Rule("nonfinite", critical, "look for bad data or a diverged model; the scale is not the cause", nonfinite),
-    )
-
-
 class AlertBook:
     """Evaluates the rules and remembers since when each alert has stood."""
 
     def __init__(self, silence_s: Callable[[], float], limits: Thresholds | None = None) -> None:
         """`silence_s`: the warning timeout in force, seconds without any message."""
         limits = limits or Thresholds()
-        self._rules = _link_rules(silence_s, limits) + _record_rules() + _training_rules(limits)
+        self._rules = _link_rules(silence_s, limits) + _record_rules() + training_rules(limits) + machine_rules(limits)
         self._standing: dict[str, Alert] = {}
 
     def evaluate(self, snapshot: EngineSnapshot) -> tuple[Alert, ...]:

@@ -239,6 +239,9 @@ class RankSnapshot(msgspec.Struct, frozen=True):
     straggler: bool = False  # far slower than the median of all
 
 
+TOO_HOT = "too hot"  # begins the reasons of `GpuSnapshot.throttle` that are about heat
+
+
 class GpuSnapshot(msgspec.Struct, frozen=True):
     """One GPU as its driver tells it. None: this driver or card does not say."""
 

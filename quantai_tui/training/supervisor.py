@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..telemetry import SYSTEM_CLOCK, Clock, Severity, TrainingSnapshot, TrainingState
+from ..telemetry import SYSTEM_CLOCK, Clock, GpuSnapshot, Severity, TrainingSnapshot, TrainingState
 from .child import WorkerLife, WorkerLog
 from .config import LIVE_FIELDS, SHAPING_FIELDS, WorkerConfig, changed_fields
 from .messages import (
@@ -212,6 +212,14 @@ class TrainingSupervisor:
         if not ack.ok:
             raise WorkerUnavailable(ack.text)
         return ack.text
+
+    def worker_pids(self) -> set[int]:
+        """The processes of our training on this machine: the worker, and where there are several, its ranks."""
+        return self._view.local_pids()
+
+    def take_gpus(self, gpus: tuple[GpuSnapshot, ...], note: str) -> None:
+        """What is watched beside the worker; `note` says why there is nothing to tell of GPUs."""
+        self._view.gpus, self._view.gpu_note = gpus, note
 
     def snapshot(self) -> TrainingSnapshot:
         return self._view.snapshot(self._config.symbol, self._log.tail)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import msgspec
 
 from ..telemetry import CheckpointSnapshot, Clock, GpuSnapshot, OverflowSnapshot, RankSnapshot, TrainingSnapshot, TrainingState
@@ -81,6 +83,11 @@ class TrainingView:
             )
             for rank in ranks.ranks
         )
+
+    def local_pids(self) -> set[int]:
+        """Of the worker and its ranks, those on this machine."""
+        here = socket.gethostname()
+        return {rank.pid for rank in self._ranks if rank.host == here} | ({self.pid} if self.pid is not None else set())
 
     def fold(self) -> None:
         """A life has ended: add its counts to the past, once. What it last measured is not known of the next one."""

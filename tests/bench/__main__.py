@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from .report import Options, Row, machine, table
 
@@ -19,6 +20,7 @@ BENCHMARKS = {
     "stream": "stream",
     "resilience": "resilience",
     "training-step": "training_step",
+    "scaler": "scaler_fault",
     "key-to-paint": "key_to_paint",
 }
 
@@ -32,6 +34,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer rounds; all of them in about a minute")
     parser.add_argument("--json", action="store_true", dest="as_json", help="one JSON object instead of the table")
     parser.add_argument("--device", default="cpu", help="where the training step runs: cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="where `scaler` draws its SVG (default: the temporary folder)"
+    )
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in BENCHMARKS]:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
@@ -41,7 +46,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parse(arguments)
-    options = Options(quick=asked.quick, device=asked.device)
+    options = Options(quick=asked.quick, device=asked.device, picture=asked.picture and asked.picture.absolute())
     from .surroundings import own_home
 
     rows: list[Row] = []

@@ -196,7 +196,7 @@ class GradScalerMonitor:
         tracker = mirror.tracker + 1
         if has_overflow or tracker >= self._interval or epoch != record.epoch or self.consecutive_overflow:
             self._check_closely(has_overflow, epoch, loss_finite)
-        else:  # the scale stays: what every clean step but one in thousands takes
+        else:  # all clean steps but one in thousands: the scale stays, and this is what the whole class costs
             mirror.tracker = tracker
             record.steps += 1
             self.checked += 1

@@ -36,12 +36,13 @@ class ScaleRecords:
     Not thread-safe. `add` is on the path of every training step: what could be derived is not kept.
     """
 
-    __slots__ = ("_capacity", "_last", "_offset", "_ring", "_sum", "count", "largest", "smallest")
+    __slots__ = ("_capacity", "_end", "_last", "_offset", "_ring", "_sum", "count", "largest", "smallest")
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         check_number("capacity", capacity, at_least=1)
         self._capacity = capacity
         self._ring = bytearray(_SIZE * capacity)
+        self._end = len(self._ring)
         self._offset = 0
         self._last = math.nan
         self.count = 0
@@ -55,7 +56,7 @@ class ScaleRecords:
         offset = self._offset
         _pack_into(self._ring, offset, epoch, batch, scale, has_overflow, consecutive, timestamp)
         offset += _SIZE
-        self._offset = offset if offset < len(self._ring) else 0
+        self._offset = offset if offset < self._end else 0
         self.count += 1
         self._sum += scale
         if scale != self._last:

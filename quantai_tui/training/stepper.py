@@ -258,7 +258,8 @@ class Stepper:
 
         found = self._diagnostician.explain(self.attempts, gather)
         if found is not None:
-            self._overflow = found if loss_factor == 1.0 else msgspec.structs.replace(found, text=f"planted: {found.text}")
+            planted = loss_factor >= 2.0  # below that it is a rank's share of an uneven batch
+            self._overflow = msgspec.structs.replace(found, text=f"planted: {found.text}") if planted else found
 
     def _replay(self, windows: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self._logits(self._bare, windows), labels)

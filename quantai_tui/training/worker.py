@@ -2,8 +2,8 @@
 
 The main thread trains. A second thread listens to the engine and sees to it that this process never outlives it: at a stop, or at
 the end of the socket, the loop is asked to leave, with a last checkpoint, and what has not left within two seconds is ended. A
-third waits for SIGTERM, which a service manager sends to everybody, and does the same. Torch is imported only after Hello, so that
-the engine knows the process while its slow start goes on. Nothing is written but the log, which is stderr, and checkpoints.
+third waits for SIGTERM, which a service manager sends to everybody, and does the same. Torch is imported only after Hello, so
+that the engine knows the process while its slow start goes on. Nothing is written but the log, which is stderr, and checkpoints.
 """
 
 from __future__ import annotations

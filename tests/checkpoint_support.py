@@ -23,7 +23,8 @@ def learnt(path: Path) -> dict[str, Any]:
     del state["time"]
     monitor = state["stepper"]["monitor"]
     if monitor is not None:
-        monitor["ring"] = monitor["ring"].view(-1, _RECORD_BYTES)[:, :-_STAMP_BYTES]
+        records = monitor["records"]
+        records["packed"] = records["packed"].view(-1, _RECORD_BYTES)[:, :-_STAMP_BYTES]
     return state
 
 

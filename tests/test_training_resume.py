@@ -58,7 +58,7 @@ class Market:
 
 
 def training(folder: Path, market: Market, heard: Heard | None = None, **changes: Any) -> TrainingLoop:
-    settings: dict[str, Any] = {"max_epochs": 2, "batch_size": 32, "checkpoint_every_s": 0.05, **RESTLESS, **changes}
+    settings: dict[str, Any] = {"max_epochs": 2, "batch_size": 32, "checkpoint_every_s": 0.01, **RESTLESS, **changes}
     return TrainingLoop(
         config(checkpoint_dir=str(folder), **settings),
         heard or Heard(),
@@ -96,7 +96,7 @@ def test_killed_at_any_step_training_ends_with_the_same_bits(precision: str, tmp
     for step in range(1, steps + 1):
         folder = tmp_path / f"{step}"
         market = Market()
-        die(training(folder, market, precision=precision), step)
+        die(training(folder, market, precision=precision, checkpoint_every_s=0.05), step)
         heard = Heard()
         assert training(folder, market, heard, precision=precision).run()
         assert differences(wanted, learnt(newest(folder))) == [], f"killed after step {step}"

@@ -189,8 +189,11 @@ class CheckpointFolder:
 
 
 def _save(state: dict[str, Any], file: BinaryIO) -> None:
-    """Raises OSError; torch names a full disk a RuntimeError."""
+    """Raises OSError, the one with the reason: of a full disk torch itself says "unexpected pos 5184 vs 5104"."""
     try:
         torch.save(state, file)
     except RuntimeError as error:
-        raise OSError(str(error).splitlines()[0]) from error
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        raise cause or OSError(str(error).splitlines()[0]) from error

@@ -343,7 +343,7 @@ class TrainingLoop:
             factor = self._plan.factor() if self._ranks.leader else 1.0
             if self._plan.just_begun:
                 progress.event(Severity.INFO, f"{self._plan.describe()}: begins")
-        mine, factor = self._ranks.part(config.batch_size), factor * self._ranks.weight(config.batch_size)
+        mine = self._ranks.part(config.batch_size)
         parts = [epoch.samples(config.batch_size, part) for part in range(config.accumulation)]
         windows = [self._windows(epoch.features, at[mine]) for at, _ in parts]
         labels = [of_part[mine] for _, of_part in parts]

@@ -68,6 +68,7 @@ class Stepper:
         self._on_event = on_event
         self._bare = BarEncoder(features, config.window, config.model_size).to(precision.device)
         self._ranks: Ranks = ranks or Solo()
+        self._weight = self._ranks.weight(config.batch_size)  # where the ranks' parts of a batch are not equal
         self.model: nn.Module = self._ranks.wrap(self._bare, precision.device)
         self._weights = list(self._bare.parameters())
         self.parameters = count_parameters(self._bare)
@@ -144,7 +145,7 @@ class Stepper:
         self.attempts += 1
         self._set_learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
-        loss, outputs = self._differentiate(micro, loss_factor)
+        loss, outputs = self._differentiate(micro, loss_factor * self._weight)
         if self.monitor is None:
             scale, skipped = None, self._plain()
         else:

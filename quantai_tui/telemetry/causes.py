@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CauseWords:
-    """`name` is what the screen says; `meaning` and `remedy` are whole sentences without their end."""
+    """`name` is what the screen says, `meaning` (48 characters at most) stands behind its count, `remedy` in the manual."""
 
     name: str
     meaning: str
@@ -17,27 +17,27 @@ class CauseWords:
 OVERFLOW_CAUSES: dict[str, CauseWords] = {
     "scale": CauseWords(
         "scale too high",
-        "The gradients are finite at a smaller scale",
+        "finite at a smaller scale",
         "Nothing: it backs off by itself, and one such step now and then is how the scale finds its place",
     ),
     "data": CauseWords(
         "input not finite",
-        "NaN or Inf in the features of this batch, at whatever scale",
+        "NaN or Inf among the features of the batch",
         "Look at the data of that step: a bar or a feature that divides by zero",
     ),
     "target": CauseWords(
         "target or loss",
-        "The model's output is finite and the loss is not",
+        "the output is finite, the loss is not",
         "Look at the targets, and for a logarithm or a division at 0 in the loss",
     ),
     "forward": CauseWords(
         "forward pass",
-        "A layer's output passes 65,504, where fp16 ends, or its weights are not finite",
+        "a layer passes 65,504, or weights not finite",
         "Normalise what goes into the layer that is named, take `TRAIN_PRECISION=bf16`, or go back to a checkpoint",
     ),
     "gradient": CauseWords(
         "gradient itself",
-        "The loss is finite and its gradient is not, at every scale",
+        "the loss is finite, its gradient is not",
         "Look for a square root, a logarithm or a division at 0 behind the parameter that is named",
     ),
 }

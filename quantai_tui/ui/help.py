@@ -22,6 +22,16 @@ _WORDS = (
     ("silent", "acknowledged by the venue, which then sends nothing of it"),
     ("bad", "messages that were not understood; z on connection shows them"),
     ("dials left", "new connections that the venue's limit still allows"),
+    ("headroom", "octaves that the scale may rise before the largest recent gradient overflows"),
+    ("underflow", "share of gradient elements that are too small for fp16 at this scale"),
+    ("maj", "accuracy of always saying what is most frequent (majority)"),
+    ("pers", "accuracy of saying that the last move goes on (persistence)"),
+    ("logit", "accuracy of a logistic regression on the same windows (logistic)"),
+    ("p", "chance that the lead over the best of them is luck; below 0.05 it counts"),
+    ("ece", "expected calibration error: how far the stated probabilities are off"),
+    ("by itself", "training has paused because resets did not help; space goes on"),
+    ("▶ gpu", "our training runs on it; ecc: its uncorrected memory errors"),
+    ("◆ rank", "it holds the others up: each step waits for the slowest"),
     ("STALE", "nothing new from the engine for so long; old numbers are grey"),
     ("–", "not known yet"),  # noqa: RUF001 (the sign that the panes show)
 )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ...telemetry import TrainingSnapshot
 from ..cells import Row, Span, bar, fitted, row
-from ..format import count, percent, quantity, short
+from ..format import UNKNOWN, count, percent, quantity, short
 from ..sparkline import Range, nice_range, spark_rows
 from ..view import View
 from .states import NOT_KNOWN
 
+_ALL_ROWS = 6
 _OCTAVES_SHOWN = 8  # one eighth-block per octave in the one-row sparkline
 
 
@@ -16,7 +17,10 @@ def draw_scale(view: View, width: int, height: int) -> list[Row]:
     if view.snapshot is None:
         return [row(NOT_KNOWN)]
     training = view.snapshot.training
-    foot = [_growth(training, width), _resets(training, width)]
+    if height < _ALL_ROWS:
+        foot = [_growth(training, width, _headroom(training)), _resets(training, width, _underflow(training))]
+    else:
+        foot = [_growth(training, width), _room(training, width), _resets(training, width)]
     spark = max(1, height - 1 - len(foot))
     values = view.series("scale")
     span, labels = _range(training, values)
@@ -48,21 +52,36 @@ def _range(training: TrainingSnapshot, values: tuple[float | None, ...]) -> tupl
     return Range(low, training.scale_cap, log=True), ("┄ cap", short(low))
 
 
-def _growth(training: TrainingSnapshot, width: int) -> Row:
+def _growth(training: TrainingSnapshot, width: int, *more: list[Span]) -> Row:
     done, interval = training.growth_tracker, training.growth_interval
-    left = fitted(width, [("growth ", "muted"), (f"{count(done)}/{count(interval)}", "text")])
+    left = fitted(width, [("growth ", "muted"), (f"{count(done)}/{count(interval)}", "text")], *more)
     room = min(24, width - len(left.text) - 2)
     if done is None or not interval or room < 6:
         return left
     return Row((*left.spans, ("  ", "text"), *bar(done / interval, room, "spark-scale")))
 
 
-def _resets(training: TrainingSnapshot, width: int) -> Row:
+def _room(training: TrainingSnapshot, width: int) -> Row:
+    """How far the scale may still go up, and how much it loses at the lower end."""
+    return fitted(width, _headroom(training, " octaves"), _underflow(training))
+
+
+def _headroom(training: TrainingSnapshot, unit: str = "") -> list[Span]:
+    octaves = training.headroom_octaves
+    return [("headroom ", "muted"), (UNKNOWN if octaves is None else f"{octaves:.1f}", "text"), (unit, "muted")]
+
+
+def _underflow(training: TrainingSnapshot) -> list[Span]:
+    return [("underflow ", "muted"), (percent(training.underflow_share, 3), "text")]
+
+
+def _resets(training: TrainingSnapshot, width: int, *more: list[Span]) -> Row:
     rate = training.scale_growth_rate
     pace: list[Span] = [(f"{rate:+.2f}", "text"), (" octaves/1k steps", "muted")] if rate is not None else []
     return fitted(
         width,
         [("resets ", "muted"), (count(training.resets), "text")],
         [("floor ", "muted"), (quantity(training.scale_floor), "text")],
+        *more,
         pace,
     )

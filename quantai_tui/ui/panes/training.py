@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from ...telemetry import TrainingSnapshot, TrainingState
-from ..cells import Row, Span, bar, fitted, row
-from ..format import age, clean, count, date_and_time, decimal, percent, short
+from ..cells import Row, Span, bar, fitted, row, wrap
+from ..format import age, clean, count, date_and_time, decimal, rough, short
 from ..sparkline import nice_range, spark_rows
 from ..view import View
+from .accuracy import draw_accuracy, draw_baselines, draw_quality, draw_verdict
+from .machines import draw_machines, draw_ranks_in_brief
 from .states import NOT_KNOWN, training_sign
+
+_ALL_ROWS = 12  # so high, it has room for what it runs on
+_LOW = 8  # below it a pause is all that is worth a row
 
 
 def draw_training(view: View, width: int, height: int) -> list[Row]:
@@ -15,13 +20,17 @@ def draw_training(view: View, width: int, height: int) -> list[Row]:
         return [row(NOT_KNOWN)]
     training = view.snapshot.training
     rows = [_head(training, width)]
-    if training.detail and training.state is not TrainingState.TRAINING:
+    if training.paused_because:
+        rows += _paused(training, width, height - 1 if height < _LOW else 5)
+    elif training.detail and training.state is not TrainingState.TRAINING:
         rows.append(fitted(width, [(clean(training.detail), "text")]))
-    rows += [_progress(training, width), _optimizer(training, width), _accuracy(training, width), _baselines(training, width)]
-    if height > len(rows):
-        rows.append(_worker(training, width))
-    if height > len(rows) and training.data_bars is not None:
-        rows.append(_data(training, width))
+    rows += [_progress(training, width), _optimizer(training, width)]
+    rows += [draw_accuracy(training, width), draw_baselines(training, width)]
+    for_chart = 1 if height >= _LOW else 0
+    more = [*draw_verdict(training, width), *draw_quality(training, width), *_more(training, view.now, width)]
+    rows += more[: max(0, height - for_chart - len(rows))]
+    if height >= _ALL_ROWS:
+        rows += _runs_on(training, width, height - for_chart - len(rows))
     spark = height - len(rows)
     if spark >= 1:
         values = view.series("loss")
@@ -37,7 +46,13 @@ def _head(training: TrainingSnapshot, width: int) -> Row:
         where = [(clean(f"{training.device} {training.precision}"), "text")]
     late = training.age_s is not None and training.age_s >= 5 and training.state is TrainingState.TRAINING
     silent: list[Span] = [(f"silent {age(training.age_s)}", "alert-warning")] if late else []
-    return fitted(width, [training_sign(training.state)], silent, where, [(clean(training.symbol or ""), "text")])
+    itself: list[Span] = [("by itself", "alert-critical")] if training.paused_because else []
+    return fitted(width, [training_sign(training.state)], itself, silent, where, [(clean(training.symbol or ""), "text")])
+
+
+def _paused(training: TrainingSnapshot, width: int, room: int) -> list[Row]:
+    """What was seen and what to try, over as many rows as it takes."""
+    return [row((line, "alert-critical")) for line in wrap(clean(training.paused_because), width, room)]
 
 
 def _progress(training: TrainingSnapshot, width: int) -> Row:
@@ -72,35 +87,21 @@ def _learning_rate(rate: float | None) -> str:
     return decimal(None) if rate is None else f"{rate:.1e}"
 
 
-def _accuracy(training: TrainingSnapshot, width: int) -> Row:
-    accuracy: list[Span] = [("accuracy ", "muted"), (percent(training.accuracy), "value")]
-    better = _better_baseline(training)
-    if training.accuracy is None or training.baseline_accuracy is None:
-        return fitted(
-            width, accuracy, [("no baseline yet" if training.accuracy is not None else "after the first epoch", "muted")]
-        )
-    margin = (training.accuracy - training.baseline_accuracy) * 100
-    token = "state-live" if margin > 0 else "alert-warning"
+def _more(training: TrainingSnapshot, now: float, width: int) -> list[Row]:
+    """What changes seldom, in order of importance."""
+    rows = [_checkpoint(training, now, width), _worker(training, width)]
+    return [*rows, _data(training, width)] if training.data_bars is not None else rows
+
+
+def _checkpoint(training: TrainingSnapshot, now: float, width: int) -> Row:
+    saved = training.checkpoint
+    if saved is None:
+        return fitted(width, [("checkpoint ", "muted"), ("none yet", "text")])
     return fitted(
         width,
-        accuracy,
-        [(f"{margin:+.1f}", token), (f" over {better}" if margin > 0 else f" to {better}", "muted")],
-        [("of ", "muted"), (count(training.validation_samples), "text"), (" samples", "muted")],
-    )
-
-
-def _better_baseline(training: TrainingSnapshot) -> str:
-    majority, persistence = training.majority_accuracy, training.persistence_accuracy
-    if majority is None or persistence is None:
-        return "baseline"
-    return "majority" if majority >= persistence else "persistence"
-
-
-def _baselines(training: TrainingSnapshot, width: int) -> Row:
-    return fitted(
-        width,
-        [("majority ", "muted"), (percent(training.majority_accuracy), "text")],
-        [("persistence ", "muted"), (percent(training.persistence_accuracy), "text")],
+        [("checkpoint ", "muted"), (f"step {count(saved.step)}", "text")],
+        [(rough(now - saved.time), "text"), (" ago", "muted")],
+        [("training went on from it", "muted")] if saved.resumed else [],
     )
 
 
@@ -108,6 +109,7 @@ def _worker(training: TrainingSnapshot, width: int) -> Row:
     return fitted(
         width,
         [("parameters ", "muted"), (count(training.parameters), "text")],
+        *draw_ranks_in_brief(training.ranks),
         [("restarts ", "muted"), (count(training.restarts), "alert-warning" if training.restarts else "text")],
         [("pid ", "muted"), (str(training.pid), "text")] if training.pid else [],
     )
@@ -118,3 +120,12 @@ def _data(training: TrainingSnapshot, width: int) -> Row:
     if training.data_through_time is not None:
         through = [("through ", "muted"), (date_and_time(training.data_through_time), "text")]
     return fitted(width, [("bars ", "muted"), (count(training.data_bars), "text")], through)
+
+
+def _runs_on(training: TrainingSnapshot, width: int, room: int) -> list[Row]:
+    """Why this device and precision, and the machines behind it; the reason yields to machines."""
+    if room < 1:
+        return []
+    machines = draw_machines(training, width, room)
+    reason = wrap(clean(training.reason), width, max(0, min(2, room - len(machines)))) if training.reason else []
+    return [*[row((line, "muted")) for line in reason], *machines]

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import WorkerConfig
     from .monitor import GradScalerMonitor
-    from .scaler import DynamicGradScalerConfig, ScaleRecord
+    from .records import ScaleRecord
+    from .scaler import DynamicGradScalerConfig
     from .supervisor import TrainingSupervisor
 
 _HOME = {
     "DynamicGradScalerConfig": "scaler",
     "GradScalerMonitor": "monitor",
-    "ScaleRecord": "scaler",
+    "ScaleRecord": "records",
     "TrainingSupervisor": "supervisor",
     "WorkerConfig": "config",
 }

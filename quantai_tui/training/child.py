@@ -13,12 +13,13 @@ from pathlib import Path
 
 from ..telemetry import Clock
 from . import reasons
-from .messages import TOKEN_VARIABLE, Ack, Failed, Finished, SupervisorMessage, encode_frame
+from .config import WorkerConfig
+from .launcher import launch
+from .messages import Ack, Failed, Finished, SupervisorMessage, encode_frame
 
 _TAIL_LINES = 20
 _TAIL_BYTES = 8192
 _LARGEST_LOG_BYTES = 2 << 20
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 # Together under the 3 s in which a worker must be gone. Most of it is for the step it is in and for the checkpoint it writes.
 _POLITE_S, _TERM_S, _KILL_S = 1.9, 0.3, 0.4
 
@@ -68,11 +69,19 @@ class WorkerLog:
 
 
 class WorkerLife:
-    """One process from its start to its end, with its connection once it has said Hello."""
+    """One process from its start to its end, with its connection once it has said Hello.
 
-    def __init__(self, process: asyncio.subprocess.Process, token: str, clock: Clock) -> None:
+    The process is torchrun's agent where there are several `ranks`. It starts them anew when one dies: then the leader among the
+    new ones says Hello, with the same token, in the same life.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, token: str, clock: Clock, *, ranks: bool = False, extra_grace_s: float = 0.0
+    ) -> None:
         self.process = process
         self.token = token
+        self.ranks = ranks
+        self.extra_grace_s = extra_grace_s
         self._clock = clock
         self.heard_at = clock.monotonic()
         self.ready_at: float | None = None
@@ -86,29 +95,24 @@ class WorkerLife:
         self._oom_kills = reasons.OomKills()
 
     @classmethod
-    async def spawn(cls, python: str, socket_path: Path, log: WorkerLog, clock: Clock) -> WorkerLife:
+    async def spawn(cls, config: WorkerConfig, python: str, socket_path: Path, log: WorkerLog, clock: Clock) -> WorkerLife:
         """Start a worker in a process group of its own. Raises OSError."""
         token = secrets.token_hex(16)
-        # -P and PYTHONPATH: the worker is this very package, whatever lies in the current directory.
-        path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
+        command = launch(config, python=python, socket_path=socket_path, token=token)
         descriptor = log.open()
         try:
             process = await asyncio.create_subprocess_exec(
-                python,
-                "-P",
-                "-m",
-                "quantai_tui.training.worker",
-                "--socket",
-                str(socket_path),
+                *command.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
-                env={**os.environ, TOKEN_VARIABLE: token, "PYTHONPATH": path},
+                env=command.environment,
                 process_group=0,
             )
         finally:
             os.close(descriptor)
-        return cls(process, token, clock)
+        several = config.nproc > 1 or config.nnodes > 1
+        return cls(process, token, clock, ranks=several, extra_grace_s=command.extra_grace_s)
 
     @property
     def alive(self) -> bool:
@@ -147,6 +151,23 @@ class WorkerLife:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.process.wait(), seconds)
         return not self.alive
+
+    def connect(self, writer: asyncio.StreamWriter) -> None:
+        """A worker has said Hello; a connection of ranks that were before is over."""
+        self.hang_up()
+        self.writer, self.disconnected = writer, asyncio.Event()
+        self.failed = self.ready_at = None
+        self.heard_at = self._clock.monotonic()
+
+    def disconnect(self, writer: asyncio.StreamWriter) -> None:
+        """This connection has ended. Of ranks, others may come in their place: they are given the time of a start."""
+        if writer is not self.writer:
+            return
+        self.disconnected.set()
+        if self.ranks and self.finished is None:
+            self.ready_at = None
+            self.heard_at = self._clock.monotonic()
+            self.hang_up()
 
     def hang_up(self) -> None:
         """Close the connection and let nobody wait for an answer that will not come."""

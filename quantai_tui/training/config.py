@@ -42,8 +42,23 @@ def check_number(
     raise ValueError(f"{name} must be a finite number{' ' + rule if rule else ''}, got {value!r}")
 
 
+def power_of_two_at_most(value: float) -> float:
+    """The largest power of two that does not exceed `value`, which is above 0 and finite."""
+    return math.ldexp(1.0, math.frexp(value)[1] - 1)
+
+
+def power_of_two_at_least(value: float) -> float:
+    below = power_of_two_at_most(value)
+    return below if below == value else 2 * below
+
+
 def check_scale_range(
-    growth_factor: float, growth_interval: int, max_scale: float, min_scale: float, backoff_factor: float
+    growth_factor: float,
+    growth_interval: int,
+    max_scale: float,
+    min_scale: float,
+    backoff_factor: float,
+    power_of_two: bool = False,
 ) -> None:
     """Raise ValueError unless these numbers describe a loss scale that can move and can never leave fp32."""
     check_number("growth_factor", growth_factor, above=1.0)
@@ -53,6 +68,9 @@ def check_scale_range(
     check_number("backoff_factor", backoff_factor, above=0.0, below=1.0)
     if min_scale > max_scale:
         raise ValueError(f"min_scale must not exceed max_scale, got {min_scale:g} > {max_scale:g}")
+    if power_of_two and power_of_two_at_least(min_scale) > power_of_two_at_most(max_scale):
+        remedy = "widen the bounds or switch power_of_two off"
+        raise ValueError(f"no power of two lies between min_scale {min_scale:g} and max_scale {max_scale:g}; {remedy}")
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +153,9 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         if self.max_bars < self.bars_needed:
             why = f"a window of {self.window}, a horizon of {self.horizon} and min_bars of {self.min_bars}"
             raise ValueError(f"max_bars must be at least {self.bars_needed} with {why}, got {self.max_bars}")
-        check_scale_range(self.growth_factor, self.growth_interval, self.max_scale, self.min_scale, self.backoff_factor)
+        check_scale_range(
+            self.growth_factor, self.growth_interval, self.max_scale, self.min_scale, self.backoff_factor, self.power_of_two
+        )
 
     @property
     def bars_needed(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,10 +14,14 @@ from .checkpoint import fingerprint, random_state, set_random_state
 from .config import LIVE_FIELDS, WorkerConfig, changed_fields
 from .epoch import Epoch, filled, read_between
 from .epochs import Epochs, ReadBars, ReadBetween, step_size
+from .fellows import first_overflow, pack, share_state, shared_read, unpack
+from .joining import broken
 from .messages import ControlKind, EpochDone, Ready
+from .messages import Ranks as RanksMessage
 from .planted import OverflowPlan
 from .precision import choose
 from .progress import Progress, Reporter
+from .ranks import Ranks, Solo, Standing
 from .requests import Answer, Request, Requests, no_answer
 from .saving import Checkpoints
 from .stepper import Stepper
@@ -38,6 +43,9 @@ class TrainingLoop:
 
     Nothing that training computes depends on a clock, planted overflows aside: a run that was killed and went on from its last
     checkpoint ends with the same bits as one that was not, on the same machine with as many threads.
+
+    With several `ranks` each runs a loop of its own, in lock-step: the leader's requests, bars and checkpoints are everybody's,
+    and the others' reporters are told but need not report. `run` raises RanksLost when one of them has gone.
     """
 
     def __init__(
@@ -49,8 +57,11 @@ class TrainingLoop:
         read_between: ReadBetween = read_between,
         clock: Clock = SYSTEM_CLOCK,
         paused: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self._config = config
+        self._ranks: Ranks = ranks or Solo()
+        self._own_overflows = 0
         self._reporter = reporter
         self._clock = clock
         self._requests = Requests()
@@ -61,18 +72,19 @@ class TrainingLoop:
         self._progress = Progress(reporter, clock)
         self._stepper = self._new_stepper()
         device = self._stepper.precision.device
-        self._epochs = Epochs(config.seed, device, read, read_between, self._progress.event)
+        read, between = shared_read(self._ranks, read), shared_read(self._ranks, read_between)
+        self._epochs = Epochs(config.seed, device, read, between, self._progress.event)
         self._plan = OverflowPlan(config.plant_overflow_every_s, clock)
         self._checkpoints: Checkpoints | None = None
-        if config.checkpoint_dir:
-            of = fingerprint(config, dataset.FEATURES, self._stepper.model)
+        if config.checkpoint_dir and self._ranks.leader:
+            of = fingerprint(config, dataset.FEATURES, self._stepper.bare)
             send, tell = reporter.send, self._progress.event
             self._checkpoints = Checkpoints(config, of, clock, send=send, tell=tell, wake=self._requests.wake)
 
     def _new_stepper(self) -> Stepper:
         config = self._config
-        precision = choose(config.device, config.precision, config.model_size)
-        return Stepper(config, len(dataset.FEATURES), precision, self._progress.event)
+        precision = choose(self._ranks.device(config.device), config.precision, config.model_size)
+        return Stepper(config, len(dataset.FEATURES), precision, self._progress.event, self._ranks)
 
     def request_pause(self, answer: Answer = no_answer) -> None:
         self._request(Request(ControlKind.PAUSE, answer))
@@ -93,7 +105,6 @@ class TrainingLoop:
         self._request(Request(ControlKind.SETTINGS, answer, config))
 
     def request_stop(self, answer: Answer = no_answer) -> None:
-        self._stopping = True
         self._request(Request(ControlKind.STOP, answer))
 
     def _request(self, request: Request) -> None:
@@ -103,10 +114,8 @@ class TrainingLoop:
         """True when `max_epochs` are done, False when it was stopped."""
         self._reporter.send(self._ready())
         try:
-            self._restore()
-            self._control()
-            while (epoch := self._next_epoch()) is not None:
-                self._epoch(epoch)
+            with nullcontext() if self._ranks.world == 1 else broken("in a step"):
+                self._train()
         except _StopRequested:
             self._save_the_rest()
             return False
@@ -114,16 +123,23 @@ class TrainingLoop:
         self._progress.flush(self._stepper, period_s=0.0)
         return True
 
+    def _train(self) -> None:
+        self._restore()
+        self._control()
+        while (epoch := self._next_epoch()) is not None:
+            self._epoch(epoch)
+
     # Between two steps
 
-    def _control(self) -> None:
-        """Carry out what was requested; while paused, stay here."""
+    def _control(self, *, meet: bool = False) -> None:
+        """Carry out what was requested; while paused, stay here. `meet`: with other ranks, do so at this very boundary."""
         if self._checkpoints is not None:
             self._checkpoints.collect()
         self._pause_when_stuck()
+        if not (self._ranks.meets() or meet or self._paused):
+            return
         while True:
-            for request in self._requests.take():
-                self._carry_out(request)
+            self._meet()
             if self._stopping:
                 raise _StopRequested
             if not self._paused:
@@ -146,9 +162,19 @@ class TrainingLoop:
             self._progress.paused_because = stuck
             self._progress.event(Severity.CRITICAL, f"training has paused: {stuck}")
 
+    def _meet(self) -> None:
+        """All ranks do what the leader was asked, at the same step."""
+        asked = list(self._requests.take()) if self._ranks.leader else []
+        met = self._ranks.meet(pack(asked), Standing(self._progress.step, self._own_overflows))
+        if met.reports:
+            self._reporter.send(RanksMessage(met.reports))
+        for request in asked if self._ranks.leader else unpack(met.words):
+            self._carry_out(request)
+
     def _sleep(self, seconds: float) -> None:
-        """Wait, at most until the next request."""
-        self._requests.sleep(seconds)
+        """Wait, at most until the next request. Other ranks than the leader wait for it where they need it next."""
+        if self._ranks.leader:
+            self._requests.sleep(seconds)
 
     def _carry_out(self, request: Request) -> None:
         match request.kind:
@@ -162,6 +188,7 @@ class TrainingLoop:
                     self._stepper.monitor.clear_stuck()  # type: ignore[union-attr]
                 request.answer(True, "resumed")
             case ControlKind.STOP:
+                self._stopping = True
                 request.answer(True, "stopping")
             case ControlKind.RESET_SCALER:
                 self._reset_scale(request.answer)
@@ -238,16 +265,18 @@ class TrainingLoop:
 
     def _restore(self) -> None:
         """Go on from the newest checkpoint of this training, if there is one that can be used."""
-        if self._checkpoints is None or (found := self._checkpoints.newest()) is None:
+        found = None if self._checkpoints is None else self._checkpoints.newest()
+        state = share_state(self._ranks, None if found is None else found[1])
+        if state is None:
             return
-        path, state = found
         loop = state["loop"]
         self._stepper.load_state_dict(state["stepper"])
         self._stepper.apply(self._config)  # settings win over what was saved
         set_random_state(state["rng"])
         self._epochs.load_state_dict(loop["epochs"])
         self._progress.load_state_dict(loop)
-        self._checkpoints.resumed(path, state, self._epochs_done)
+        if self._checkpoints is not None and found is not None:
+            self._checkpoints.resumed(found[0], state, self._epochs_done)
 
     # Data
 
@@ -255,7 +284,7 @@ class TrainingLoop:
         """The epoch that a checkpoint was written in, else a new one over what the market has become; None when all are done."""
         progress, goes_on = self._progress, self._epochs.within
         while True:
-            self._control()
+            self._control(meet=True)
             if not goes_on and self._config.max_epochs and progress.epoch >= self._config.max_epochs:
                 return None
             found = self._epochs.attempt(self._config)
@@ -282,8 +311,8 @@ class TrainingLoop:
         if config.max_epochs:
             self._stepper.total_steps = config.max_epochs * epoch.steps
         while epoch.taken < epoch.steps:
-            self._control()
             self._pace()
+            self._control()
             progress.state = TrainingState.TRAINING
             self._step(epoch)
             epoch.taken += 1
@@ -310,25 +339,34 @@ class TrainingLoop:
         progress, stepper, config = self._progress, self._stepper, self._config
         factor = 1.0
         if stepper.monitor is not None:
-            factor = self._plan.factor()
+            # By the leader's clock: an overflow of one is an overflow of all.
+            factor = self._plan.factor() if self._ranks.leader else 1.0
             if self._plan.just_begun:
                 progress.event(Severity.INFO, f"{self._plan.describe()}: begins")
+        mine, factor = self._ranks.part(config.batch_size), factor * self._ranks.weight(config.batch_size)
         parts = [epoch.samples(config.batch_size, part) for part in range(config.accumulation)]
-        batches = [(self._windows(epoch.features, at), labels) for at, labels in parts]
-        windows, labels = batches[0]
+        windows = [self._windows(epoch.features, at[mine]) for at, _ in parts]
+        labels = [of_part[mine] for _, of_part in parts]
         skipped = stepper.step(windows, labels, progress.epoch, progress.epoch_step, factor)
+        if skipped:
+            self._explain(stepper)
         progress.stepped(step_size(config), skipped, stepper.monitor.scale if stepper.monitor else None)
         progress.flush(stepper)
 
+    def _explain(self, stepper: Stepper) -> None:
+        own = stepper.take_overflow()
+        self._own_overflows += own is not None
+        if (found := first_overflow(self._ranks, own)) is not None:
+            self._reporter.send(found)
+
     def _pace(self) -> None:
-        """Hold `steps_per_s`, without ever catching up on lost time."""
+        """Hold `steps_per_s`, without ever catching up on lost time. A request is not kept waiting for it."""
         rate = self._config.steps_per_s
-        if not rate:
+        if not rate or not self._ranks.leader:
             return
-        while (left := self._step_due - self._clock.monotonic()) > 0:
+        while (left := self._step_due - self._clock.monotonic()) > 0 and not self._requests.waiting:
             self._progress.flush(self._stepper, period_s=_HEARTBEAT_S)
             self._sleep(min(left, _HEARTBEAT_S))
-            self._control()
         self._step_due = self._clock.monotonic() + 1 / rate
 
     def _validate(self, features: Tensor, part: dataset.Part) -> int:

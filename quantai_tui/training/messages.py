@@ -121,6 +121,7 @@ class Overflowed(msgspec.Struct, frozen=True, tag="overflow", array_like=True):
     cause: str
     culprits: tuple[str, ...]
     text: str  # one line for the operator
+    count: int = 1  # how many it stands for: in a storm not every one is looked at
 
 
 class Saved(msgspec.Struct, frozen=True, tag="saved", array_like=True):

@@ -21,7 +21,8 @@ class Shape:
     layers: int
 
 
-# Parameters with 8 features and a window of 24: 9,700; 203 thousand; 1.8 million; 12.6 million.
+# Parameters with 8 features and a window of 32: 10,019; 202,883; 1,788,291; 12,633,091. Each row of the table of initial
+# scales (under 1M, 1M to 10M, over 10M) has one.
 SHAPES = {
     "tiny": Shape(32, 2, 64, 1),
     "small": Shape(64, 4, 256, 4),

@@ -30,14 +30,23 @@ class Precision:
 
 
 def choose(device: str, precision: str, model_size: str) -> Precision:
-    """Resolve `auto`. Raises ValueError when a device is asked for that is not there."""
+    """Resolve `auto`. Raises ValueError when a device is asked for that is not there.
+
+    fp16 where tensor cores make it fast, and not bf16, which from Ampere on is as fast: it has three bits less of precision, and
+    the one thing it saves is the loss scale, which is watched here. What is configured is never overridden, but the reason says
+    where the hardware only emulates it.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device} asked for, but torch finds no usable CUDA device; choose cpu or auto")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {device} asked for, but there are {torch.cuda.device_count()} CUDA devices, counted from cuda:0"
+        )
     if precision != "auto":
-        name, reason = precision, "as configured"
+        name, reason = precision, "as configured" + _emulated(chosen, precision, model_size)
     elif chosen.type == "cuda":
         fast = torch.cuda.get_device_capability(chosen) >= _FIRST_FP16_CAPABILITY
         name = "fp16" if fast else "fp32"
@@ -49,3 +58,11 @@ def choose(device: str, precision: str, model_size: str) -> Precision:
     if name != "fp16":
         reason += "; no loss scaling needed, the scaler is off"
     return Precision(chosen, name, reason)
+
+
+def _emulated(device: torch.device, precision: str, model_size: str) -> str:
+    if device.type == "cuda":
+        slow = precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False)
+        return ", though this GPU only emulates bf16" if slow else ""
+    slow = precision == "fp16" and model_size != "tiny"
+    return ", though fp16 on a CPU is emulated, 10 to 20 times slower at this size" if slow else ""

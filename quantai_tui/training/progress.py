@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..telemetry import Clock, Severity, TrainingState
-from .messages import EpochDone, Event, Metrics, Overflowed, Ready, Saved
+from .messages import EpochDone, Event, Metrics, Overflowed, Ranks, Ready, Saved
 from .stepper import Stepper
 
 FLUSH_PERIOD_S = 0.04
@@ -22,7 +22,7 @@ class Reporter(Protocol):
         """False when it was dropped: what it said of its steps is said again with the next."""
         ...
 
-    def send(self, message: Ready | EpochDone | Event | Overflowed | Saved) -> None: ...
+    def send(self, message: Ready | EpochDone | Event | Overflowed | Saved | Ranks) -> None: ...
 
 
 class Progress:

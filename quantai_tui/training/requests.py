@@ -43,6 +43,10 @@ class Requests:
         self._wake.wait(seconds)
         self._wake.clear()
 
+    @property
+    def waiting(self) -> bool:
+        return bool(self._waiting)
+
     def take(self) -> Iterator[Request]:
         while self._waiting:
             yield self._waiting.popleft()

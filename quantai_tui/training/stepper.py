@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..telemetry import Severity
+from .calibration import find_scale
 from .config import WorkerConfig
+from .diagnosis import Diagnostician, Evidence
+from .messages import Overflowed
 from .model import BarEncoder, count_parameters
 from .monitor import EventSink, GradScalerMonitor
 from .precision import Precision
+from .probing import HostCell, flushed_share, gradients_at, largest_magnitude, undisturbed
+from .ranks import Ranks, Solo
 from .scaler import DynamicGradScalerConfig, SkipDetector
+from .schedule import learning_rate_at
 from .trace import StepTrace
 
-_FINAL_RATE = 0.1  # where the cosine ends, as a part of the peak rate
+_AMAX_EVERY = 16  # steps; every step where the scale follows it
+_UNDERFLOW_EVERY = 500  # steps; it costs a forward and a backward pass
+_MOST_CALIBRATIONS = 5  # batches with a loss that is not finite before the table has to do
 
-
-def learning_rate_at(step: int, config: WorkerConfig, total_steps: int | None) -> float:
-    """Linear warm-up, then cosine down to a tenth of the peak at `total_steps`, or constant when training has no end.
-
-    `step` counts steps that were taken: a skipped step must not use up warm-up.
-    """
-    peak = config.learning_rate
-    if step < config.lr_warmup_steps:
-        return peak * (step + 1) / config.lr_warmup_steps
-    if total_steps is None or total_steps <= config.lr_warmup_steps:
-        return peak
-    progress = min((step - config.lr_warmup_steps) / (total_steps - config.lr_warmup_steps), 1.0)
-    return peak * (_FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
+_Micro = tuple[Tensor, Tensor]
 
 
 def scaler_config(config: WorkerConfig, parameters: int) -> DynamicGradScalerConfig:
@@ -44,26 +43,43 @@ def scaler_config(config: WorkerConfig, parameters: int) -> DynamicGradScalerCon
     )
 
 
+def _share(micro: list[_Micro], labels: Tensor) -> float:
+    """What a micro-batch with these labels contributes to the mean over all samples."""
+    return len(labels) / sum(len(of_one) for _, of_one in micro) if len(micro) > 1 else 1.0
+
+
 class Stepper:
     """Model, optimizer, scaler and monitor, moved together one step at a time.
 
-    `monitor` is None where nothing is scaled (bf16, fp32). Not thread-safe.
+    `monitor` is None where nothing is scaled (bf16, fp32). With several `ranks` each steps on its own part of the batch, and all
+    take or skip the step together; another rank's overflow is not explained from this rank's batch. Not thread-safe.
     """
 
-    def __init__(self, config: WorkerConfig, features: int, precision: Precision, on_event: EventSink) -> None:
+    def __init__(
+        self, config: WorkerConfig, features: int, precision: Precision, on_event: EventSink, ranks: Ranks | None = None
+    ) -> None:
         torch.manual_seed(config.seed)
         self.precision = precision
         self._config = config
-        self.model: nn.Module = BarEncoder(features, config.window, config.model_size).to(precision.device)
-        self.parameters = count_parameters(self.model)
+        self._on_event = on_event
+        self._bare = BarEncoder(features, config.window, config.model_size).to(precision.device)
+        self._ranks: Ranks = ranks or Solo()
+        self.model: nn.Module = self._ranks.wrap(self._bare, precision.device)
+        self._weights = list(self._bare.parameters())
+        self.parameters = count_parameters(self._bare)
         # Unfused on purpose: a fused step is taken or skipped on the device, where the host cannot see it without asking.
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=False
-        )
+        self.optimizer = torch.optim.AdamW(self._weights, lr=config.learning_rate, weight_decay=config.weight_decay, fused=False)
         self.trace = StepTrace(precision.device)
+        self.attempts = 0
         self.steps_taken = 0
         self.total_steps: int | None = None
         self.learning_rate = 0.0
+        self.underflow_share: float | None = None  # of the gradient elements, those that fp16 flushes to zero at this scale
+        self._underflow = HostCell(precision.device)
+        self._underflow_due = False
+        self._diagnostician = Diagnostician()
+        self._overflow: Overflowed | None = None
+        self._calibrations_left = 0
         self.monitor: GradScalerMonitor | None = None
         if precision.scales:
             policy = scaler_config(config, self.parameters)
@@ -77,10 +93,19 @@ class Stepper:
                 on_event=on_event,
             )
             self._skips = SkipDetector(self.optimizer)
+            self._amax = HostCell(precision.device)
+            self._calibrations_left = _MOST_CALIBRATIONS if config.calibrate else 0
+        self._amax_every = 1 if config.policy == "amax" else _AMAX_EVERY
+
+    @property
+    def bare(self) -> nn.Module:
+        """The model itself, not wrapped for several ranks."""
+        return self._bare
 
     def apply(self, config: WorkerConfig) -> None:
         """Take over the live fields of a new config."""
         self._config = config
+        self._amax_every = 1 if config.policy == "amax" else _AMAX_EVERY
         if self.monitor is not None:
             self.monitor.apply(
                 scaler_config(config, self.parameters),
@@ -89,20 +114,45 @@ class Stepper:
                 config.reset_threshold_epochs,
             )
 
-    def _forward(self, windows: Tensor) -> Tensor:
-        dtype = self.precision.autocast_dtype
-        with torch.autocast(self.precision.device.type, dtype, enabled=dtype is not None):
-            logits: Tensor = self.model(windows)
-        return logits.float()
+    # One step
 
-    def step(self, windows: Tensor, labels: Tensor, epoch: int, batch: int, loss_factor: float = 1.0) -> bool:
-        """One step; True when it was skipped. `loss_factor` multiplies what is scaled and differentiated (planted overflows)."""
+    def step(
+        self,
+        windows: Tensor | Sequence[Tensor],
+        labels: Tensor | Sequence[Tensor],
+        epoch: int,
+        batch: int,
+        loss_factor: float = 1.0,
+    ) -> bool:
+        """One step; True when it was skipped.
+
+        Sequences of windows and labels are micro-batches: their gradients add up to those of all their samples in one batch, and
+        an overflow in any of them skips the step. `loss_factor` multiplies what is scaled and differentiated (planted overflows).
+        """
+        micro: list[_Micro]
+        if isinstance(windows, Tensor):
+            assert isinstance(labels, Tensor)
+            micro = [(windows, labels)]
+        else:
+            micro = list(zip(windows, labels, strict=True))
+        if self._calibrations_left:
+            self._calibrate(micro)
+        self.attempts += 1
         self._set_learning_rate()
-        loss = F.cross_entropy(self._forward(windows), labels)
         self.optimizer.zero_grad(set_to_none=True)
-        skipped = self._scaled(loss, epoch, batch, loss_factor) if self.monitor else self._plain(loss)
-        self.trace.push(loss.detach(), self._norm)
-        self.steps_taken += not skipped
+        loss, outputs = self._differentiate(micro, loss_factor)
+        if self.monitor is None:
+            scale, skipped = None, self._plain()
+        else:
+            scale = self.monitor.scale
+            skipped = self._scaled(loss, epoch, batch)
+        self.trace.push(loss, self._norm)
+        if skipped:
+            self._explain(micro, outputs, loss, scale, loss_factor)
+        else:
+            if scale is not None and self.steps_taken % _UNDERFLOW_EVERY == 0:
+                self._sample_underflow(micro[0], scale)
+            self.steps_taken += 1
         return skipped
 
     def _set_learning_rate(self) -> None:
@@ -110,57 +160,192 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
 
-    def _clip(self) -> Tensor:
-        return nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip_norm)
+    def _forward(self, windows: Tensor) -> Tensor:
+        return self._logits(self.model, windows)
 
-    def _scaled(self, loss: Tensor, epoch: int, batch: int, loss_factor: float) -> bool:
+    def _logits(self, model: nn.Module, windows: Tensor) -> Tensor:
+        dtype = self.precision.autocast_dtype
+        with torch.autocast(self.precision.device.type, dtype, enabled=dtype is not None):
+            logits: Tensor = model(windows)
+        return logits.float()
+
+    def _differentiate(self, micro: list[_Micro], loss_factor: float) -> tuple[Tensor, list[Tensor]]:
+        """The mean loss over all samples, without the factor, and the outputs; gradients are in place, scaled."""
+        total: Tensor | None = None
+        outputs = []
+        for number, (windows, labels) in enumerate(micro, 1):
+            share = _share(micro, labels)
+            with self._alone() if number < len(micro) else nullcontext():
+                logits = self._forward(windows)
+                loss = F.cross_entropy(logits, labels)
+                part = loss if share == 1.0 else loss * share
+                weighted = part if loss_factor == 1.0 else part * loss_factor
+                torch.autograd.backward(weighted if self.monitor is None else self._scaler.scale(weighted))
+            outputs.append(logits.detach())
+            total = part.detach() if total is None else total + part.detach()
+        assert total is not None
+        return total, outputs
+
+    def _alone(self) -> Any:
+        """Ranks need not exchange the gradients of a micro-batch that is not the last."""
+        no_sync = getattr(self.model, "no_sync", None)
+        return nullcontext() if no_sync is None else no_sync()
+
+    def _gradients(self) -> list[Tensor]:
+        return [weight.grad for weight in self._weights if weight.grad is not None]
+
+    def _clip(self, gradients: list[Tensor]) -> Tensor:
+        norm = nn.utils.get_total_norm(gradients)
+        # By a norm of NaN clipping would make every gradient NaN, and nobody could tell any more where the first one was.
+        nn.utils.clip_grads_with_norm_(self._weights, self._config.clip_norm, norm.nan_to_num(math.inf, math.inf))
+        return norm
+
+    def _scaled(self, loss: Tensor, epoch: int, batch: int) -> bool:
         assert self.monitor is not None
-        torch.autograd.backward(self._scaler.scale(loss * loss_factor))
         self._scaler.unscale_(self.optimizer)
-        self._norm = self._clip()
+        gradients = self._gradients()
+        measured = self.steps_taken % self._amax_every == 0
+        if measured:
+            self._amax.put(largest_magnitude(gradients))
+        self._norm = self._clip(gradients)
         self._scaler.step(self.optimizer)
         skipped = self._skips.take()
         # Asking the device is allowed on a skipped step only: GradScaler itself has just waited for it.
-        loss_finite = bool(torch.isfinite(loss)) if skipped else True
+        loss_finite = not self._ranks.any(not bool(torch.isfinite(loss))) if skipped else True
         self.monitor.update(skipped, epoch, batch, loss_finite=loss_finite)
+        if measured and not skipped:
+            self.monitor.observe_amax(self._amax.read())
+        if self._underflow_due:
+            self._underflow_due = False
+            self.underflow_share = self._underflow.read()
         return skipped
 
-    def _plain(self, loss: Tensor) -> bool:
-        torch.autograd.backward(loss)
-        self._norm = self._clip()
+    def _plain(self) -> bool:
+        self._norm = self._clip(self._gradients())
         # The one sync of this path, as GradScaler has one: without it a single NaN would stay in the weights for ever.
         if not bool(torch.isfinite(self._norm)):
             return True
         self.optimizer.step()
         return False
 
+    # What is found out beside the steps
+
+    def take_overflow(self) -> Overflowed | None:
+        """The explanation of the overflow since the last call, if there was one and it was looked into."""
+        found, self._overflow = self._overflow, None
+        return found
+
+    def _explain(self, micro: list[_Micro], outputs: list[Tensor], loss: Tensor, scale: float | None, loss_factor: float) -> None:
+        def gather() -> Evidence:
+            number = self._guilty(micro, outputs, scale, loss_factor)
+            windows, labels = micro[number]
+            weight = _share(micro, labels) * loss_factor
+            return Evidence(
+                self._bare,
+                scale=scale,
+                inputs=windows,
+                outputs=outputs[number],
+                targets=labels,
+                loss=F.cross_entropy(outputs[number], labels),
+                in_a_row=self.monitor.consecutive_overflow if self.monitor else 1,
+                replay=lambda: self._replay(windows, labels) * weight,
+                shared=self._ranks.world > 1,
+            )
+
+        self._overflow = self._diagnostician.explain(self.attempts, gather) or self._overflow
+
+    def _replay(self, windows: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(self._logits(self._bare, windows), labels)
+
+    def _guilty(self, micro: list[_Micro], outputs: list[Tensor], scale: float | None, loss_factor: float) -> int:
+        """Which micro-batch it was."""
+        for number, (_, labels) in enumerate(micro[:-1]):
+            if not bool(torch.isfinite(F.cross_entropy(outputs[number], labels))):
+                return number
+        for number, (windows, labels) in enumerate(micro[:-1]):
+            with undisturbed(self._bare):
+                loss = self._replay(windows, labels) * (_share(micro, labels) * loss_factor)
+                if not math.isfinite(float(largest_magnitude(gradients_at(loss, self._weights, scale or 1.0)))):
+                    return number
+        return len(micro) - 1
+
+    def _calibrate(self, micro: list[_Micro]) -> None:
+        """Before the first step: one backward pass or a few, of which nothing remains but the scale."""
+        monitor = self.monitor
+        assert monitor is not None
+        self._calibrations_left -= 1
+        windows, labels = micro[0]
+        with undisturbed(self._bare):
+            loss = self._replay(windows, labels) * _share(micro, labels)
+            if self._ranks.any(not bool(torch.isfinite(loss))):
+                return
+            found = find_scale(
+                lambda scale: float(largest_magnitude(gradients_at(loss, self._weights, scale, retain_graph=True))),
+                monitor.config.floor,
+                monitor.config.cap,
+            )
+        self._calibrations_left = 0
+        agreed = self._ranks.least(math.inf if found is None else found.scale)  # each has looked at its own part of the batch
+        if math.isfinite(agreed):
+            before = monitor.scale
+            monitor.set_scale(agreed)
+            how = found.describe() if found is not None and found.scale == agreed else "as another process has found"
+            self._on_event(Severity.INFO, f"calibrated, scale {before:g} -> {agreed:g}: {how}")
+
+    def _sample_underflow(self, micro: _Micro, scale: float) -> None:
+        """Once more in a format with fp32's exponents, where nothing is flushed: what would fp16 have lost?"""
+        windows, labels = micro
+        on_gpu = self.precision.device.type == "cuda"  # there bf16, which takes no more memory than the step itself
+        with undisturbed(self._bare):
+            with torch.autocast(self.precision.device.type, torch.bfloat16, enabled=on_gpu):
+                logits = self._bare(windows)
+            loss = F.cross_entropy(logits.float(), labels)
+            self._underflow.put(flushed_share(gradients_at(loss, self._weights, 1.0), scale))
+        self._underflow_due = True
+
     @torch.no_grad()
     def correct(self, windows: Tensor, labels: Tensor) -> int:
         """How many of these windows the model labels right."""
         self.model.eval()
         try:
-            return int((self._forward(windows).argmax(1) == labels).sum())
+            return int((self._logits(self._bare, windows).argmax(1) == labels).sum())
         finally:
             self.model.train()
 
+    # Checkpoints
+
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, scaler, monitor and schedule, in plain values and tensors that are not copies."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict()["state"],
-            "scaler": self._scaler.state_dict() if self.monitor is not None else None,
-            "monitor": self.monitor.state_dict() if self.monitor is not None else None,
+        """Everything that the next steps depend on except data and torch's random state: plain numbers, lists, dicts and tensors.
+
+        The tensors are the living ones: write or copy them before the next step.
+        """
+        state: dict[str, Any] = {
+            "model": self._bare.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision.name,
+            "attempts": self.attempts,
             "steps_taken": self.steps_taken,
+            "total_steps": self.total_steps,
+            "calibrations_left": self._calibrations_left,
         }
+        if self.monitor is not None:
+            state["scaler"] = self._scaler.state_dict()
+            state["monitor"] = self.monitor.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()`. Weight decay, factors, interval and bounds stay as configured, whatever was saved."""
-        self.model.load_state_dict(state["model"])
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        """Go on from where `state` was taken, bit for bit on the same device. Bounds, factors and policy are those of the config.
+
+        A state of another precision is taken over as well: without a scaler in it, this one starts anew. Raises RuntimeError
+        when the model has other shapes.
+        """
+        self._bare.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.attempts = state["attempts"]
         self.steps_taken = state["steps_taken"]
-        # From fp32 or bf16 there is nothing to take over: the scale begins as configured.
-        if self.monitor is not None and state["scaler"] is not None:
+        self.total_steps = state["total_steps"]
+        if self.monitor is not None and "scaler" in state:
+            self._calibrations_left = state["calibrations_left"]
             self._scaler.load_state_dict(state["scaler"])
             self.monitor.resync()
             self.monitor.load_state_dict(state["monitor"])

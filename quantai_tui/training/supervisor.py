@@ -247,7 +247,7 @@ class TrainingSupervisor:
         failures = 0
         while True:
             try:
-                life = self._life = await WorkerLife.spawn(self._python, self._socket_path, self._log, self._clock)
+                life = self._life = await WorkerLife.spawn(self._config, self._python, self._socket_path, self._log, self._clock)
             except OSError as error:
                 return f"the worker could not be started: {error}"
             await self._watch(life)
@@ -288,7 +288,7 @@ class TrainingSupervisor:
             while not ended.done():
                 await asyncio.wait({ended}, timeout=_POLL_S)
                 await asyncio.to_thread(self._log.refresh)
-                limit = self._grace_s if life.ready_at is None else self._silence_s
+                limit = self._grace_s + life.extra_grace_s if life.ready_at is None else self._silence_s
                 if life.alive and not life.replaced and life.silent_s() > limit:
                     life.ended_because = f"the worker gave no sign of life for {limit:g} s and was killed"
                     life.signal(signal.SIGKILL)
@@ -324,20 +324,30 @@ class TrainingSupervisor:
         finally:
             writer.close()
             if life is not None:
-                life.disconnected.set()
+                self._lost(life, writer)
 
     def _admit(self, message: WorkerMessage, writer: asyncio.StreamWriter) -> WorkerLife:
         """Raises ValueError for a stranger."""
         life = self._life
-        if life is None or life.writer is not None or not isinstance(message, Hello):
+        taken = life is not None and life.writer is not None and not (life.ranks and life.disconnected.is_set())
+        if life is None or taken or not isinstance(message, Hello):
             raise ValueError("a connection that no worker was started for")
         if not hmac.compare_digest(message.token.encode(), life.token.encode()):
             raise ValueError("a worker with a wrong token")
-        life.writer = writer
-        life.heard_at = self._clock.monotonic()
+        life.connect(writer)
         self._view.enter(TrainingState.STARTING, "loading torch")
         life.send(Start(self._config, self._paused))
         return life
+
+    def _lost(self, life: WorkerLife, writer: asyncio.StreamWriter) -> None:
+        """A worker's connection has ended; where it was the leader of several ranks, their agent starts all of them anew."""
+        life.disconnect(writer)
+        if life.ranks and life.alive and not life.replaced and life.finished is None and life is self._life:
+            self._view.fold()
+            self._view.restarts += 1
+            why = life.failed.reason if life.failed is not None else "a process of this training has ended"
+            self._view.last_event = why
+            self._view.enter(TrainingState.RESTARTING, f"{why}; all are starting anew")
 
     def _take(self, life: WorkerLife, message: WorkerMessage) -> None:
         life.heard_at = self._clock.monotonic()
@@ -370,5 +380,7 @@ class TrainingSupervisor:
                 life.finished = message
             case Failed():
                 life.failed = message
+                if life.ranks and message.lasting:  # their agent would try again
+                    life.signal(signal.SIGTERM)
             case Hello():
                 raise ValueError("a second Hello")

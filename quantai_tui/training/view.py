@@ -56,7 +56,7 @@ class TrainingView:
     def take_overflow(self, overflow: Overflowed) -> None:
         now = self._clock.time()
         self._overflow = OverflowSnapshot(now, overflow.step, overflow.cause, overflow.culprits, overflow.text)
-        self._causes = {**self._causes, overflow.cause: self._causes.get(overflow.cause, 0) + 1}
+        self._causes = {**self._causes, overflow.cause: self._causes.get(overflow.cause, 0) + overflow.count}
 
     def take_saved(self, saved: Saved) -> None:
         self._checkpoint = CheckpointSnapshot(saved.path, saved.step, saved.time, saved.resumed)

@@ -4,6 +4,9 @@ The main thread trains. A second thread listens to the engine and sees to it tha
 the end of the socket, the loop is asked to leave, with a last checkpoint, and what has not left within two seconds is ended. A
 third waits for SIGTERM, which a service manager sends to everybody, and does the same. Torch is imported only after Hello, so
 that the engine knows the process while its slow start goes on. Nothing is written but the log, which is stderr, and checkpoints.
+
+Under torchrun the first rank of the engine's machine leads: it is the worker of which the engine knows. The others (`--join`, or
+any other rank of the engine's machine) have no socket, are told everything by the leader, and end with their agent.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ import msgspec
 from ..telemetry import Severity
 from . import reasons
 from .channel import ChannelClosed, WorkerChannel
+from .launcher import AGENT_VARIABLE, threads_per_rank
+from .lifeline import die_with_parent
 from .messages import (
     TOKEN_VARIABLE,
     Ack,
@@ -35,6 +40,7 @@ from .messages import (
     Hello,
     Metrics,
     Overflowed,
+    Ranks,
     Ready,
     Saved,
     Start,
@@ -43,6 +49,7 @@ from .messages import (
 
 if TYPE_CHECKING:
     from .loop import TrainingLoop
+    from .ranks import Ranks as Fellows
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +72,27 @@ class _SocketReporter:
             self._on_closed()
             return False
 
-    def send(self, message: Ready | EpochDone | Event | Overflowed | Saved) -> None:
-        if isinstance(message, Event):
-            log.log(_LEVELS[message.level], "%s", message.text)
+    def send(self, message: Ready | EpochDone | Event | Overflowed | Saved | Ranks) -> None:
+        _log_event(message)
         try:
             self._channel.send(message)
         except ChannelClosed:
             self._on_closed()
+
+
+class _Mute:
+    """Of a rank that does not lead: what it would say is what the leader says."""
+
+    def metrics(self, metrics: Metrics) -> bool:
+        return True
+
+    def send(self, message: Ready | EpochDone | Event | Overflowed | Saved | Ranks) -> None:
+        _log_event(message)
+
+
+def _log_event(message: object) -> None:
+    if isinstance(message, Event):
+        log.log(_LEVELS[message.level], "%s", message.text)
 
 
 class _Listener(threading.Thread):
@@ -170,8 +191,16 @@ def _leave_when_told(channel: WorkerChannel, listener: _Listener) -> None:
     threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _join(*, lead: bool) -> Fellows:
+    """The ranks that torchrun has started with this one, or nobody. Raises RanksLost, ValueError."""
+    import torch
+
+    from .joining import Place
+    from .ranks import Group, Solo
+
+    torch.set_num_threads(threads_per_rank(int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    place = Place.of()
+    return Solo() if place is None else Group(place, lead=lead)
 
 
 def _train(channel: WorkerChannel, listener: _Listener, start: Start) -> None:
@@ -179,12 +208,33 @@ def _train(channel: WorkerChannel, listener: _Listener, start: Start) -> None:
 
     from .loop import TrainingLoop
 
-    torch.set_num_threads(max(1, _cores() - 1))
-    loop = TrainingLoop(start.config, _SocketReporter(channel, listener.leave), paused=start.paused)
+    ranks = _join(lead=True)
+    ranks.tell(msgspec.msgpack.encode(start))
+    loop = TrainingLoop(start.config, _SocketReporter(channel, listener.leave), paused=start.paused, ranks=ranks)
     log.info("torch %s, training on %s %s s bars", torch.__version__, start.config.symbol, start.config.interval_s)
     listener.attach(loop)
     if loop.run():
         channel.send(Finished(f"trained {start.config.max_epochs} epochs"))
+    ranks.leave()
+
+
+def _follow() -> int:
+    """A rank that does not lead. What goes wrong is in the log; the agent starts all ranks anew."""
+    from .joining import RanksLost
+    from .loop import TrainingLoop
+
+    try:
+        ranks = _join(lead=False)
+        start = msgspec.msgpack.decode(ranks.tell(b""), type=Start)
+        TrainingLoop(start.config, _Mute(), paused=start.paused, ranks=ranks).run()
+        ranks.leave()
+    except RanksLost as lost:
+        log.warning("leaving: %s", lost)
+        return 1
+    except Exception:
+        log.exception("the worker has failed")
+        return 1
+    return 0
 
 
 def _listen(path: str) -> tuple[WorkerChannel, _Listener]:
@@ -197,11 +247,22 @@ def _listen(path: str) -> tuple[WorkerChannel, _Listener]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="quantai_tui.training.worker", description="Started by the engine, not by hand.")
-    parser.add_argument("--socket", required=True, help="the engine's worker socket")
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--socket", help="the engine's worker socket")
+    whose.add_argument("--join", action="store_true", help="a rank on another machine")
     path = parser.parse_args(arguments).socket
     logging.Formatter.converter = time.gmtime  # files are in UTC
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)sZ %(levelname)s %(message)s")
+    rank = f"rank {os.environ['RANK']} " if "TORCHELASTIC_RUN_ID" in os.environ else ""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"%(asctime)sZ {rank}%(levelname)s %(message)s")
     os.nice(_NICENESS)
+    if AGENT_VARIABLE in os.environ:
+        die_with_parent(int(os.environ[AGENT_VARIABLE]))
+    if path is None or int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        return _follow()
+    return _lead(path)
+
+
+def _lead(path: str) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before the first thread: all of them inherit it
     try:
         channel, listener = _listen(path)

@@ -1,0 +1,105 @@
+"""The worker as several processes: a real supervisor, torchrun's agent, real ranks over a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ranks_support import WITHIN_S, gone
+from training_support import config, random_bars, store_of
+
+from quantai_tui.telemetry import TrainingSnapshot, TrainingState
+from quantai_tui.training import TrainingSupervisor, WorkerConfig
+
+pytestmark = pytest.mark.timeout(500)  # of processes that import torch, on loaded cores
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("w")
+    made.chmod(0o700)
+    return made
+
+
+@pytest.fixture
+async def supervise(folder: Path) -> AsyncIterator[Callable[[WorkerConfig], TrainingSupervisor]]:
+    made: list[TrainingSupervisor] = []
+
+    def make(settings: WorkerConfig) -> TrainingSupervisor:
+        made.append(
+            TrainingSupervisor(settings, socket_path=folder / "s", log_path=folder / "worker.log", grace_s=WITHIN_S, silence_s=60)
+        )
+        return made[-1]
+
+    yield make
+    for supervisor in made:
+        await supervisor.stop()
+
+
+async def until(supervisor: TrainingSupervisor, holds: Callable[[TrainingSnapshot], object]) -> TrainingSnapshot:
+    deadline = time.monotonic() + WITHIN_S
+    while not holds(snapshot := supervisor.snapshot()):
+        assert time.monotonic() < deadline, snapshot
+        await asyncio.sleep(0.05)
+    return snapshot
+
+
+async def settings(folder: Path, **changes: Any) -> WorkerConfig:
+    await store_of(random_bars(600), folder / "store.sqlite")
+    return config(**{"store_path": str(folder / "store.sqlite"), "nproc": 2, "checkpoint_dir": str(folder / "kept"), **changes})
+
+
+async def test_two_ranks_are_steered_as_one_worker_and_come_back_when_one_is_killed(
+    folder: Path, supervise: Callable[[WorkerConfig], TrainingSupervisor]
+) -> None:
+    supervisor = supervise(await settings(folder))
+    await supervisor.start()
+    seen = await until(supervisor, lambda now: now.state is TrainingState.TRAINING and len(now.ranks) == 2)
+    assert [rank.rank for rank in seen.ranks] == [0, 1]
+    assert seen.ranks[0].pid != seen.ranks[1].pid
+    assert await supervisor.pause() == "paused"
+    await until(supervisor, lambda now: now.state is TrainingState.PAUSED)
+    assert "->" in await supervisor.reset_scaler()
+    assert await supervisor.resume() == "resumed"
+    assert "saved" in await supervisor.checkpoint()
+    before = (await until(supervisor, lambda now: now.state is TrainingState.TRAINING)).step
+    os.kill(seen.ranks[1].pid, signal.SIGKILL)
+    await until(supervisor, lambda now: now.restarts == 1)
+    again = await until(
+        supervisor,
+        lambda now: (
+            now.state is TrainingState.TRAINING
+            and now.step is not None
+            and now.step > before
+            and {rank.pid for rank in now.ranks}.isdisjoint({rank.pid for rank in seen.ranks})
+        ),
+    )
+    assert len(again.ranks) == 2
+    await supervisor.stop()
+    assert supervisor.snapshot().state is TrainingState.STOPPED
+    for rank in again.ranks:
+        assert gone(rank.pid)
+
+
+async def test_two_ranks_finish_their_epochs(folder: Path, supervise: Callable[[WorkerConfig], TrainingSupervisor]) -> None:
+    supervisor = supervise(await settings(folder, max_epochs=2, plant_overflow_every_s=0.5, batch_size=33))
+    await supervisor.start()
+    done = await until(supervisor, lambda now: now.state in (TrainingState.STOPPED, TrainingState.FAILED))
+    assert done.state is TrainingState.STOPPED, done
+    assert done.epoch == 2
+    assert "trained 2 epochs" in done.detail
+
+
+async def test_a_batch_too_small_for_the_ranks_ends_the_worker_for_good_and_says_why(
+    folder: Path, supervise: Callable[[WorkerConfig], TrainingSupervisor]
+) -> None:
+    supervisor = supervise(await settings(folder, batch_size=1))
+    await supervisor.start()
+    done = await until(supervisor, lambda now: now.state is TrainingState.FAILED)
+    assert "1 samples cannot be shared by 2 processes" in done.detail

@@ -38,10 +38,16 @@ class Fp16Run:
     """Somebody's own loop: their model, their loss, a GradScaler with our monitor, and no Stepper."""
 
     def __init__(
-        self, *, model: nn.Module | None = None, loss: Loss = F.mse_loss, scale: float = 2.0**16, clip: bool = False
+        self,
+        *,
+        model: Callable[[], nn.Module] | None = None,
+        loss: Loss = F.mse_loss,
+        scale: float = 2.0**16,
+        clip: bool = False,
+        seed: int = 0,
     ) -> None:
-        torch.manual_seed(0)
-        self.model = model or Mlp()
+        torch.manual_seed(seed)
+        self.model = Mlp() if model is None else model()
         self.loss = loss
         self.clip = clip
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=False)

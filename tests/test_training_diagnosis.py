@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def amplified(hidden: Tensor) -> Tensor:
 
 
 def test_the_parameter_nearest_the_loss_is_named_first_since_there_it_arose() -> None:
-    inner = explained(Fp16Run(model=Mlp(between=amplified)).step(*batch()))
+    inner = explained(Fp16Run(model=lambda: Mlp(between=amplified)).step(*batch()))
     assert (inner.cause, inner.culprits) == (Cause.SCALE, ("first.weight", "first.bias"))
     loss = explained(Fp16Run(loss=lambda outputs, targets: F.mse_loss(outputs, targets) * 2.0**20).step(*batch()))
     assert (loss.cause, loss.culprits) == (Cause.SCALE, ("last.weight", "last.bias", "middle.weight"))
@@ -122,7 +123,7 @@ def test_a_forward_pass_over_65504_names_the_module_where_it_began() -> None:
 
 
 def test_what_overflows_between_two_modules_is_before_the_second() -> None:
-    found = explained(Fp16Run(model=Mlp(between=lambda hidden: hidden * 6e4 * 6e4)).step(*batch()))
+    found = explained(Fp16Run(model=lambda: Mlp(between=lambda hidden: hidden * 6e4 * 6e4)).step(*batch()))
     assert (found.cause, found.culprits) == (Cause.FORWARD, ("before middle",))
 
 
@@ -140,7 +141,7 @@ def root_of_zero(hidden: Tensor) -> Tensor:
 @pytest.mark.parametrize("clip", [False, True])
 def test_a_root_at_zero_is_the_gradient_itself_and_the_layer_before_it_is_named(clip: bool) -> None:
     """With clipping, a norm of NaN has made every gradient NaN."""
-    run = Fp16Run(model=Mlp(between=root_of_zero), clip=clip)
+    run = Fp16Run(model=lambda: Mlp(between=root_of_zero), clip=clip)
     found = explained(run.step(*batch()))
     assert found.cause == Cause.GRADIENT
     assert found.culprits == ("first.weight", "first.bias")
@@ -154,7 +155,7 @@ def test_a_root_at_zero_in_the_loss_spoils_everything_and_the_last_layer_is_name
 
 
 def test_without_a_replay_only_the_fifth_in_a_row_makes_the_gradient_a_suspect() -> None:
-    run = Fp16Run(model=Mlp(between=root_of_zero))
+    run = Fp16Run(model=lambda: Mlp(between=root_of_zero))
     causes = []
     for _ in range(5):
         evidence = run.step(*batch())
@@ -171,7 +172,7 @@ def test_without_outputs_a_replay_still_tells_target_from_forward() -> None:
     assert evidence is not None
     evidence.outputs = evidence.targets = None
     assert explained(evidence).cause == Cause.TARGET
-    blown = Fp16Run(model=Mlp(between=lambda hidden: hidden * 6e4 * 6e4)).step(*batch())
+    blown = Fp16Run(model=lambda: Mlp(between=lambda hidden: hidden * 6e4 * 6e4)).step(*batch())
     assert blown is not None
     blown.outputs = None
     assert explained(blown).cause == Cause.FORWARD
@@ -204,7 +205,7 @@ class Noisy(Mlp):
 
 
 def test_diagnosis_leaves_weights_gradients_buffers_and_chance_as_they_were() -> None:
-    run = Fp16Run(model=Noisy(), scale=2.0**40)
+    run = Fp16Run(model=Noisy, scale=2.0**40)
     evidence = run.step(*batch())
     assert evidence is not None
 
@@ -236,14 +237,47 @@ def test_a_storm_is_explained_in_part_and_counted_whole() -> None:
     assert diagnostician.causes == {Cause.SCALE: 50}
 
 
+def planted(cause: Cause, seed: int) -> Evidence | None:
+    """A healthy run of a few steps, then a fault of this cause at a place that the seed chooses."""
+    chance = random.Random(seed)
+    torch.manual_seed(seed)
+    model = Mlp()
+    run = Fp16Run(seed=seed, model=lambda: model)
+    for number in range(3):
+        assert run.step(*batch(100 * seed + number)) is None
+    inputs, targets = batch(seed, std=chance.choice((0.01, 1.0)))
+    row, value = chance.randrange(64), chance.choice((math.nan, math.inf, -math.inf))
+    if cause is Cause.SCALE:
+        run.monitor.set_scale(2.0 ** chance.randint(32, 90))
+    elif cause is Cause.DATA:
+        inputs[row, chance.randrange(INPUTS)] = value
+    elif cause is Cause.TARGET:
+        targets[row, 0] = value
+    elif cause is Cause.GRADIENT:
+        model.between = root_of_zero
+    elif chance.random() < 0.5:
+        layer = chance.choice((model.first, model.middle, model.last))
+        with torch.no_grad():
+            layer.weight.mul_(1e9)
+    else:
+        with torch.no_grad():
+            model.middle.weight[chance.randrange(128), chance.randrange(128)] = value
+    return run.step(inputs, targets)
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_no_cause_is_taken_for_another(cause: Cause) -> None:
+    assert [explained(planted(cause, seed)).cause for seed in range(12)] == [cause] * 12
+
+
 def stepper(**changes: object) -> Stepper:
     settings = config(**changes)
     return Stepper(settings, len(dataset.FEATURES), choose("cpu", settings.precision, "tiny"), lambda severity, text: None)
 
 
 def windows_and_labels(size: int = 16) -> tuple[Tensor, Tensor]:
-    random = torch.Generator().manual_seed(0)
-    return torch.randn(size, 8, len(dataset.FEATURES), generator=random), torch.randint(0, 3, (size,), generator=random)
+    chance = torch.Generator().manual_seed(0)
+    return torch.randn(size, 8, len(dataset.FEATURES), generator=chance), torch.randint(0, 3, (size,), generator=chance)
 
 
 def test_our_own_loop_explains_a_planted_overflow_once_and_clean_steps_not_at_all() -> None:
@@ -256,7 +290,35 @@ def test_our_own_loop_explains_a_planted_overflow_once_and_clean_steps_not_at_al
     assert found is not None
     assert (found.step, found.cause) == (2, Cause.SCALE)
     assert found.culprits[0] == "head.weight"
+    assert found.text.startswith("planted: scale 65536 too high")
     assert tried.take_overflow() is None
+
+
+def test_our_own_loop_looks_into_a_storm_rarely_and_counts_all_of_it() -> None:
+    tried = stepper(auto_reset=False)
+    replays = []
+    replay = tried._replay
+    tried._replay = lambda windows, labels: (replays.append(1), replay(windows, labels))[1]  # type: ignore[method-assign, func-returns-value]
+    windows, labels = windows_and_labels(4)
+    told = []
+    for number in range(130):
+        assert tried.step(windows, labels, 1, number, 2.0**40)
+        told.append(tried.take_overflow())
+    assert len(replays) == sum(overflow is not None for overflow in told) == 16
+    assert [overflow.count for overflow in told if overflow is not None] == [1] * 8 + [93] + [1] * 7
+
+
+@pytest.mark.parametrize("layer", ["embed", "layers.0.up", "head"])
+def test_our_own_loop_names_the_layer_where_the_forward_pass_overflows(layer: str) -> None:
+    tried = stepper()
+    with torch.no_grad():
+        tried.model.get_parameter(f"{layer}.weight").mul_(1e9)
+    assert tried.step(*windows_and_labels(), 1, 0)
+    found = tried.take_overflow()
+    assert found is not None
+    assert (found.cause, found.culprits) == (Cause.FORWARD, (layer,))
+    assert tried.monitor is not None
+    assert tried.monitor.scale == 65536.0
 
 
 def test_our_own_loop_names_nan_in_the_data_of_one_micro_batch() -> None:
@@ -277,4 +339,4 @@ def test_in_fp32_a_skipped_step_is_explained_as_well() -> None:
     found = tried.take_overflow()
     assert found is not None
     assert found.cause == Cause.GRADIENT
-    assert "while the loss is" in found.text
+    assert "not finite, the loss is" in found.text

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .config import check_number
-from .probing import LARGEST_FP16
+from .config import check_number, power_of_two_at_most
+from .headroom import FP16_LARGEST
 
 _FIRST_SCALE = 2.0**10
 _STEP_DOWN = 2.0**-4
@@ -55,9 +55,5 @@ def find_scale(largest: Callable[[float], float], floor: float, cap: float) -> C
         return Calibration(floor, None, _MOST_TRIALS)
     if found == 0.0:
         return None
-    threshold = scale * LARGEST_FP16 / found
-    return Calibration(max(_power_of_two_up_to(min(threshold / _MARGIN, cap)), floor), threshold, trial)
-
-
-def _power_of_two_up_to(value: float) -> float:
-    return math.ldexp(1.0, math.frexp(value)[1] - 1)
+    threshold = scale * FP16_LARGEST / found
+    return Calibration(max(power_of_two_at_most(min(threshold / _MARGIN, cap)), floor), threshold, trial)

@@ -18,14 +18,16 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from .headroom import FP16_LARGEST
 from .messages import Overflowed
-from .probing import LARGEST_FP16, gradients_at, largest_magnitude, undisturbed
+from .probing import gradients_at, largest_magnitude, undisturbed
 from .trail import ForwardTrail, all_finite, tensors_of
 
 MOST_CULPRITS = 3
 _LOWER = 2.0**-16
-_LOWEST = 2.0**-64  # at which only a gradient that is infinite by itself is still not finite: zeros do no harm here
+_LOWEST = 2.0**-64  # the scale at which only a gradient that is infinite by itself is still not finite: zeros do no harm here
 _SUSPECT_GRADIENT_AFTER = 5
+_AT_ZERO = "look for a square root, a logarithm or a division at 0 between there and the loss"
 
 
 class Cause(StrEnum):
@@ -58,7 +60,7 @@ class Evidence:
 
 
 def diagnose(step: int, evidence: Evidence) -> Overflowed | None:
-    """Explain one overflow, or None where it was another rank's. With a `replay` it costs one forward pass and up to three
+    """Explain one overflow, or None where it was another rank's. With a `replay` it costs one forward pass and up to four
     backward passes; weights, gradients, buffers and torch's random state stay as they are.
     """
     model = evidence.model
@@ -102,54 +104,63 @@ def _explain_forward(step: int, evidence: Evidence) -> Overflowed:
     where = f"first in {trail.where}" if trail.where else "somewhere in the model"
     size = max((float(tensor.detach().abs().max()) for tensor in _floats(evidence.inputs)), default=0.0)
     advice = "normalise what goes in there, or run it in bf16 or fp32"
-    if size > LARGEST_FP16:
+    if size > FP16_LARGEST:
         advice = f"the input reaches {size:.3g}, and fp16 ends at 65,504: normalise it"
     return _overflowed(step, Cause.FORWARD, culprits, f"forward pass overflows, {where}; {advice}")
 
 
 def _explain_gradient(step: int, evidence: Evidence) -> Overflowed | None:
     """Everything up to the loss is finite: is it the scale, or the gradient itself?"""
-    model, scale = evidence.model, evidence.scale
-    bad = _guilty(model, lambda parameter: parameter.grad)
+    bad = _guilty(evidence.model, lambda parameter: parameter.grad)
     if evidence.replay is None:
         return _guess(step, evidence, _named(bad, ()))
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    trail = ForwardTrail(model)
     try:
-        with undisturbed(model), torch.enable_grad():
-            with trail:
-                loss = evidence.replay()
-            if loss is None:
-                return _guess(step, evidence, _named(bad, trail.order))
-            if evidence.shared or len(bad) == len(parameters):
-                # A sum over ranks hides this one's part, and a norm of NaN, clipped by, makes all NaN: only the replay can tell.
-                own = _guilty_at(loss, parameters, scale or 1.0)
-                if evidence.shared and not own:
-                    return None
-                bad = own or bad
-            culprits = _named(bad, trail.order)
-            first = culprits[0] if culprits else "no single parameter"
-            for factor in (_LOWER, _LOWEST) if scale is not None else ():
-                assert scale is not None
-                gradients = gradients_at(loss, list(parameters.values()), scale * factor, retain_graph=True)
-                largest = float(largest_magnitude(gradients)) if gradients else 0.0
-                if math.isfinite(largest):
-                    text = _scale_text(scale, first, factor, largest)
-                    return _overflowed(step, Cause.SCALE, culprits, text)
+        with undisturbed(evidence.model), torch.enable_grad():
+            return _try_again(step, evidence, bad)
     except torch.OutOfMemoryError:
         found = _guess(step, evidence, _named(bad, ()))
-        return _overflowed(step, Cause(found.cause), found.culprits, f"{found.text} (not tried at a lower scale: out of memory)")
-    at = "at every scale" if scale is not None else "while the loss is"
-    text = f"gradient not finite {at}, first at {first}; look for a square root, a logarithm or a division at 0 after it"
-    return _overflowed(step, Cause.GRADIENT, culprits, text)
+        return msgspec.structs.replace(found, text=f"{found.text} (not tried at a lower scale: out of memory)")
 
 
-def _scale_text(scale: float, first: str, factor: float, largest: float) -> str:
-    if factor == _LOWEST:
-        advice = "the loss is far too large: divide it"
-        return f"scale {scale:g} too high, and so is {scale * _LOWER:g}: gradients overflow first at {first}; {advice}"
-    fits = f", fit below {scale * factor * LARGEST_FP16 / largest:.3g}" if largest else ""
-    return f"scale {scale:g} too high: gradients overflow first at {first}{fits}; it backs off by itself"
+def _try_again(step: int, evidence: Evidence, bad: list[str]) -> Overflowed | None:
+    """Differentiate the same batch at lower scales. `bad` are the parameters whose gradients were not finite."""
+    scale = evidence.scale
+    parameters = {name: parameter for name, parameter in evidence.model.named_parameters() if parameter.requires_grad}
+    assert evidence.replay is not None
+    with ForwardTrail(evidence.model) as trail:
+        loss = evidence.replay()
+    if loss is None:
+        return _guess(step, evidence, _named(bad, trail.order))
+    if evidence.shared or len(bad) == len(parameters):
+        # A sum over ranks hides this one's part, and a norm of NaN, clipped by, makes all NaN: only the replay can tell.
+        own = _guilty_at(loss, parameters, scale or 1.0)
+        if evidence.shared and not own:
+            return None
+        bad = own or bad
+    culprits = _named(bad, trail.order)
+    first = culprits[0] if culprits else "no single parameter"
+    if scale is None:
+        text = f"gradient not finite, the loss is, first at {first}"
+        return _overflowed(step, Cause.GRADIENT, culprits, f"{text}: {_AT_ZERO}")
+    too_high = scale
+    for lower in sorted({scale * _LOWER, min(scale * _LOWER, 1.0), _LOWEST}, reverse=True):
+        gradients = gradients_at(loss, list(parameters.values()), lower, retain_graph=True)
+        largest = float(largest_magnitude(gradients)) if gradients else 0.0
+        if math.isfinite(largest):
+            fits = lower * FP16_LARGEST / largest if largest else math.inf
+            return _overflowed(step, Cause.SCALE, culprits, _scale_text(scale, too_high, fits, first))
+        too_high = lower
+    text = f"gradient not finite at any scale, first at {first}"
+    return _overflowed(step, Cause.GRADIENT, culprits, f"{text}: {_AT_ZERO}")
+
+
+def _scale_text(scale: float, too_high: float, fits: float, first: str) -> str:
+    """`too_high` is the lowest scale at which they overflowed as well, `fits` about the one below which they would not."""
+    if too_high <= 1.0:
+        also = f", and so is {too_high:g}" if too_high < scale else ""
+        return f"scale {scale:g} too high{also}: gradients overflow first at {first}; the loss is far too large: divide it"
+    below = f", fit below {fits:.3g}" if math.isfinite(fits) else ""
+    return f"scale {scale:g} too high: gradients overflow first at {first}{below}; it backs off by itself"
 
 
 def _guess(step: int, evidence: Evidence, culprits: tuple[str, ...]) -> Overflowed:
@@ -157,8 +168,8 @@ def _guess(step: int, evidence: Evidence, culprits: tuple[str, ...]) -> Overflow
     first = culprits[0] if culprits else "no single parameter"
     if evidence.scale is None or evidence.in_a_row >= _SUSPECT_GRADIENT_AFTER:
         row = f" {evidence.in_a_row} times in a row" if evidence.in_a_row > 1 else ""
-        text = f"gradient not finite{row} with a finite loss, first at {first}; suspect a square root or a logarithm at 0"
-        return _overflowed(step, Cause.GRADIENT, culprits, text)
+        text = f"gradient not finite{row} with a finite loss, first at {first}"
+        return _overflowed(step, Cause.GRADIENT, culprits, f"{text}: {_AT_ZERO}")
     text = f"scale {evidence.scale:g} too high: gradients overflow first at {first}; it backs off by itself"
     return _overflowed(step, Cause.SCALE, culprits, text)
 

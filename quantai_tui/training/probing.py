@@ -9,9 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-# fp16's largest number, and the one at and below which it rounds to zero: half of its smallest, 2^-24, ties to even.
-LARGEST_FP16 = 65504.0
-FLUSHED_FP16 = 2.0**-25
+FP16_FLUSHED = 2.0**-25  # at and below which fp16 rounds to zero: half of its smallest number, and a tie goes to even
 # Up to so many elements one copy into one tensor is cheaper on a CPU than a call for each tensor.
 _FLATTENED_UP_TO = 1 << 17
 
@@ -48,7 +46,7 @@ def largest_magnitude(gradients: Sequence[Tensor]) -> Tensor:
 
 def flushed_share(gradients: Sequence[Tensor], scale: float) -> Tensor:
     """Of all elements, the share that is not zero but would be in fp16 at this scale: 0 < |gradient| * scale <= 2^-25."""
-    bound = FLUSHED_FP16 / scale
+    bound = FP16_FLUSHED / scale
     flushed = torch.stack([((gradient != 0) & (gradient.abs() <= bound)).sum() for gradient in gradients]).sum()
     return flushed / sum(gradient.numel() for gradient in gradients)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from .schedule import learning_rate_at
 from .trace import StepTrace
 
 _AMAX_EVERY = 16  # steps; every step where the scale follows it
-_UNDERFLOW_EVERY = 500  # steps; it costs a forward and a backward pass
+_UNDERFLOW_EVERY = 2000  # steps; it costs a forward and a backward pass
 _MOST_CALIBRATIONS = 5  # batches with a loss that is not finite before the table has to do
 
 _Micro = tuple[Tensor, Tensor]
@@ -40,6 +41,9 @@ def scaler_config(config: WorkerConfig, parameters: int) -> DynamicGradScalerCon
         max_scale=config.max_scale,
         min_scale=config.min_scale,
         backoff_factor=config.backoff_factor,
+        power_of_two=config.power_of_two,
+        policy=config.policy,
+        calibrate=config.calibrate,
     )
 
 
@@ -94,7 +98,7 @@ class Stepper:
             )
             self._skips = SkipDetector(self.optimizer)
             self._amax = HostCell(precision.device)
-            self._calibrations_left = _MOST_CALIBRATIONS if config.calibrate else 0
+            self._calibrations_left = _MOST_CALIBRATIONS if policy.calibrate else 0
         self._amax_every = 1 if config.policy == "amax" else _AMAX_EVERY
 
     @property
@@ -252,7 +256,10 @@ class Stepper:
                 shared=self._ranks.world > 1,
             )
 
-        self._overflow = self._diagnostician.explain(self.attempts, gather) or self._overflow
+        found = self._diagnostician.explain(self.attempts, gather)
+        if found is not None:
+            planted = loss_factor >= 2.0  # below that it is a rank's share of an uneven batch
+            self._overflow = msgspec.structs.replace(found, text=f"planted: {found.text}") if planted else found
 
     def _replay(self, windows: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self._logits(self._bare, windows), labels)
@@ -321,7 +328,7 @@ class Stepper:
         """
         state: dict[str, Any] = {
             "model": self._bare.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict()["state"],
             "precision": self.precision.name,
             "attempts": self.attempts,
             "steps_taken": self.steps_taken,
@@ -340,12 +347,12 @@ class Stepper:
         when the model has other shapes.
         """
         self._bare.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]  # weight decay and the like stay as configured
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         self.attempts = state["attempts"]
         self.steps_taken = state["steps_taken"]
         self.total_steps = state["total_steps"]
         if self.monitor is not None and "scaler" in state:
             self._calibrations_left = state["calibrations_left"]
             self._scaler.load_state_dict(state["scaler"])
-            self.monitor.resync()
-            self.monitor.load_state_dict(state["monitor"])
+            self.monitor.load_state_dict(state["monitor"])  # after the scaler, whose state brings factors of its own

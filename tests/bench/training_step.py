@@ -190,6 +190,7 @@ def part_costs(loop: Any, bare: Bare, windows: Any, labels: Any) -> dict[str, fl
     """Microseconds per step of each thing that a bare loop does not do."""
     import torch
 
+    from quantai_tui.training.probing import largest_magnitude
     from quantai_tui.training.progress import FLUSH_PERIOD_S
 
     stepper, progress, monitor = loop._stepper, loop._progress, loop._stepper.monitor
@@ -205,11 +206,17 @@ def part_costs(loop: Any, bare: Bare, windows: Any, labels: Any) -> dict[str, fl
         _mark_checked(bare.scaler, bare.optimizer)
         bare.scaler.update()
 
+    def measure_amax() -> None:
+        stepper._amax.put(largest_magnitude(stepper._gradients()))
+        monitor.observe_amax(stepper._amax.read())
+
     costs = {
         "monitor": _cost(update_ours) - _cost(update_bare),
         "trace": _cost(lambda: stepper.trace.push(detached, norm)),
         "learning rate": _cost(stepper._set_learning_rate),
-        "planted factor": _cost(lambda: loss * loop._plan.factor()) + _cost_of_backward(loss),
+        "planted factor": _cost(loop._plan.factor),
+        "amax, once in 16 steps": _cost(measure_amax) / 16,
+        "underflow, once in 2000": _cost(lambda: stepper._sample_underflow((windows, labels), 65536.0), 20) / 2000,
         "skip detector": _cost(stepper._skips.take) + _cost(stepper._skips._on_step),
         "control and pace": _cost(lambda: (loop._control(), loop._pace())),
         "progress": _cost(lambda: progress.stepped(64, False, monitor.scale)),
@@ -225,17 +232,6 @@ def _mark_checked(scaler: Any, optimizer: Any) -> None:
     import torch
 
     scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"] = {torch.device("cpu"): torch.zeros(())}
-
-
-def _cost_of_backward(loss: Any) -> float:
-    """The multiplication's own share of a backward pass."""
-    import torch
-
-    leaf = torch.ones((), requires_grad=True)
-    once = leaf * 1.5
-    twice = once * 1.0
-    plain = _cost(lambda: torch.autograd.backward(once, retain_graph=True), 2000)
-    return max(0.0, _cost(lambda: torch.autograd.backward(twice, retain_graph=True), 2000) - plain)
 
 
 def _cost(work: Callable[[], object], repeats: int = 4000) -> float:

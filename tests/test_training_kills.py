@@ -75,7 +75,7 @@ async def every_one_ends_alike(tmp_path: Path, seeds: int) -> int:
         assert await trained(store, tmp_path / precision, precision) == 0
         wanted[precision] = learnt(newest(tmp_path / precision / "checkpoints"))
         assert wanted[precision]["step"] == _STEPS
-    assert wanted["fp16"]["stepper"]["monitor"]["numbers"]["overflow_count"] > 0
+    assert wanted["fp16"]["stepper"]["monitor"]["counts"]["overflow_count"] > 0
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def one(seed: int) -> int:

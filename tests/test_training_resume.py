@@ -92,7 +92,7 @@ def test_killed_at_any_step_training_ends_with_the_same_bits(precision: str, tmp
     steps = wanted["step"]
     assert steps == 2 * 6
     if precision == "fp16":
-        assert wanted["stepper"]["monitor"]["numbers"]["overflow_count"] > 0
+        assert wanted["stepper"]["monitor"]["counts"]["overflow_count"] > 0
     for step in range(1, steps + 1):
         folder = tmp_path / f"{step}"
         market = Market()

@@ -7,23 +7,27 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..market import BarColumns, StoreError
 from ..telemetry import SYSTEM_CLOCK, Clock, Severity, TrainingState
 from . import dataset
 from .config import LIVE_FIELDS, WorkerConfig, changed_fields
-from .messages import ControlKind, EpochDone, Ready
+from .evaluation import Evaluation
+from .messages import ControlKind, Ready
+from .model import CLASSES
 from .planted import OverflowPlan
 from .precision import choose
 from .progress import Progress, Reporter
 from .stepper import Stepper
 
 _HEARTBEAT_S = 0.5
-_NO_CLASS = -1
 
 ReadBars = Callable[[str, str, int, int], BarColumns | None]
+Build = Callable[[BarColumns, int, int, int], dataset.Dataset]
 Answer = Callable[[bool, str], None]
 
 
@@ -46,7 +50,8 @@ class TrainingLoop:
     """Trains until stopped, or for `max_epochs`.
 
     `run` belongs to one thread; the `request_*` methods may be called from any. A request is carried out between two steps (also
-    while paused or waiting for data), then `answer(ok, text)` is called from the training thread. `read` gives the newest bars.
+    while paused or waiting for data), then `answer(ok, text)` is called from the training thread. `read` gives the newest
+    bars, and `build` makes of them what is trained and validated on.
     """
 
     def __init__(
@@ -55,12 +60,14 @@ class TrainingLoop:
         reporter: Reporter,
         *,
         read: ReadBars = dataset.read_bars,
+        build: Build = dataset.build,
         clock: Clock = SYSTEM_CLOCK,
         paused: bool = False,
     ) -> None:
         self._config = config
         self._reporter = reporter
         self._read = read
+        self._build = build
         self._clock = clock
         self._requests: deque[_Request] = deque()
         self._wake = threading.Event()
@@ -68,6 +75,7 @@ class TrainingLoop:
         self._paused = paused
         self._step_due = 0.0
         self._validation_from_us = 0
+        self._evaluation = Evaluation()
         self._progress = Progress(reporter, clock)
         precision = choose(config.device, config.precision, config.model_size)
         self._stepper = Stepper(config, len(dataset.FEATURES), precision, self._progress.event)
@@ -194,7 +202,7 @@ class TrainingLoop:
             except StoreError as error:  # not written to yet, or locked: the engine owns the store and reports its health
                 bars, have, trouble = None, 0, f" ({error})"
             if bars is not None and have >= config.bars_needed:
-                data = dataset.build(bars, config.window, config.horizon, self._validation_from_us)
+                data = self._build(bars, config.window, config.horizon, self._validation_from_us)
                 # Never back: bars that were trained on come again once history is whole.
                 self._validation_from_us = max(self._validation_from_us, data.validation_from_us)
                 return data
@@ -226,18 +234,8 @@ class TrainingLoop:
             progress.state = TrainingState.TRAINING
             batch = _filled(number * config.batch_size, config.batch_size, len(at), device)
             self._step(self._windows(features, at[batch]), labels[batch])
-        correct = self._validate(features, data.validation)
-        self._reporter.send(
-            EpochDone(
-                epoch=progress.epoch,
-                accuracy=correct / len(data.validation),
-                majority_accuracy=data.majority_accuracy,
-                persistence_accuracy=data.persistence_accuracy,
-                validation_samples=len(data.validation),
-                data_bars=data.bars,
-                data_through_time=data.through_us / 1e6,
-            )
-        )
+        probabilities = self._validate(features, data.validation)
+        self._reporter.send(self._evaluation.report(progress.epoch, data, probabilities))
 
     def _step(self, windows: Tensor, labels: Tensor) -> None:
         progress, stepper = self._progress, self._stepper
@@ -261,20 +259,17 @@ class TrainingLoop:
             self._control()
         self._step_due = self._clock.monotonic() + 1 / rate
 
-    def _validate(self, features: Tensor, part: dataset.Part) -> int:
-        device = features.device
-        at, labels = torch.from_numpy(part.at).to(device), torch.from_numpy(part.labels).to(device)
-        size = self._config.batch_size
-        # A label that no class has fits nothing: what only fills the last batch up is never counted as right.
-        beyond = torch.arange(-(-len(part) // size) * size, device=device) >= len(part)
-        correct = 0
+    def _validate(self, features: Tensor, part: dataset.Part) -> NDArray[np.float32]:
+        """The model's probabilities of each class, [samples, 3]."""
+        at, size = torch.from_numpy(part.at).to(features.device), self._config.batch_size
+        said = torch.empty(len(part) + size, CLASSES, device=features.device)
         for start in range(0, len(part), size):
             self._control()
-            batch = _filled(start, size, len(part), device)
-            wanted = labels[batch].masked_fill(beyond[start : start + size], _NO_CLASS)
-            correct += self._stepper.correct(self._windows(features, at[batch]), wanted)
+            batch = _filled(start, size, len(part), features.device)
+            # What only fills the last batch up lies behind the last sample, and is cut off below.
+            said[start : start + size] = self._stepper.probabilities(self._windows(features, at[batch]))
             self._progress.flush(self._stepper)
-        return correct
+        return said[: len(part)].cpu().numpy()
 
 
 def _filled(start: int, size: int, count: int, device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 _HEAD = ("benchmark", "what", "measured", "bare", "ratio", "bound", "met")
@@ -15,10 +16,11 @@ _HEAD = ("benchmark", "what", "measured", "bare", "ratio", "bound", "met")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`quick` trades precision for time. `device` is where the training step runs."""
+    """`quick` trades precision for time. `device` is where the training step runs, `archives` what it learns from."""
 
     quick: bool = False
     device: str = "cpu"
+    archives: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

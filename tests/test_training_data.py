@@ -76,6 +76,16 @@ def test_features_of_the_training_part_are_normalised_and_outliers_bounded() -> 
     assert np.abs(data.features).max() <= 8.0
 
 
+def test_a_time_of_day_that_has_not_come_round_is_not_told() -> None:
+    minute, day = 60_000_000, 1440
+    bars = random_bars(4 * day)
+    short = dataset.build(BarColumns(*(column[: 2 * day] for column in bars)), WINDOW, HORIZON)
+    assert not short.features[:, 6:].any()
+    long = dataset.build(bars, WINDOW, HORIZON)
+    angle = 2 * np.pi * (bars.open_time_us // minute % day) / day
+    np.testing.assert_allclose(long.features[:, 6:], np.stack((np.sin(angle), np.cos(angle)), axis=1), atol=1e-6)
+
+
 def test_a_market_that_stands_still_is_flat_and_finite() -> None:
     bars = random_bars(500)
     still = np.full(500, 100.0)

@@ -23,6 +23,8 @@ _NORMALISED = 6  # the first so many; the time of day is within [-1, 1] as it is
 _CLIP = 8.0  # standard deviations: a flash crash stays an outlier and does not become an fp16 overflow of its own
 _FLAT_PART = 1 / 3  # the dead zone is as wide as makes so much of the training part flat
 _DAY_US = 86_400_000_000
+# A time of day that has not come round yet is a date: it tells training samples apart, and validation lies beyond all of them.
+_DAYS_FOR_TIME_OF_DAY = 2
 
 
 def read_bars(store_path: str, symbol: str, interval_s: int, limit: int) -> BarColumns | None:
@@ -139,7 +141,8 @@ def build_fold(bars: BarColumns, window: int, horizon: int, fold: Fold) -> Datas
     """Features and labels of `bars`, fitted on the training part of `fold`.
 
     A label is the direction of the log return over the next `horizon` bars, FLAT within `k * volatility * sqrt(horizon)`, with
-    the trailing volatility at the sample and k the quantile that makes a third of the training part flat.
+    the trailing volatility at the sample and k the quantile that makes a third of the training part flat. The time of day is 0
+    until the training part has seen two days of it.
 
     Raises ValueError when a bar holds a price that is none.
     """
@@ -160,8 +163,11 @@ def build_fold(bars: BarColumns, window: int, horizon: int, fold: Fold) -> Datas
         behind = log_close[at] - log_close[np.maximum(at - horizon, 0)]
         return Part(at, _classify(ahead, dead_zone[at]), _classify(behind, dead_zone[at]))
 
+    features = _normalise(raw, fitted_on)
+    if bars.open_time_us[fold.train[-1]] - bars.open_time_us[1] < _DAYS_FOR_TIME_OF_DAY * _DAY_US:
+        features[:, _NORMALISED:] = 0.0
     return Dataset(
-        features=_normalise(raw, fitted_on),
+        features=features,
         window=window,
         horizon=horizon,
         train=part(train),

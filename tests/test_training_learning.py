@@ -17,8 +17,9 @@ from quantai_tui.training.folds import walk_forward
 torch.set_num_threads(1)
 
 
+@pytest.mark.timeout(400)  # ten seconds of one processor, which may be shared by many
 def test_the_planted_signal_of_the_synthetic_market_is_learnt_better_than_by_any_baseline() -> None:
-    bars = synthetic_bars(40_000, seed=2)
+    bars = synthetic_bars(60_000, seed=1)
     (fold,) = walk_forward(len(bars.close), SYNTHETIC.window, SYNTHETIC.horizon)
     done = train_fold(bars, fold, SYNTHETIC)
     assert done.better_p is not None

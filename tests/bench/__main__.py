@@ -34,7 +34,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description="Measures against the bare things we wrap. Bounds are told, not enforced: a busy machine is no fault.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which benchmarks: {', '.join(BENCHMARKS)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds; all of them in about a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds; all of them in about two minutes")
     parser.add_argument("--json", action="store_true", dest="as_json", help="one JSON object instead of the table")
     parser.add_argument(
         "--archive", action="append", type=Path, dest="archives", metavar="PATH",

@@ -21,9 +21,8 @@ def learnt(path: Path) -> dict[str, Any]:
     """A checkpoint without what a clock has put into it."""
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     del state["time"]
-    monitor = state["stepper"]["monitor"]
-    if monitor is not None:
-        records = monitor["records"]
+    if "monitor" in state["stepper"]:
+        records = state["stepper"]["monitor"]["records"]
         records["packed"] = records["packed"].view(-1, _RECORD_BYTES)[:, :-_STAMP_BYTES]
     return state
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from bench.__main__ import BENCHMARKS, parse
@@ -32,6 +34,22 @@ def test_an_unknown_name_is_refused_with_those_that_exist(capsys: pytest.Capture
     said = capsys.readouterr().err
     assert "'stram'" in said
     assert "key-to-paint" in said
+
+
+def test_archives_come_from_the_command_line_or_the_environment_and_must_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    one.touch()
+    other.touch()
+    monkeypatch.setenv("QUANTAI_BENCH_ARCHIVES", f"{one}{os.pathsep}{other}")
+    assert parse(["learning"]).archives == [one, other]
+    assert parse(["learning", "--archive", str(other)]).archives == [other]
+    monkeypatch.delenv("QUANTAI_BENCH_ARCHIVES")
+    assert parse(["learning"]).archives == []
+    with pytest.raises(SystemExit):
+        parse(["learning", "--archive", str(tmp_path / "none.csv")])
+    assert "there is no archive" in capsys.readouterr().err
 
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:

@@ -1,4 +1,4 @@
-"""Features, labels and split: nothing looks ahead, and the baselines are what they say."""
+"""Features, labels and split: nothing looks ahead."""
 
 from __future__ import annotations
 
@@ -76,17 +76,14 @@ def test_features_of_the_training_part_are_normalised_and_outliers_bounded() -> 
     assert np.abs(data.features).max() <= 8.0
 
 
-def test_the_majority_baseline_is_that_of_the_training_part() -> None:
-    bars = random_bars(600)
-    rising = BarColumns(bars.open_time_us, *(np.linspace(100, 400, 600) for _ in range(4)), *bars[5:])
-    falling_late = rising.close.copy()
-    falling_late[450:] = falling_late[450] - np.arange(150) * 0.5
-    turned = rising._replace(open=falling_late, high=falling_late, low=falling_late, close=falling_late)
-    data = dataset.build(turned, WINDOW, HORIZON)
-    assert np.bincount(data.train.labels, minlength=3).argmax() == dataset.UP
-    assert data.majority_accuracy == np.mean(data.validation.labels == dataset.UP) == 0.0
-    assert data.persistence_accuracy == 1.0
-    assert data.baseline_accuracy == 1.0
+def test_a_time_of_day_that_has_not_come_round_is_not_told() -> None:
+    minute, day = 60_000_000, 1440
+    bars = random_bars(4 * day)
+    short = dataset.build(BarColumns(*(column[: 2 * day] for column in bars)), WINDOW, HORIZON)
+    assert not short.features[:, 6:].any()
+    long = dataset.build(bars, WINDOW, HORIZON)
+    angle = 2 * np.pi * (bars.open_time_us // minute % day) / day
+    np.testing.assert_allclose(long.features[:, 6:], np.stack((np.sin(angle), np.cos(angle)), axis=1), atol=1e-6)
 
 
 def test_a_market_that_stands_still_is_flat_and_finite() -> None:
@@ -96,7 +93,6 @@ def test_a_market_that_stands_still_is_flat_and_finite() -> None:
     data = dataset.build(BarColumns(bars.open_time_us, still, still, still, still, zero, zero, zero, zero), WINDOW, HORIZON)
     assert np.isfinite(data.features).all()
     assert (data.train.labels == dataset.FLAT).all()
-    assert data.majority_accuracy == 1.0
 
 
 def test_bars_found_later_in_the_past_do_not_move_validation_back_into_what_was_trained_on() -> None:

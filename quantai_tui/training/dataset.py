@@ -1,8 +1,7 @@
-"""From bars to windows, labels and an honest split. Plain numpy.
+"""From bars to windows and labels. Plain numpy.
 
-Nothing looks ahead: a feature uses its own bar and older ones, every number that is fitted (normalisation, dead zone, majority
-class) is fitted on the training part, and an embargo of window + horizon bars keeps labels of the training part out of the
-validation part's windows.
+Nothing looks ahead: a feature uses its own bar and older ones, every number that is fitted (normalisation, dead zone) is fitted
+on the training part of a fold, and `folds` keeps that part's labels out of the windows that validate it.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..market import BarColumns, StoreReader
+from .folds import Fold, walk_forward
 
 Floats = NDArray[np.float64]
 
@@ -21,9 +21,10 @@ DOWN, FLAT, UP = 0, 1, 2
 FEATURES = ("log return", "log range", "log volume", "log volume change", "taker imbalance", "log trades", "day sin", "day cos")
 _NORMALISED = 6  # the first so many; the time of day is within [-1, 1] as it is, and a short history's mean of it would mislead
 _CLIP = 8.0  # standard deviations: a flash crash stays an outlier and does not become an fp16 overflow of its own
-_VALIDATION_PART = 0.2
 _FLAT_PART = 1 / 3  # the dead zone is as wide as makes so much of the training part flat
 _DAY_US = 86_400_000_000
+# A time of day that has not come round yet is a date: it tells training samples apart, and validation lies beyond all of them.
+_DAYS_FOR_TIME_OF_DAY = 2
 
 
 def read_bars(store_path: str, symbol: str, interval_s: int, limit: int) -> BarColumns | None:
@@ -39,10 +40,14 @@ def read_bars(store_path: str, symbol: str, interval_s: int, limit: int) -> BarC
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Samples as positions of their newest bar, with their labels (DOWN, FLAT or UP)."""
+    """Samples as positions of their newest bar, with their labels (DOWN, FLAT or UP).
+
+    `persisted` is what is known at each of them: the class of the horizon that has just ended.
+    """
 
     at: NDArray[np.int64]
     labels: NDArray[np.int64]
+    persisted: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.at)
@@ -50,21 +55,29 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """`features[t - window + 1 : t + 1]` is the input of the sample at t. Accuracies are 0 to 1, on the validation part."""
+    """`features[t - window + 1 : t + 1]` is the input of the sample at t."""
 
     features: NDArray[np.float32]  # [bars, len(FEATURES)]; row 0 has no return and is in no window
     window: int
+    horizon: int
     train: Part
     validation: Part
-    majority_accuracy: float
-    persistence_accuracy: float
     bars: int
     through_us: int  # close of the newest bar
     validation_from_us: int  # open of the first validation sample's bar
 
-    @property
-    def baseline_accuracy(self) -> float:
-        return max(self.majority_accuracy, self.persistence_accuracy)
+
+def same(one: Dataset, other: Dataset) -> bool:
+    """Whether two data sets train and validate on the same numbers."""
+    return (
+        one.window == other.window
+        and one.horizon == other.horizon
+        and np.array_equal(one.features, other.features)
+        and all(
+            np.array_equal(mine.at, theirs.at) and np.array_equal(mine.labels, theirs.labels)
+            for mine, theirs in ((one.train, other.train), (one.validation, other.validation))
+        )
+    )
 
 
 def raw_features(bars: BarColumns) -> Floats:
@@ -97,27 +110,6 @@ def trailing_volatility(log_return: Floats, window: int) -> Floats:
     return volatility
 
 
-def _split(n_bars: int, window: int, horizon: int, first_validation: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of training and validation samples: windows within [1, n), labels `horizon` bars on, embargo between them."""
-    last = n_bars - 1 - horizon
-    train = np.arange(window, first_validation - window - horizon)
-    return train, np.arange(first_validation, last + 1)
-
-
-def _first_validation(bars: BarColumns, window: int, horizon: int, not_before_us: int) -> int:
-    samples = len(bars.close) - window - horizon
-    by_part = window + int(samples * (1 - _VALIDATION_PART))
-    if samples <= 0 or not_before_us > bars.open_time_us[-1 - horizon]:
-        return by_part
-    return max(by_part, int(np.searchsorted(bars.open_time_us, not_before_us)))
-
-
-def samples_available(n_bars: int, window: int, horizon: int) -> bool:
-    """Whether so many bars leave anything to train on and to validate on."""
-    samples = n_bars - window - horizon
-    return samples > 0 and int(samples * (1 - _VALIDATION_PART)) > window + horizon
-
-
 def _check_prices(bars: BarColumns) -> None:
     good = np.isfinite(bars.close) & (bars.low > 0) & np.isfinite(bars.high) & (bars.close > 0) & np.isfinite(bars.volume)
     if not good.all():
@@ -133,51 +125,56 @@ def _classify(move: Floats, dead_zone: Floats) -> NDArray[np.int64]:
 
 
 def build(bars: BarColumns, window: int, horizon: int, not_before_us: int = 0) -> Dataset:
-    """Features, labels and split of `bars`.
+    """The newest fold of `bars`: what a worker trains and validates on now.
 
-    The newest 20 % validate. `not_before_us` is the `validation_from_us` of the epoch before: when a repair adds old bars, 20 %
-    would reach back into bars that the model has been trained on, so the validation part never begins earlier than it once did.
-    Where no bar is left from then on (older history is being fetched, and what follows it is not whole yet) it does not count.
-
-    A label is the direction of the log return over the next `horizon` bars, FLAT within `k * volatility * sqrt(horizon)`, with
-    the trailing volatility at the sample and k the quantile that makes a third of the training part flat.
+    `not_before_us` is the `validation_from_us` of the epoch before: when a repair adds old bars, the newest part would reach
+    back into bars that the model has been trained on, so the validation part never begins earlier than it once did. Where no bar
+    is left from then on (older history is being fetched, and what follows it is not whole yet) it does not count.
 
     Raises ValueError when the bars leave no training or no validation sample, or hold a price that is none.
     """
+    not_before = int(np.searchsorted(bars.open_time_us, not_before_us))
+    return build_fold(bars, window, horizon, walk_forward(len(bars.close), window, horizon, not_before=not_before)[-1])
+
+
+def build_fold(bars: BarColumns, window: int, horizon: int, fold: Fold) -> Dataset:
+    """Features and labels of `bars`, fitted on the training part of `fold`.
+
+    A label is the direction of the log return over the next `horizon` bars, FLAT within `k * volatility * sqrt(horizon)`, with
+    the trailing volatility at the sample and k the quantile that makes a third of the training part flat. The time of day is 0
+    until the training part has seen two days of it.
+
+    Raises ValueError when a bar holds a price that is none.
+    """
     _check_prices(bars)
-    first_validation = _first_validation(bars, window, horizon, not_before_us)
-    train, validation = _split(len(bars.close), window, horizon, first_validation)
-    if not len(train) or not len(validation):
-        raise ValueError(f"{len(bars.close)} bars are too few for a window of {window} and a horizon of {horizon} bars")
     raw = raw_features(bars)
     log_close = np.log(bars.close)
     volatility = trailing_volatility(raw[:, 0], window)
-    fitted_on = slice(1, int(train[-1]) + 1)
+    train = np.arange(fold.train.start, fold.train.stop)
+    fitted_on = slice(1, fold.train.stop)
     # An hour without trades has no volatility, and any later tick would be a move: a tenth of the usual is the least.
     volatility = np.maximum(volatility, 0.1 * np.median(volatility[fitted_on]))
     unit = volatility * np.sqrt(horizon)
-
-    def move(at: NDArray[np.int64]) -> Floats:
-        change: Floats = log_close[at + horizon] - log_close[at]
-        return change
-
-    in_units = np.abs(move(train)) / np.where(unit[train] > 0, unit[train], 1.0)
+    in_units = np.abs(log_close[train + horizon] - log_close[train]) / np.where(unit[train] > 0, unit[train], 1.0)
     dead_zone = np.quantile(in_units, _FLAT_PART) * unit
-    train_part = Part(train, _classify(move(train), dead_zone[train]))
-    validation_part = Part(validation, _classify(move(validation), dead_zone[validation]))
-    majority = int(np.bincount(train_part.labels, minlength=3).argmax())
-    # Known at t: the class of the horizon that has just ended.
-    persisted = _classify(move(validation - horizon), dead_zone[validation])
+
+    def part(at: NDArray[np.int64]) -> Part:
+        ahead = log_close[at + horizon] - log_close[at]
+        behind = log_close[at] - log_close[np.maximum(at - horizon, 0)]
+        return Part(at, _classify(ahead, dead_zone[at]), _classify(behind, dead_zone[at]))
+
+    features = _normalise(raw, fitted_on)
+    if bars.open_time_us[fold.train[-1]] - bars.open_time_us[1] < _DAYS_FOR_TIME_OF_DAY * _DAY_US:
+        features[:, _NORMALISED:] = 0.0
     return Dataset(
-        features=_normalise(raw, fitted_on),
+        features=features,
         window=window,
-        train=train_part,
-        validation=validation_part,
-        majority_accuracy=float(np.mean(validation_part.labels == majority)),
-        persistence_accuracy=float(np.mean(validation_part.labels == persisted)),
+        horizon=horizon,
+        train=part(train),
+        validation=part(np.arange(fold.validation.start, fold.validation.stop)),
         bars=len(bars.close),
         through_us=int(bars.open_time_us[-1] + np.diff(bars.open_time_us).min()),
-        validation_from_us=int(bars.open_time_us[first_validation]),
+        validation_from_us=int(bars.open_time_us[fold.validation.start]),
     )
 
 

@@ -15,6 +15,7 @@ from .epoch import Epoch, Fence, fence_of
 
 ReadBars = Callable[[str, str, int, int], BarColumns | None]
 ReadBetween = Callable[[str, str, int, int, int], BarColumns | None]
+Build = Callable[[BarColumns, int, int, int], dataset.Dataset]
 Tell = Callable[[Severity, str], None]
 
 
@@ -25,10 +26,13 @@ class Epochs:
     while an epoch lasts have no part in it.
     """
 
-    def __init__(self, seed: int, device: torch.device, read: ReadBars, read_between: ReadBetween, tell: Tell) -> None:
+    def __init__(
+        self, seed: int, device: torch.device, read: ReadBars, read_between: ReadBetween, build: Build, tell: Tell
+    ) -> None:
         self._device = device
         self._read = read
         self._read_between = read_between
+        self._build = build
         self._tell = tell
         self._shuffle = torch.Generator().manual_seed(seed)
         self._validation_from_us = 0
@@ -102,7 +106,7 @@ class Epochs:
         self._tell(Severity.WARNING, f"the epoch begins again over the bars of now, with what was learnt so far: {why}")
 
     def _over(self, bars: BarColumns, fence: Fence, config: WorkerConfig) -> Epoch:
-        data = dataset.build(bars, config.window, config.horizon, fence.not_before_us)
+        data = self._build(bars, config.window, config.horizon, fence.not_before_us)
         self._current = Epoch(data, fence, self._shuffle, step_size(config), self._device)
         self._position, self._lost = None, False
         return self._current

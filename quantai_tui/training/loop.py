@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..telemetry import SYSTEM_CLOCK, Clock, Severity, TrainingState
@@ -13,11 +15,13 @@ from . import dataset
 from .checkpoint import fingerprint, random_state, set_random_state
 from .config import LIVE_FIELDS, WorkerConfig, changed_fields
 from .epoch import Epoch, filled, read_between
-from .epochs import Epochs, ReadBars, ReadBetween, step_size
+from .epochs import Build, Epochs, ReadBars, ReadBetween, step_size
+from .evaluation import Evaluation
 from .fellows import first_overflow, pack, share_state, shared_read, unpack
 from .joining import broken
-from .messages import ControlKind, EpochDone, Ready
+from .messages import ControlKind, Ready
 from .messages import Ranks as RanksMessage
+from .model import CLASSES
 from .planted import OverflowPlan
 from .precision import choose
 from .progress import Progress, Reporter
@@ -27,7 +31,6 @@ from .saving import Checkpoints
 from .stepper import Stepper
 
 _HEARTBEAT_S = 0.5
-_NO_CLASS = -1
 
 
 class _StopRequested(Exception):
@@ -39,7 +42,7 @@ class TrainingLoop:
 
     `run` belongs to one thread; the `request_*` methods may be called from any. A request is carried out between two steps (also
     while paused or waiting for data), then `answer(ok, text)` is called from the training thread. `read` gives the newest bars,
-    `read_between` those of an epoch that a checkpoint was written in.
+    `read_between` those of an epoch that a checkpoint was written in, and `build` makes of them what is trained and validated on.
 
     Nothing that training computes depends on a clock, planted overflows aside: a run that was killed and went on from its last
     checkpoint ends with the same bits as one that was not, on the same machine with as many threads.
@@ -55,6 +58,7 @@ class TrainingLoop:
         *,
         read: ReadBars = dataset.read_bars,
         read_between: ReadBetween = read_between,
+        build: Build = dataset.build,
         clock: Clock = SYSTEM_CLOCK,
         paused: bool = False,
         ranks: Ranks | None = None,
@@ -73,7 +77,8 @@ class TrainingLoop:
         self._stepper = self._new_stepper()
         device = self._stepper.precision.device
         read, between = shared_read(self._ranks, read), shared_read(self._ranks, read_between)
-        self._epochs = Epochs(config.seed, device, read, between, self._progress.event)
+        self._epochs = Epochs(config.seed, device, read, between, build, self._progress.event)
+        self._evaluation = Evaluation()
         self._plan = OverflowPlan(config.plant_overflow_every_s, clock)
         self._checkpoints: Checkpoints | None = None
         if config.checkpoint_dir and self._ranks.leader:
@@ -233,7 +238,7 @@ class TrainingLoop:
             parameters=stepper.parameters,
             scale_floor=monitor.config.floor if monitor else None,
             scale_cap=monitor.config.cap if monitor else None,
-            growth_interval=monitor.config.growth_interval if monitor else None,
+            growth_interval=monitor.config.moves.growth_interval if monitor and monitor.config.policy == "grow" else None,
             planted=self._plan.describe() if monitor else "",
         )
 
@@ -319,16 +324,7 @@ class TrainingLoop:
             self._unsaved = True
             if self._checkpoints is not None and self._checkpoints.due:
                 self._save()
-        correct = self._validate(epoch.features, data.validation)
-        done = EpochDone(
-            epoch=progress.epoch,
-            accuracy=correct / len(data.validation),
-            majority_accuracy=data.majority_accuracy,
-            persistence_accuracy=data.persistence_accuracy,
-            validation_samples=len(data.validation),
-            data_bars=data.bars,
-            data_through_time=data.through_us / 1e6,
-        )
+        done = self._evaluation.report(progress.epoch, data, self._validate(epoch.features, data.validation))
         self._reporter.send(done)
         self._epochs.end()
         self._unsaved = True
@@ -369,17 +365,14 @@ class TrainingLoop:
             self._sleep(min(left, _HEARTBEAT_S))
         self._step_due = self._clock.monotonic() + 1 / rate
 
-    def _validate(self, features: Tensor, part: dataset.Part) -> int:
-        device = features.device
-        at, labels = torch.from_numpy(part.at).to(device), torch.from_numpy(part.labels).to(device)
-        size = self._config.batch_size
-        # A label that no class has fits nothing: what only fills the last batch up is never counted as right.
-        beyond = torch.arange(-(-len(part) // size) * size, device=device) >= len(part)
-        correct = 0
+    def _validate(self, features: Tensor, part: dataset.Part) -> NDArray[np.float32]:
+        """The model's probabilities of each class, [samples, 3]."""
+        at, size = torch.from_numpy(part.at).to(features.device), self._config.batch_size
+        said = torch.empty(len(part) + size, CLASSES, device=features.device)
         for start in range(0, len(part), size):
             self._control()
-            batch = filled(start, size, len(part), device)
-            wanted = labels[batch].masked_fill(beyond[start : start + size], _NO_CLASS)
-            correct += self._stepper.correct(self._windows(features, at[batch]), wanted)
+            batch = filled(start, size, len(part), features.device)
+            # What only fills the last batch up lies behind the last sample, and is cut off below.
+            said[start : start + size] = self._stepper.probabilities(self._windows(features, at[batch]))
             self._progress.flush(self._stepper)
-        return correct
+        return said[: len(part)].cpu().numpy()

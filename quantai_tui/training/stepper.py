@@ -312,11 +312,11 @@ class Stepper:
         self._underflow_due = True
 
     @torch.no_grad()
-    def correct(self, windows: Tensor, labels: Tensor) -> int:
-        """How many of these windows the model labels right."""
+    def probabilities(self, windows: Tensor) -> Tensor:
+        """[batch, 3] in fp32, on the device: how likely the model takes each class to be."""
         self.model.eval()
         try:
-            return int((self._logits(self._bare, windows).argmax(1) == labels).sum())
+            return self._logits(self._bare, windows).softmax(dim=1)
         finally:
             self.model.train()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import signal
 import sys
 import time
@@ -22,7 +23,10 @@ BENCHMARKS = {
     "training-step": "training_step",
     "scaler": "scaler_fault",
     "key-to-paint": "key_to_paint",
+    "learning": "learning",
 }
+
+ARCHIVES_VARIABLE = "QUANTAI_BENCH_ARCHIVES"
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -31,8 +35,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description="Measures against the bare things we wrap. Bounds are told, not enforced: a busy machine is no fault.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which benchmarks: {', '.join(BENCHMARKS)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds; all of them in about a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds; all of them in about two minutes")
     parser.add_argument("--json", action="store_true", dest="as_json", help="one JSON object instead of the table")
+    parser.add_argument(
+        "--archive", action="append", type=Path, dest="archives", metavar="PATH",
+        help=f"real trades for `learning`, may be repeated (default: those in {ARCHIVES_VARIABLE}, separated by {os.pathsep!r})",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where the training step runs: cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="where `scaler` draws its SVG (default: the temporary folder)"
@@ -40,13 +48,22 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in BENCHMARKS]:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    if options.archives is None:
+        options.archives = [Path(path) for path in os.environ.get(ARCHIVES_VARIABLE, "").split(os.pathsep) if path]
+    if missing := [path for path in options.archives if not path.is_file()]:
+        parser.error(f"there is no archive {missing[0]}; give the path of a file of trades or of candles")
     options.names = [name for name in BENCHMARKS if not options.names or name in options.names]
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parse(arguments)
-    options = Options(quick=asked.quick, device=asked.device, picture=asked.picture and asked.picture.absolute())
+    options = Options(
+        quick=asked.quick,
+        device=asked.device,
+        archives=tuple(path.resolve() for path in asked.archives),
+        picture=asked.picture and asked.picture.resolve(),
+    )
     from .surroundings import own_home
 
     rows: list[Row] = []

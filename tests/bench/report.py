@@ -16,10 +16,14 @@ _HEAD = ("benchmark", "what", "measured", "bare", "ratio", "bound", "met")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`quick` trades precision for time. `device` is where the training step runs, `picture` where a picture is drawn."""
+    """`quick` trades precision for time. `device` is where the training step runs.
+
+    `archives` is what `learning` learns from, `picture` where `scaler` draws.
+    """
 
     quick: bool = False
     device: str = "cpu"
+    archives: tuple[Path, ...] = ()
     picture: Path | None = None
 
 

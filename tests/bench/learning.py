@@ -198,8 +198,8 @@ def _note(done: EpochDone) -> str:
     error = "-" if done.calibration_error is None else f"{done.calibration_error:.3f}"
     p = "-" if done.better_p is None else f"{done.better_p:.2g}"
     ours, theirs = _told(done.log_loss), _told(done.baseline_log_loss)
-    baselines = f"majority {done.majority_accuracy:.3f}, persistence {done.persistence_accuracy:.3f}"
+    simple = f"majority {done.majority_accuracy:.3f}, persistence {done.persistence_accuracy:.3f}"
     return (
-        f"{ours:.4f} against {theirs:.4f}, accuracy {done.accuracy:.3f} ({baselines}, logistic {done.logistic_accuracy or 0:.3f}), "
+        f"{ours:.4f} against {theirs:.4f}, accuracy {done.accuracy:.3f} ({simple}, logistic {done.logistic_accuracy or 0:.3f}), "
         f"ECE {error}, p {p}, {done.validation_samples:,} samples: {verdict(ours, theirs, done.better_p)}"
     )

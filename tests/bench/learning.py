@@ -185,7 +185,8 @@ def _rows(market: Market) -> Iterator[Row]:
     )
     ps = [done.better_p for done in found if done.better_p is not None]
     p = together(ps) if len(ps) == len(found) else None
-    said = f"{ours:.4f} against {theirs:.4f}: {verdict(ours, theirs, p)}{'' if p is None else f' (p {p:.2g} over {len(found)} folds)'}"
+    chance = "" if p is None else f" (p {p:.2g} over {len(found)} folds)"
+    said = f"{ours:.4f} against {theirs:.4f}: {verdict(ours, theirs, p)}{chance}"
     yield Row("learning", f"{name}: all folds", "nats", ours, theirs, 1.0 if market.has_signal else None, "ratio", said)
 
 
@@ -196,8 +197,9 @@ def _told(log_loss: float | None) -> float:
 def _note(done: EpochDone) -> str:
     error = "-" if done.calibration_error is None else f"{done.calibration_error:.3f}"
     p = "-" if done.better_p is None else f"{done.better_p:.2g}"
+    ours, theirs = _told(done.log_loss), _told(done.baseline_log_loss)
+    simple = f"majority {done.majority_accuracy:.3f}, persistence {done.persistence_accuracy:.3f}"
     return (
-        f"{_told(done.log_loss):.4f} against {_told(done.baseline_log_loss):.4f}, accuracy {done.accuracy:.3f} (majority {done.majority_accuracy:.3f}, persistence {done.persistence_accuracy:.3f}, "
-        f"logistic {done.logistic_accuracy or 0:.3f}), ECE {error}, p {p}, {done.validation_samples:,} samples: "
-        f"{verdict(_told(done.log_loss), _told(done.baseline_log_loss), done.better_p)}"
+        f"{ours:.4f} against {theirs:.4f}, accuracy {done.accuracy:.3f} ({simple}, logistic {done.logistic_accuracy or 0:.3f}), "
+        f"ECE {error}, p {p}, {done.validation_samples:,} samples: {verdict(ours, theirs, done.better_p)}"
     )

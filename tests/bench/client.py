@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -161,6 +162,8 @@ async def listen(seconds: float, counter: Counter) -> None:
 
 
 async def main(mode: str, url: str, ca_file: str, folder: Path) -> None:
+    # There is no REST behind this venue, which a stream notices in the pauses between two measurements.
+    logging.getLogger("quantai_tui").addHandler(logging.NullHandler())
     counter = Counter()
     async with AsyncExitStack() as stack:
         if mode == "bare":

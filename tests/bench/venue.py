@@ -4,8 +4,8 @@
     wss://localhost:PORT/paced/RATE/stream    RATE frames a second, until the client leaves
 
 Orders: `prepare=N, to=NAME` makes and encrypts N frames, and is answered when that is done; `go=NAME` lets them out;
-`pace=RATE, to=NAME` sends so many a second from now on, 0 none. Each frame is a TLS record of its own, as from a venue that sends
-every trade when it happens.
+`pace=RATE, to=NAME` sends so many a second from now on, 0 none; `count=NAME` is answered with how many were sent in all. Each
+frame is a TLS record of its own, as from a venue that sends every trade when it happens.
 """
 
 from __future__ import annotations
@@ -63,12 +63,14 @@ class Outlet:
         self._frames = frames()
         self._held = b""
         self._pacing: asyncio.Task[None] | None = None
+        self.sent = 0
 
     def prepare(self, count: int) -> None:
         """Make `count` frames and keep them back: a receiver that had to wait for its sender would measure its own waking up.
 
         A ping that comes before `go` lets out what has been made, which the receiver has to put up with.
         """
+        self.sent += count
         every = list(islice(self._frames, count))
         self._encrypt(every[:-1])
         self._held = every[-1]
@@ -90,6 +92,7 @@ class Outlet:
                 self._encrypt(some[:-1])
                 self._transport.write(some[-1])
                 sent += due
+                self.sent += due
             await asyncio.sleep(_PACE_S)
 
     def _encrypt(self, some: Sequence[bytes]) -> None:
@@ -136,6 +139,8 @@ class Venue:
             elif "prepare" in order:
                 self._outlets[order["to"]].prepare(order["prepare"])
                 say(prepared=order["prepare"])
+            elif "count" in order:
+                say(sent=self._outlets[order["count"]].sent)
             else:
                 self._outlets[order["to"]].pace(order["pace"])
 

@@ -21,7 +21,7 @@ def learnt(path: Path) -> dict[str, Any]:
     """A checkpoint without what a clock has put into it."""
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     del state["time"]
-    monitor = state["stepper"]["monitor"]
+    monitor = state["stepper"].get("monitor")
     if monitor is not None:
         records = monitor["records"]
         records["packed"] = records["packed"].view(-1, _RECORD_BYTES)[:, :-_STAMP_BYTES]

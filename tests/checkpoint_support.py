@@ -21,8 +21,9 @@ def learnt(path: Path) -> dict[str, Any]:
     """A checkpoint without what a clock has put into it."""
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     del state["time"]
-    if "monitor" in state["stepper"]:
-        records = state["stepper"]["monitor"]["records"]
+    monitor = state["stepper"].get("monitor")
+    if monitor is not None:
+        records = monitor["records"]
         records["packed"] = records["packed"].view(-1, _RECORD_BYTES)[:, :-_STAMP_BYTES]
     return state
 

@@ -275,12 +275,7 @@ def test_training_that_resets_do_not_help_pauses_and_says_why_until_it_is_resume
     loop = TrainingLoop(config(max_epochs=2), heard, read=Market().newest)
     monitor = loop._stepper.monitor
     assert monitor is not None
-    monitor.stuck = "5 overflows in a row, 7 steps after a reset; suspect the gradient itself"  # type: ignore[attr-defined]
-
-    def clear() -> None:
-        monitor.stuck = ""  # type: ignore[attr-defined]
-
-    monitor.clear_stuck = clear  # type: ignore[attr-defined]
+    monitor._resets.stuck = "5 overflows in a row, 7 steps after a reset; suspect the gradient itself"
 
     def on_metrics(metrics: Metrics) -> None:
         if metrics.state is TrainingState.PAUSED:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ranks_support import WITHIN_S, gone
+from ranks_support import WITHIN_S, environment, free_port, gone
 from training_support import config, random_bars, store_of
 
 from quantai_tui.telemetry import TrainingSnapshot, TrainingState
@@ -103,3 +105,39 @@ async def test_a_batch_too_small_for_the_ranks_ends_the_worker_for_good_and_says
     await supervisor.start()
     done = await until(supervisor, lambda now: now.state is TrainingState.FAILED)
     assert "1 samples cannot be shared by 2 processes" in done.detail
+
+
+async def test_a_machine_lent_by_hand_takes_part_and_is_free_again_after_a_stop(
+    folder: Path, supervise: Callable[[WorkerConfig], TrainingSupervisor]
+) -> None:
+    endpoint = f"127.0.0.1:{free_port()}"
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "quantai_tui.training.node",
+        "--rdzv-endpoint",
+        endpoint,
+        "--nnodes",
+        "2",
+        "--nproc",
+        "1",
+    ]
+    lent = subprocess.Popen(command, env=environment(), stderr=(folder / "lent.log").open("wb"), process_group=0)
+    try:
+        supervisor = supervise(await settings(folder, nproc=1, nnodes=2, rdzv_endpoint=endpoint))
+        await supervisor.start()
+        seen = await until(supervisor, lambda now: now.state is TrainingState.TRAINING and len(now.ranks) == 2)
+        await supervisor.stop()
+        free = "this machine is free again"
+        deadline = time.monotonic() + WITHIN_S
+        while free not in (folder / "lent.log").read_text():
+            assert time.monotonic() < deadline, (folder / "lent.log").read_text()
+            await asyncio.sleep(0.1)
+        assert gone(seen.ranks[1].pid)
+        assert lent.poll() is None
+        os.killpg(lent.pid, signal.SIGINT)
+        assert await asyncio.to_thread(lent.wait, 30) == 0
+    finally:
+        lent.kill()
+        lent.wait()

@@ -301,7 +301,7 @@ class Settings(BaseSettings):
         "",
         "Training",
         "Rendezvous",
-        "host:port at which the machines of one run meet; empty for one machine.",
+        "host:port of this machine at which the machines of one run meet; empty for one machine.",
         pattern=r"([^\s:/]+:[0-9]{1,5})?",
     )
     TRAIN_STEPS_PER_S: float = setting(

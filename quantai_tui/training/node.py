@@ -98,4 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Not sys.exit: torch's threads must not hold up the end, for which an engine gives two seconds.
+    code = main()
+    logging.shutdown()
+    os._exit(code)

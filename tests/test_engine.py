@@ -106,6 +106,12 @@ async def test_without_a_worker_a_scaler_reset_says_so(engine: Engine) -> None:
     assert "worker is not up" in message
 
 
+async def test_without_a_worker_there_is_no_checkpoint_to_save_and_the_answer_says_so(engine: Engine) -> None:
+    done, message, _ = await ask(engine, CommandName.CHECKPOINT)
+    assert not done
+    assert message == "the training worker is not up: there is nothing to save"
+
+
 async def test_saved_settings_are_checked_written_logged_and_applied(engine: Engine) -> None:
     done, _, form = await ask(engine, CommandName.SETTINGS_DESCRIBE)
     assert done

@@ -125,6 +125,24 @@ def test_limit_and_since_choose_from_the_same_series(store: _Store) -> None:
         assert store.bars(1, limit=limit) == seconds[-limit:], "also where the series starts in a quiet second"
 
 
+def test_bars_between_two_times_stay_the_same_while_the_market_goes_on(store: _Store) -> None:
+    trades = walk(2000, step_ms=900)
+    store.klines(*(kline(minute * _MINUTE_MS) for minute in range(-5, 0)))
+    store.trades(*trades[:1200])
+    with StoreReader(store.path) as reader:
+        before = reader.bar_columns(_SYMBOL, 60)
+        first, last = int(before.open_time_us[2]), int(before.open_time_us[-3])
+        between = reader.bar_columns(_SYMBOL, 60, since_us=first, until_us=last + 60_000_000)
+        assert [column.tolist() for column in between] == [column[2:-2].tolist() for column in before]
+        store.trades(*trades[1200:])
+        later = reader.bar_columns(_SYMBOL, 60, since_us=first, until_us=last + 60_000_000)
+        assert [column.tobytes() for column in later] == [column.tobytes() for column in between]
+        assert len(reader.bar_columns(_SYMBOL, 60).close) > len(before.close)
+        assert len(reader.bar_columns(_SYMBOL, 60, since_us=first, until_us=first).close) == 0
+        klines_alone = reader.bar_columns(_SYMBOL, 60, until_us=int(before.open_time_us[3]))
+        assert klines_alone.open_time_us.tolist() == before.open_time_us[:3].tolist()
+
+
 def test_klines_lead_up_to_the_ledger_and_trades_win_inside_it(store: _Store) -> None:
     store.klines(*(kline(minute * _MINUTE_MS) for minute in range(-5, 4)))
     assert store.minutes() == list(range(-5, 4)), "before there is a ledger"

@@ -125,6 +125,14 @@ async def test_resetting_the_scale_names_what_will_happen_and_asks() -> None:
         await until(pilot, lambda: "reset scale: done" in screen_text(app))
 
 
+async def test_a_checkpoint_is_asked_for_by_its_key() -> None:
+    link = live()
+    async with dashboard(link) as (app, pilot, _):
+        await pilot.press("s")
+        await until(pilot, lambda: link.sent == [CommandName.CHECKPOINT])
+        await until(pilot, lambda: "save checkpoint: done" in screen_text(app))
+
+
 async def test_old_numbers_are_said_to_be_stale_and_greyed() -> None:
     link = live()
     async with dashboard(link) as (app, pilot, clock):

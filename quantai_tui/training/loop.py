@@ -161,7 +161,8 @@ class TrainingLoop:
 
     def _pause_when_stuck(self) -> None:
         """Resets do not help any more: going on would only burn time, and somebody has to look."""
-        stuck: str = getattr(self._stepper.monitor, "stuck", "")
+        monitor = self._stepper.monitor
+        stuck = "" if monitor is None else monitor.stuck
         if stuck and not self._paused:
             self._paused = True
             self._progress.paused_because = stuck
@@ -189,8 +190,8 @@ class TrainingLoop:
             case ControlKind.RESUME:
                 self._paused = False
                 self._progress.paused_because = ""
-                if getattr(self._stepper.monitor, "stuck", ""):
-                    self._stepper.monitor.clear_stuck()  # type: ignore[union-attr]
+                if self._stepper.monitor is not None:
+                    self._stepper.monitor.clear_stuck()
                 request.answer(True, "resumed")
             case ControlKind.STOP:
                 self._stopping = True

@@ -152,7 +152,7 @@ class Progress:
             consecutive_overflow=monitor.consecutive_overflow if monitor else None,
             resets=monitor.reset_count if monitor else None,
             nonfinite_loss=self.nonfinite_loss,
-            headroom_octaves=getattr(monitor, "headroom_octaves", None),
+            headroom_octaves=monitor.headroom_octaves if monitor else None,
             paused_because=self.paused_because,
-            underflow_share=getattr(stepper, "underflow_share", None),
+            underflow_share=stepper.underflow_share,
         )

@@ -103,7 +103,9 @@ class ScaleRecords:
 
         end = self._offset if self.count > self._capacity else 0
         kept = self._ring[end:] + self._ring[:end]
-        packed = torch.tensor(kept[: self.kept * _SIZE], dtype=torch.uint8)
+        kept = kept[: self.kept * _SIZE]
+        # Not torch.tensor, which would go through 94,000 numbers one by one and hold up a checkpoint for 9 ms.
+        packed = torch.frombuffer(kept, dtype=torch.uint8) if kept else torch.empty(0, dtype=torch.uint8)
         return {"packed": packed, "count": self.count, "sum": self._sum, "smallest": self.smallest, "largest": self.largest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -236,7 +236,7 @@ def test_every_cause_of_an_overflow_is_said_in_words_at_every_size(cause: str, s
     assert ("in head.weight" in said) == (size[1] >= 4)
     if size[1] >= 12:
         assert "what was found" in said
-        assert OVERFLOW_CAUSES[cause].meaning in said or size[0] < 76
+        assert OVERFLOW_CAUSES[cause].brief in said
 
 
 def test_causes_are_counted_and_one_that_this_version_does_not_know_is_said_as_it_is() -> None:

@@ -1,8 +1,8 @@
 """Brings what the README is generated from up to date: `python -m tests.refresh_docs [--pictures]`.
 
 The tables are made from the program: keys from the action registry, settings from their model, failures from the rules of the
-stream, faults from the exchange's catalogue. A test fails when they differ. With `--pictures` a real demo is run for a while and
-photographed.
+stream, causes of overflows from their table, faults from the exchange's catalogue. A test fails when they differ. With
+`--pictures` a real demo is run for a while and photographed.
 """
 
 from __future__ import annotations
@@ -50,6 +50,15 @@ def failures_table() -> str:
     return "\n".join(lines)
 
 
+def causes_table() -> str:
+    """What the overflow pane calls each cause, what it means and what to do."""
+    from quantai_tui.telemetry import OVERFLOW_CAUSES
+
+    lines = ["| the screen says | what it means | what to do |", "|---|---|---|"]
+    lines += [f"| `{cause.name}` | {cause.meaning}. | {cause.remedy}. |" for cause in OVERFLOW_CAUSES.values()]
+    return "\n".join(lines)
+
+
 def faults_table() -> str:
     from quantai_tui.exchange.catalogue import markdown_table
 
@@ -58,7 +67,13 @@ def faults_table() -> str:
 
 def refreshed(text: str) -> str:
     """The README's text with every generated block made anew."""
-    made_of = {"keys": keys_table, "settings": settings_table, "failures": failures_table, "faults": faults_table}
+    made_of = {
+        "keys": keys_table,
+        "settings": settings_table,
+        "failures": failures_table,
+        "causes": causes_table,
+        "faults": faults_table,
+    }
     for name, make in made_of.items():
         made = make()
         pattern = re.compile(rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- /{name} -->)", re.DOTALL)

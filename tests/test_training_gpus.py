@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import inspect
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pynvml
 import pytest
 from nvml_support import GIB, Card, Driver, absent
@@ -346,6 +349,55 @@ except NvmlUnavailable:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler to make a driver's library with")
+def test_the_real_library_reads_an_old_drivers_answers_to_the_letter(tmp_path: Path) -> None:
+    stub = Path(__file__).with_name("nvml_stub.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(tmp_path / "libnvidia-ml.so.1"), str(stub)], check=True)
+    code = """
+import asyncio
+import msgspec
+from quantai_tui.training.gpus import GpuWatch
+
+async def main():
+    told = asyncio.Queue()
+    watch = GpuWatch(lambda gpus, note: told.put_nowait((gpus, note)), lambda: {4243})
+    watch.start()
+    print(msgspec.json.encode(await told.get()).decode())
+    await watch.stop()
+
+asyncio.run(main())
+"""
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    first, last = done.stdout.splitlines()
+    (gpu,), note = msgspec.json.decode(first, type=tuple[tuple[GpuSnapshot, ...], str])
+    assert note == ""
+    assert gpu == GpuSnapshot(
+        uuid="GPU-stub",
+        name="NVIDIA Stub",
+        utilisation=0.42,
+        memory_used_bytes=250,
+        memory_total_bytes=1000,
+        temperature_c=55.0,
+        power_w=123.456,
+        power_limit_w=None,
+        ecc_errors=7,
+        throttle=(f"{TOO_HOT} (driver)",),
+        used_by_worker=True,
+    )
+    assert last == "shutdown"
+
+
+def test_the_driver_of_these_tests_has_the_functions_of_the_real_library() -> None:
+    ours = {name: function for name, function in vars(Driver).items() if name.startswith("nvml")}
+    assert len(ours) > 12
+    for name, function in ours.items():
+        wanted = len(inspect.signature(function).parameters) - 1
+        real = inspect.signature(getattr(pynvml, name)).parameters.values()
+        required = [one for one in real if one.default is inspect.Parameter.empty]
+        assert len(required) <= wanted <= len(real), name
 
 
 def test_the_processes_of_training_on_this_machine_are_the_worker_and_the_ranks_beside_it() -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CauseWords:
-    """`name` is what the screen says, `meaning` (48 characters at most) stands behind its count, `remedy` in the manual."""
+    """`name` is what the screen says, `brief` (37 characters at most) stands behind its count; the others are the manual's."""
 
     name: str
+    brief: str
     meaning: str
     remedy: str
 
@@ -18,26 +19,31 @@ OVERFLOW_CAUSES: dict[str, CauseWords] = {
     "scale": CauseWords(
         "scale too high",
         "finite at a smaller scale",
+        "The gradients are finite at a smaller scale",
         "Nothing: it backs off by itself, and one such step now and then is how the scale finds its place",
     ),
     "data": CauseWords(
         "input not finite",
-        "NaN or Inf among the features of the batch",
+        "NaN or Inf in the batch's features",
+        "NaN or Inf among the features of this batch, at whatever scale",
         "Look at the data of that step: a bar or a feature that divides by zero",
     ),
     "target": CauseWords(
         "target or loss",
-        "the output is finite, the loss is not",
+        "output finite, loss not",
+        "The model's output is finite and the loss is not",
         "Look at the targets, and for a logarithm or a division at 0 in the loss",
     ),
     "forward": CauseWords(
         "forward pass",
-        "a layer passes 65,504, or weights not finite",
+        "a layer passes 65,504, or bad weights",
+        "A layer's output passes 65,504, where fp16 ends, or its weights are not finite",
         "Normalise what goes into the layer that is named, take `TRAIN_PRECISION=bf16`, or go back to a checkpoint",
     ),
     "gradient": CauseWords(
         "gradient itself",
-        "the loss is finite, its gradient is not",
+        "loss finite, gradient not",
+        "The loss is finite and its gradient is not, at every scale",
         "Look for a square root, a logarithm or a division at 0 behind the parameter that is named",
     ),
 }

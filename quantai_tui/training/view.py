@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import statistics
 
 import msgspec
 
@@ -68,8 +69,9 @@ class TrainingView:
             self._epochs_done = saved.epochs_done
 
     def take_ranks(self, ranks: Ranks) -> None:
-        times = sorted(rank.step_ms for rank in ranks.ranks if rank.step_ms is not None)
-        limit = times[len(times) // 2] * _STRAGGLER if len(times) > 1 else None
+        times = [rank.step_ms for rank in ranks.ranks if rank.step_ms is not None]
+        # The lower of two medians: of two ranks the slower one is never the measure.
+        limit = statistics.median_low(times) * _STRAGGLER if len(times) > 1 else None
         self._ranks = tuple(
             RankSnapshot(
                 rank.rank,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...link.base import LinkState
 from ...telemetry import Alert, Mode, Severity
-from ..cells import Row, Span, fitted, row, spread, wrap
+from ..cells import Row, Span, fitted, row, spread, width_of, wrap
 from ..format import (
     age,
     clean,
@@ -74,8 +74,12 @@ def _sign(alert: Alert) -> list[Span]:
 
 def _full_alert(alert: Alert, width: int) -> list[Row]:
     since: list[Span] = [("since ", "muted"), (date_and_time(alert.since), "text")]
+    sign = _sign(alert)
+    lines = wrap(clean(alert.text), width - width_of(sign[:-1]), 4)
+    head = fitted(width, [*sign[:-1], (lines[0], "text")] if len(lines) > 1 else sign, since)
     return [
-        fitted(width, _sign(alert), since),
+        head,
+        *[row((f"  {line}", "text")) for line in lines[1:]],
         *[row((f"  {line}", "muted")) for line in wrap(clean(alert.remedy), width - 2, 2)],
     ]
 

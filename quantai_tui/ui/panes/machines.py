@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...telemetry import TOO_HOT, GpuSnapshot, RankSnapshot, TrainingSnapshot
-from ..cells import Row, Span, clip, fitted, row, wrap
+from ..cells import Pace, Row, Span, clip, fitted, row, wrap
 from ..format import UNKNOWN, clean, count, decimal, percent, quantity
 
 _GIGA = 1e9
@@ -18,7 +18,8 @@ def draw_machines(training: TrainingSnapshot, width: int, room: int) -> list[Row
     for_gpus = max(1, len(training.gpus)) + bool(training.gpus and training.gpu_note)
     for_ranks = min(len(training.ranks) + 1, max(room // 2, room - for_gpus)) if several else 0
     gpus = _draw_gpus(training, width, room - for_ranks)
-    return gpus + (_draw_ranks(training.ranks, width, room - len(gpus)) if for_ranks else [])
+    ranks = _draw_ranks(training.ranks, width, room - len(gpus)) if for_ranks else []
+    return [Row(line.spans, Pace.CHART) for line in (*gpus, *ranks)]  # each of them changes all the time, and a little
 
 
 def draw_ranks_in_brief(ranks: tuple[RankSnapshot, ...]) -> list[list[Span]]:

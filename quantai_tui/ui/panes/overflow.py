@@ -75,12 +75,12 @@ def _text(last: OverflowSnapshot, width: int, most: int) -> list[Row]:
 
 
 def _counts(training: TrainingSnapshot, width: int) -> list[Row]:
-    """Each cause that was seen, how often, and what it calls for."""
+    """Each cause that was seen, how often, and what it is."""
     seen = training.overflow_causes
     known = [cause for cause in OVERFLOW_CAUSES if seen.get(cause)]
     rows = [row(("causes", "title"))] if seen else []
     for cause in [*known, *sorted(set(seen) - set(OVERFLOW_CAUSES))]:
         number: list[Span] = [(f"{clean(cause_name(cause)):<18}", "muted"), (f"{count(seen[cause]):>6}", "text")]
-        meaning = OVERFLOW_CAUSES[cause].meaning if cause in OVERFLOW_CAUSES else ""
-        rows.append(fitted(width, number, [(meaning, "muted")]))
+        brief = OVERFLOW_CAUSES[cause].brief if cause in OVERFLOW_CAUSES else ""
+        rows.append(fitted(width, number, [(brief, "muted")]))
     return rows

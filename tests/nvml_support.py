@@ -39,6 +39,7 @@ class Driver:
         self.broken: dict[str, int] = {}
         self.calls: list[str] = []
         self.gate: threading.Event | None = None
+        self.is_held = False  # somebody stands before the gate
         self.is_open = False
 
     def __getattr__(self, name: str) -> Any:
@@ -64,6 +65,7 @@ class Driver:
 
     def nvmlDeviceGetCount(self) -> int:
         if self.gate is not None:
+            self.is_held = True
             self.gate.wait()
         self._enter("nvmlDeviceGetCount")
         return len(self.cards)

@@ -275,7 +275,7 @@ async def test_a_driver_that_does_not_answer_holds_up_nobody_and_is_not_asked_tw
     driver.gate = threading.Event()
     watch, told = watching(lambda: driver, StepClock(), answer_s=0.02)
     try:
-        await until(lambda: told.readings)
+        await until(lambda: told.readings and driver.is_held)
         assert told.readings[0] == Reading((), "n/a: the NVIDIA driver has not answered for 0.02 s")
         await watch.stop()
         assert driver.calls == ["nvmlInit"]

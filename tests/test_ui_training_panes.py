@@ -234,6 +234,19 @@ def test_headroom_and_underflow_stand_beside_the_scale(size: tuple[int, int]) ->
     assert "resets 2" in said
 
 
+@pytest.mark.parametrize(
+    ("octaves", "share", "words"),
+    [
+        (-0.04, 0.0, "headroom 0.0 octaves  underflow 0 %"),
+        (-2.5, 1e-9, "headroom -2.5 octaves  underflow <0.001 %"),
+        (0.0, 0.25, "headroom 0.0 octaves  underflow 25.0 %"),
+        (12.0, 0.0001, "headroom 12.0 octaves  underflow 0.010 %"),
+    ],
+)
+def test_headroom_is_told_to_a_tenth_and_underflow_as_finely_as_it_matters(octaves: float, share: float, words: str) -> None:
+    assert words in rows("scale", explained_snapshot(headroom_octaves=octaves, underflow_share=share), (56, 7))
+
+
 @pytest.mark.parametrize("cause", OVERFLOW_CAUSES)
 @pytest.mark.parametrize("size", [(28, 3), (38, 4), (56, 6), (63, 13), (76, 18)])
 def test_every_cause_of_an_overflow_is_said_in_words_at_every_size(cause: str, size: tuple[int, int]) -> None:

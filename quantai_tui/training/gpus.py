@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -37,9 +37,12 @@ class _Thread:
         self._calls.put((answer, call))
         return asyncio.wrap_future(answer)
 
-    def end(self) -> None:
-        """After the calls that are waiting."""
+    def end(self, last: Callable[[], None]) -> Future[None]:
+        """After the calls that are waiting, and a last one, whether or not anybody still waits for that."""
+        answer: Future[None] = Future()
+        self._calls.put((answer, last))
         self._calls.put(None)
+        return answer
 
     def _run(self) -> None:
         while (item := self._calls.get()) is not None:
@@ -91,12 +94,10 @@ class GpuWatch:
             return
         self._task.cancel()
         await asyncio.wait({self._task})
-        closed = thread.ask(self._nvml.close)
-        thread.end()
-        done, _ = await asyncio.wait({closed}, timeout=_LEAVE_S)
-        if not done:
-            closed.cancel()
-            log.warning("the NVIDIA driver does not answer; its session is left as it is")
+        closed = thread.end(self._nvml.close)
+        await asyncio.to_thread(wait, {closed}, _LEAVE_S)
+        if not closed.done():
+            log.warning("the NVIDIA driver does not answer; its session is closed when it does")
         elif (error := closed.exception()) is not None:
             log.error("NVML did not close cleanly: %s", error)
 

@@ -68,11 +68,14 @@ def _room(training: TrainingSnapshot, width: int) -> Row:
 
 def _headroom(training: TrainingSnapshot, unit: str = "") -> list[Span]:
     octaves = training.headroom_octaves
-    return [("headroom ", "muted"), (UNKNOWN if octaves is None else f"{octaves:.1f}", "text"), (unit, "muted")]
+    # A hair below zero is not minus zero.
+    said = UNKNOWN if octaves is None else f"{round(octaves, 1) + 0.0:.1f}"
+    return [("headroom ", "muted"), (said, "text"), (unit, "muted")]
 
 
 def _underflow(training: TrainingSnapshot) -> list[Span]:
-    return [("underflow ", "muted"), (percent(training.underflow_share, 3), "text")]
+    share = training.underflow_share
+    return [("underflow ", "muted"), (percent(share, 0 if not share else 3 if share < 0.01 else 1), "text")]
 
 
 def _resets(training: TrainingSnapshot, width: int, *more: list[Span]) -> Row:

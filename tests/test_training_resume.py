@@ -242,6 +242,19 @@ def test_a_folder_that_cannot_be_written_is_told_and_training_goes_on(tmp_path: 
     assert not heard.saved
 
 
+def test_weights_that_hold_nan_never_take_the_place_of_good_ones(tmp_path: Path) -> None:
+    heard, answers = Heard(), []
+    loop = TrainingLoop(config(max_epochs=1, checkpoint_dir=str(tmp_path), checkpoint_every_s=0.0), heard, read=Market().newest)
+    with torch.no_grad():
+        next(loop._stepper.model.parameters()).fill_(float("nan"))
+    loop.request_checkpoint(lambda ok, text: answers.append((ok, text)))
+    loop.request_stop()
+    assert not loop.run()
+    assert [ok for ok, _ in answers] == [False]
+    assert "NaN or Inf" in answers[0][1]
+    assert (heard.saved, list(tmp_path.glob("*.pt"))) == ([], [])
+
+
 def test_settings_win_over_what_a_checkpoint_says(tmp_path: Path) -> None:
     die(training(tmp_path, Market()), 9)
     loop = training(tmp_path, Market(), max_scale=1000.0, growth_interval=7, growth_factor=1.5, weight_decay=0.5)

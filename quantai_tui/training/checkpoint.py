@@ -73,6 +73,11 @@ def snapshot(value: Any) -> Any:
     return value
 
 
+def all_finite(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether there is no NaN and no Inf in a model's state."""
+    return all(bool(torch.isfinite(value).all()) for value in tensors.values() if value.is_floating_point())
+
+
 def random_state() -> dict[str, Any]:
     """Of torch's generators. Python's and numpy's are not used in training: what is shuffled has a generator of its own."""
     return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}

@@ -18,6 +18,7 @@ from .folds import Fold, walk_forward
 Floats = NDArray[np.float64]
 
 DOWN, FLAT, UP = 0, 1, 2
+CLASSES = 3
 FEATURES = ("log return", "log range", "log volume", "log volume change", "taker imbalance", "log trades", "day sin", "day cos")
 _NORMALISED = 6  # the first so many; the time of day is within [-1, 1] as it is, and a short history's mean of it would mislead
 _CLIP = 8.0  # standard deviations: a flash crash stays an outlier and does not become an fp16 overflow of its own

@@ -21,7 +21,6 @@ from .fellows import first_overflow, pack, share_state, shared_read, unpack
 from .joining import broken
 from .messages import ControlKind, Ready
 from .messages import Ranks as RanksMessage
-from .model import CLASSES
 from .planted import OverflowPlan
 from .precision import choose
 from .progress import Progress, Reporter
@@ -369,7 +368,7 @@ class TrainingLoop:
     def _validate(self, features: Tensor, part: dataset.Part) -> NDArray[np.float32]:
         """The model's probabilities of each class, [samples, 3]."""
         at, size = torch.from_numpy(part.at).to(features.device), self._config.batch_size
-        said = torch.empty(len(part) + size, CLASSES, device=features.device)
+        said = torch.empty(len(part) + size, dataset.CLASSES, device=features.device)
         for start in range(0, len(part), size):
             self._control()
             batch = filled(start, size, len(part), features.device)

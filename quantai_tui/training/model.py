@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CLASSES = 3
+from .dataset import CLASSES
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..telemetry import Clock, Severity
-from .checkpoint import CheckpointFolder, Tell, snapshot
+from .checkpoint import CheckpointFolder, Tell, all_finite, snapshot
 from .config import WorkerConfig
 from .messages import EpochDone, Saved
 from .requests import Answer, no_answer
@@ -85,6 +85,12 @@ class Checkpoints:
         self._thread.start()
 
     def _write(self, order: _Order) -> None:
+        if not all_finite(order.state["stepper"]["model"]):
+            self._outcomes.append(
+                _Outcome(order, None, "the weights hold NaN or Inf, and the last good checkpoint is worth more")
+            )
+            self._wake()
+            return
         try:
             path = self._folder.write(order.state, order.step, order.time, best=order.best, keep=order.keep)
             self._outcomes.append(_Outcome(order, path))

@@ -77,7 +77,7 @@ class TrainingSupervisor:
         log_path: Path,
         clock: Clock = SYSTEM_CLOCK,
         python: str = sys.executable,
-        grace_s: float = 30.0,
+        grace_s: float = 120.0,  # torch from a network disk takes a minute and more
         silence_s: float = 30.0,
         max_restarts: int = 5,
     ) -> None:

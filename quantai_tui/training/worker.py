@@ -198,6 +198,8 @@ def _join(*, lead: bool) -> Fellows:
     from .joining import Place
     from .ranks import Group, Solo
 
+    # Only now: on a busy machine a nice process takes minutes to load torch, and would be taken for dead.
+    os.nice(_NICENESS)
     torch.set_num_threads(threads_per_rank(int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     place = Place.of()
     return Solo() if place is None else Group(place, lead=lead)
@@ -254,7 +256,6 @@ def main(arguments: list[str] | None = None) -> int:
     logging.Formatter.converter = time.gmtime  # files are in UTC
     rank = f"rank {os.environ['RANK']} " if "TORCHELASTIC_RUN_ID" in os.environ else ""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"%(asctime)sZ {rank}%(levelname)s %(message)s")
-    os.nice(_NICENESS)
     if AGENT_VARIABLE in os.environ:
         die_with_parent(int(os.environ[AGENT_VARIABLE]))
     if path is None or int(os.environ.get("LOCAL_RANK", "0")) > 0:

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..telemetry import Clock, Severity, TrainingState
 from .messages import EpochDone, Event, Metrics, Ready
-from .stepper import Stepper
+from .monitor import GradScalerMonitor
+from .trace import StepTrace
 
 FLUSH_PERIOD_S = 0.04
 _RATE_PERIOD_S = 1.0
@@ -25,11 +26,22 @@ class Reporter(Protocol):
     def send(self, message: Ready | EpochDone | Event) -> None: ...
 
 
-class Progress:
-    """The running numbers of a training loop."""
+class Trained(Protocol):
+    """What is moved step by step, as far as it is told of. `monitor` is None where nothing is scaled."""
 
-    def __init__(self, reporter: Reporter, clock: Clock) -> None:
+    trace: StepTrace
+    monitor: GradScalerMonitor | None
+
+    @property
+    def learning_rate(self) -> float | None: ...
+
+
+class Progress:
+    """The running numbers of a training loop. `holds_scale`: on a step whose loss was not finite."""
+
+    def __init__(self, reporter: Reporter, clock: Clock, *, holds_scale: bool = True) -> None:
         self._reporter = reporter
+        self._holds_scale = holds_scale
         self._clock = clock
         self.state = TrainingState.WAITING
         self.detail = ""
@@ -51,7 +63,7 @@ class Progress:
         self._nonfinite_told_at = float("-inf")
         self._unscaled_skips = 0  # without a scaler a skipped step means a gradient that is not finite
 
-    def stepped(self, samples: int, skipped: bool, scale: float | None) -> None:
+    def stepped(self, samples: int, skipped: int, scale: float | None) -> None:
         self.step += 1
         self.epoch_step += 1
         self._samples += samples
@@ -64,7 +76,7 @@ class Progress:
     def event(self, level: Severity, text: str) -> None:
         self._reporter.send(Event(level, text))
 
-    def flush(self, stepper: Stepper, *, period_s: float = FLUSH_PERIOD_S) -> None:
+    def flush(self, stepper: Trained, *, period_s: float = FLUSH_PERIOD_S) -> None:
         """Report, unless the last report is younger than `period_s`."""
         now = self._clock.monotonic()
         if now - self._flushed_at < period_s:
@@ -78,7 +90,7 @@ class Progress:
             self._loss_sum = 0.0
             self._loss_count = 0
 
-    def _take_trace(self, stepper: Stepper, now: float) -> None:
+    def _take_trace(self, stepper: Trained, now: float) -> None:
         rows = stepper.trace.drain()
         if not len(rows):
             return
@@ -97,7 +109,7 @@ class Progress:
             return
         if bad:
             text = f"loss not finite in {self.nonfinite_loss} steps so far: check data and weights; these steps are skipped"
-            self.event(Severity.CRITICAL, text + (", the scale is held" if stepper.monitor else ""))
+            self.event(Severity.CRITICAL, text + (", the scale is held" if stepper.monitor and self._holds_scale else ""))
         elif self._unscaled_skips:
             text = f"gradient not finite in {self._unscaled_skips} steps, the loss was: suspect a square root or a logarithm at 0"
             self.event(Severity.CRITICAL, text)
@@ -115,7 +127,7 @@ class Progress:
             self._samples_per_s = self._samples / (now - self._samples_since)
             self._samples, self._samples_since = 0, now
 
-    def _metrics(self, stepper: Stepper) -> Metrics:
+    def _metrics(self, stepper: Trained) -> Metrics:
         monitor = stepper.monitor
         return Metrics(
             state=self.state,

@@ -98,7 +98,7 @@ class Guests:
         self._hello = msgspec.msgpack.Decoder(GuestHello)
         self._ids = itertools.count(1)
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._visits: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._guest: Guest | None = None
         self._shown: Guest | None = None
 
@@ -116,8 +116,10 @@ class Guests:
             return
         server.close()
         self._path.unlink(missing_ok=True)
-        for writer in tuple(self._writers):
-            writer.close()
+        for writer in self._visits.values():
+            writer.transport.abort()
+        if self._visits:
+            await asyncio.wait(self._visits)
 
     @property
     def reporting(self) -> str:
@@ -155,7 +157,9 @@ class Guests:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         frames = FrameReader()
         guest: Guest | None = None
-        self._writers.add(writer)
+        visit: asyncio.Task[None] | None = asyncio.current_task()
+        assert visit is not None
+        self._visits[visit] = writer
         try:
             while data := await asyncio.wait_for(reader.read(65536), None if guest else _HELLO_S):
                 for body in frames.feed(data):
@@ -170,7 +174,7 @@ class Guests:
         except (OSError, TimeoutError) as error:
             log.warning("the connection to %s broke: %s", guest or "a training script", error or "no Hello in time")
         finally:
-            self._writers.discard(writer)
+            del self._visits[visit]
             writer.close()
             if guest is not None:
                 self._part(guest)

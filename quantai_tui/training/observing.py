@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.amp.grad_scaler import OptState
 
 from .fused import Outcome
 from .monitor import GradScalerMonitor, LateOutcomes
 from .scaler import DynamicGradScalerConfig
+
+_TRACED = 1024
 
 
 class ObservingMonitor(GradScalerMonitor):
@@ -36,7 +41,7 @@ class ObservingMonitor(GradScalerMonitor):
 
     def update(self, has_overflow: bool, epoch: int, batch: int, *, loss_finite: bool = True) -> None:
         self._scaler.update()
-        self._note(has_overflow, epoch, batch)
+        self.follow(has_overflow, epoch, batch)
 
     def update_late(self, outcomes: LateOutcomes, epoch: int, batch: int) -> None:
         self._late = outcomes
@@ -46,9 +51,10 @@ class ObservingMonitor(GradScalerMonitor):
 
     def _learn(self, outcomes: list[Outcome]) -> None:
         for skipped, _ in outcomes:
-            self._note(skipped, *self._in_flight.popleft())
+            self.follow(skipped, *self._in_flight.popleft())
 
-    def _note(self, skipped: bool, epoch: int, batch: int) -> None:
+    def follow(self, skipped: bool, epoch: int, batch: int) -> None:
+        """Take note of a step after the scaler's own `update`."""
         self._interval = self._scaler._growth_interval
         self._check(skipped, epoch, batch, True)
         self._records.add(epoch, batch, self.mirror.scale, skipped, self.consecutive_overflow, self._now())
@@ -75,16 +81,35 @@ class StepOutcomes:
         """Before `GradScaler.update`, which forgets the flags."""
         stepped, skipped = self._stepped, False
         for key, state in self._scaler._per_optimizer_states.items():
-            if key in self._unfused and state["stage"] is OptState.STEPPED:
-                skipped = skipped or key not in stepped
-            else:
-                skipped = skipped or any(bool(found) for found in state["found_inf_per_device"].values())
+            if key not in stepped:
+                skipped = skipped or self._was_skipped(key, state)
         stepped.clear()
         return skipped
+
+    def _was_skipped(self, key: int, state: dict[str, Any]) -> bool:
+        if key in self._unfused and state["stage"] is OptState.STEPPED:
+            return True
+        return any(bool(found) for found in state["found_inf_per_device"].values())
 
     def close(self) -> None:
         for handle in self._handles:
             handle.remove()
+
+
+class HostTrace:
+    """The counterpart of `StepTrace` on the CPU: there a number is read without waiting, at a tenth of a tensor's cost."""
+
+    def __init__(self) -> None:
+        self._rows: deque[tuple[float, float]] = deque(maxlen=_TRACED)
+
+    def push(self, loss: float, grad_norm: float) -> None:
+        self._rows.append((loss, grad_norm))
+
+    def drain(self) -> NDArray[np.float32]:
+        """[steps, 2], the last 1024."""
+        rows, self._rows = self._rows, deque(maxlen=_TRACED)
+        with np.errstate(over="ignore"):
+            return np.array(rows, np.float32).reshape(-1, 2)
 
 
 def is_fused(optimizer: torch.optim.Optimizer) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..telemetry import Clock, Severity, TrainingState
 from .messages import EpochDone, Event, Metrics, Ready
 from .monitor import GradScalerMonitor
-from .trace import StepTrace
 
 FLUSH_PERIOD_S = 0.04
 _RATE_PERIOD_S = 1.0
@@ -26,11 +26,19 @@ class Reporter(Protocol):
     def send(self, message: Ready | EpochDone | Event) -> None: ...
 
 
+class Trace(Protocol):
+    def drain(self) -> NDArray[np.float32]:
+        """Loss and gradient norm of the steps since the last call: [steps, 2]."""
+        ...
+
+
 class Trained(Protocol):
     """What is moved step by step, as far as it is told of. `monitor` is None where nothing is scaled."""
 
-    trace: StepTrace
     monitor: GradScalerMonitor | None
+
+    @property
+    def trace(self) -> Trace: ...
 
     @property
     def learning_rate(self) -> float | None: ...

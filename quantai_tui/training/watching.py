@@ -23,7 +23,7 @@ from .fused import FusedSkips
 from .guest_protocol import LONGEST_NAME
 from .messages import Ack, EpochDone, Event, Failed, Finished, Metrics, Overflowed, Ready, Saved
 from .monitor import GradScalerMonitor
-from .observing import ObservingMonitor, StepOutcomes, is_fused
+from .observing import HostTrace, ObservingMonitor, StepOutcomes, is_fused
 from .progress import Progress
 from .reporter import EngineReporter
 from .scaler import DynamicGradScalerConfig
@@ -90,7 +90,7 @@ class Watch:
         self._batch_size = batch_size or 0
         self._clock = clock
         self._policy = self._policy_of(steer)
-        self.trace = StepTrace(self._device)
+        self.trace = HostTrace() if self._device.type == "cpu" else StepTrace(self._device)
         self._no_norm = torch.full((), math.nan, device=self._device)
         self._no_loss = torch.zeros((), device=self._device)
         self.monitor: GradScalerMonitor | None = None
@@ -156,12 +156,16 @@ class Watch:
 
         `grad_norm` is that of the unscaled gradients. Raises ValueError unless each is one number.
         """
-        loss, norm = _number("loss", loss), self._no_norm if grad_norm is None else _number("grad_norm", grad_norm)
+        loss = _number("loss", loss)
+        norm = self._no_norm if grad_norm is None else _number("grad_norm", grad_norm)
         if not self._started:
             return
-        loss, norm = (one.to(self._device, torch.float32, non_blocking=True) for one in (loss, norm))
+        if isinstance(self.trace, HostTrace):
+            self.trace.push(loss.item(), norm.item())
+        else:
+            loss, norm = (one.to(self._device, torch.float32, non_blocking=True) for one in (loss, norm))
+            self.trace.push(loss, norm)
         self._loss = loss if self._loss is None else self._loss + loss  # of accumulated batches: finite if all are
-        self.trace.push(loss, norm)
 
     def epoch(self, epoch: int, steps: int = 0) -> None:
         """A new epoch begins, counted from 1; of `steps` steps, where that is known. Raises ValueError."""
@@ -284,9 +288,13 @@ class Watch:
             before = monitor.overflow_count
             if isinstance(outcomes, FusedSkips):
                 outcomes.update(monitor, self._no_loss if loss is None else loss, progress.epoch, progress.epoch_step)
+            elif isinstance(monitor, ObservingMonitor):
+                skipped = outcomes.take()
+                self._original(None)
+                monitor.follow(skipped, progress.epoch, progress.epoch_step)
             else:
                 skipped = outcomes.take()
-                finite = not skipped or loss is None or self._policy is None or bool(torch.isfinite(loss))
+                finite = not skipped or loss is None or bool(torch.isfinite(loss))
                 monitor.update(skipped, progress.epoch, progress.epoch_step, loss_finite=finite)
             progress.stepped(self._batch_size, monitor.overflow_count - before, monitor.mirror.scale)
             while self._resets:

@@ -19,6 +19,7 @@ BENCHMARKS = {
     "stream": "stream",
     "resilience": "resilience",
     "training-step": "training_step",
+    "watch": "watch",
     "key-to-paint": "key_to_paint",
 }
 

@@ -108,6 +108,7 @@ async def test_a_script_that_ends_or_fails_says_so(tmp_path: Path) -> None:
         assert failed.detail.endswith("it ended with KeyError: 'price'")
 
 
+@pytest.mark.filterwarnings("error")
 async def test_an_overflow_and_a_loss_that_is_not_finite_reach_the_engine(tmp_path: Path) -> None:
     async with Place(tmp_path) as supervisor:
         loop = Loop()

@@ -101,6 +101,9 @@ def test_a_watched_scale_goes_wherever_its_owner_lets_it() -> None:
         loop.step()
         loop.scaler.update(512.0)
         assert watched.monitor.scale == 512.0
+        loop.step(OVERFLOWS)
+        loop.scaler.update()
+        assert watched.monitor.scale == loop.scaler.get_scale() == 256.0
         state = loop.scaler.state_dict() | {"scale": 77.0, "_growth_tracker": 1}
         loop.scaler.load_state_dict(state)
         assert watched.monitor.scale == 77.0
@@ -227,6 +230,23 @@ def test_a_fault_of_the_watch_is_logged_and_the_loop_goes_on_without_it(
         caplog.clear()
     assert torch.equal(loop.model.weight, alone.model.weight)
     assert loop.scaler.state_dict() == alone.scaler.state_dict()
+
+
+@pytest.mark.parametrize("when", ["load_state_dict", "close"])
+def test_a_fault_outside_a_step_stays_inside_too(
+    when: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Loop()
+    watched = observed(loop)
+    for broken in ("settle", "resync"):
+        monkeypatch.setattr(ObservingMonitor, broken, lambda *_: 1 / 0)
+    monkeypatch.setattr(type(watched._reporter), "connected", True)
+    if when == "close":
+        watched.close()
+    else:
+        loop.scaler.load_state_dict(loop.scaler.state_dict())
+    assert "no longer" in caplog.text
+    assert "update" not in vars(loop.scaler)
 
 
 def test_an_abandoned_watch_ends_its_thread() -> None:

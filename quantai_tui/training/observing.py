@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.amp.grad_scaler import OptState
 
 from .fused import Outcome
 from .monitor import GradScalerMonitor, LateOutcomes
 from .scaler import DynamicGradScalerConfig
-
-_TRACED = 1024
 
 
 class ObservingMonitor(GradScalerMonitor):
@@ -94,22 +89,6 @@ class StepOutcomes:
     def close(self) -> None:
         for handle in self._handles:
             handle.remove()
-
-
-class HostTrace:
-    """The counterpart of `StepTrace` on the CPU: there a number is read without waiting, at a tenth of a tensor's cost."""
-
-    def __init__(self) -> None:
-        self._rows: deque[tuple[float, float]] = deque(maxlen=_TRACED)
-
-    def push(self, loss: float, grad_norm: float) -> None:
-        self._rows.append((loss, grad_norm))
-
-    def drain(self) -> NDArray[np.float32]:
-        """[steps, 2], the last 1024."""
-        rows, self._rows = self._rows, deque(maxlen=_TRACED)
-        with np.errstate(over="ignore"):
-            return np.array(rows, np.float32).reshape(-1, 2)
 
 
 def is_fused(optimizer: torch.optim.Optimizer) -> bool:

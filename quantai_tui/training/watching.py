@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,17 +22,18 @@ from ..telemetry import SYSTEM_CLOCK, Clock, Severity, TrainingState
 from .config import check_number
 from .fused import FusedSkips
 from .guest_protocol import LONGEST_NAME
+from .losses import LossTrace
 from .messages import Ack, EpochDone, Event, Failed, Finished, Metrics, Overflowed, Ready, Saved
 from .monitor import GradScalerMonitor
-from .observing import HostTrace, ObservingMonitor, StepOutcomes, is_fused
+from .observing import ObservingMonitor, StepOutcomes, is_fused
 from .progress import Progress
 from .reporter import EngineReporter
 from .scaler import DynamicGradScalerConfig
-from .trace import StepTrace
 
 log = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 0.1
+_FAULT = "a fault of the watch, not of your loop: it is watched no longer"
 _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
 
 
@@ -90,13 +92,12 @@ class Watch:
         self._batch_size = batch_size or 0
         self._clock = clock
         self._policy = self._policy_of(steer)
-        self.trace = HostTrace() if self._device.type == "cpu" else StepTrace(self._device)
-        self._no_norm = torch.full((), math.nan, device=self._device)
+        self.trace = LossTrace(self._device)
         self._no_loss = torch.zeros((), device=self._device)
         self.monitor: GradScalerMonitor | None = None
         self._outcomes: StepOutcomes | FusedSkips | None = None
-        self._loss: Tensor | None = None
         self._resets: deque[int] = deque()  # asked for by a dashboard, from another thread
+        self._hooking = threading.Lock()
         self._hooked = self._started = self._closed = False
         self._inside = self._tried = self._done = False
         name = name or Path(sys.argv[0]).name or "python"
@@ -156,16 +157,9 @@ class Watch:
 
         `grad_norm` is that of the unscaled gradients. Raises ValueError unless each is one number.
         """
-        loss = _number("loss", loss)
-        norm = self._no_norm if grad_norm is None else _number("grad_norm", grad_norm)
-        if not self._started:
-            return
-        if isinstance(self.trace, HostTrace):
-            self.trace.push(loss.item(), norm.item())
-        else:
-            loss, norm = (one.to(self._device, torch.float32, non_blocking=True) for one in (loss, norm))
-            self.trace.push(loss, norm)
-        self._loss = loss if self._loss is None else self._loss + loss  # of accumulated batches: finite if all are
+        self.trace.check(loss, grad_norm)
+        if self._started:
+            self.trace.push(loss, grad_norm)
 
     def epoch(self, epoch: int, steps: int = 0) -> None:
         """A new epoch begins, counted from 1; of `steps` steps, where that is known. Raises ValueError."""
@@ -194,9 +188,13 @@ class Watch:
 
     def _end(self, farewell: Finished | Failed) -> None:
         if self._started and not self._closed and self._reporter.connected:
-            if self._outcomes is not None and self.monitor is not None:
-                self.monitor.settle()
-            self._progress.flush(self, period_s=0.0)
+            try:
+                if self.monitor is not None:
+                    self.monitor.settle()
+                self._progress.flush(self, period_s=0.0)
+            except Exception:
+                log.exception(_FAULT)
+                self._give_up()
         self._unhook()
         self._finalizer.detach()
         self._reporter.close(farewell)
@@ -223,15 +221,17 @@ class Watch:
 
     def _hook(self) -> None:
         """From any thread: only a name is set. The rest is done by the training thread, in its next `update`."""
-        if not self._hooked and not self._closed:
-            self._hooked = True
-            vars(self._scaler).update(self._ours)
+        with self._hooking:
+            if not self._hooked and not self._closed:
+                self._hooked = True
+                vars(self._scaler).update(self._ours)
 
     def _unhook(self) -> None:
-        self._closed = True
-        for method, ours in self._ours.items():
-            if vars(self._scaler).get(method) == ours:
-                delattr(self._scaler, method)
+        with self._hooking:
+            self._closed = True
+            for method, ours in self._ours.items():
+                if vars(self._scaler).get(method) == ours:
+                    delattr(self._scaler, method)
         if isinstance(self._outcomes, StepOutcomes):
             self._outcomes.close()
         self._outcomes = None
@@ -265,36 +265,43 @@ class Watch:
         except Exception:
             if self._tried and not self._done:
                 raise  # torch's own
-            log.exception("a fault of the watch, not of your loop: it is watched no longer")
-            self._unhook()
-            self._reporter.close(Failed("the watch had a fault of its own, see the script's log; the script goes on"))
+            log.exception(_FAULT)
+            self._give_up()
             if not self._tried:
                 self._original(new_scale)
         finally:
             self._inside = False
 
+    def _give_up(self) -> None:
+        self._unhook()
+        self._reporter.close(Failed("the watch had a fault of its own, see the script's log; the script goes on"))
+
     def _stepped(self, new_scale: float | Tensor | None) -> None:
-        monitor, outcomes, loss = self.monitor, self._outcomes, self._loss
-        self._loss = None
-        if not self._started or new_scale is not None:
+        monitor, outcomes, loss = self.monitor, self._outcomes, self.trace.take()
+        if not self._started:
             self._original(new_scale)
-            self._resync() if self._started else self._begin()
+            self._begin()
             return
         progress = self._progress
         if monitor is None or outcomes is None:
-            self._original(None)
-            progress.stepped(self._batch_size, False, None)
+            self._original(new_scale)
+            progress.stepped(self._batch_size, 0, None)
+        elif new_scale is not None:
+            self._original(new_scale)
+            if isinstance(outcomes, StepOutcomes):
+                outcomes.take()  # it decided nothing
+            progress.stepped(self._batch_size, 0, monitor.resync())
         else:
             before = monitor.overflow_count
             if isinstance(outcomes, FusedSkips):
-                outcomes.update(monitor, self._no_loss if loss is None else loss, progress.epoch, progress.epoch_step)
+                outcomes.update(monitor, loss if isinstance(loss, Tensor) else self._no_loss, progress.epoch, progress.epoch_step)
             elif isinstance(monitor, ObservingMonitor):
                 skipped = outcomes.take()
                 self._original(None)
                 monitor.follow(skipped, progress.epoch, progress.epoch_step)
             else:
                 skipped = outcomes.take()
-                finite = not skipped or loss is None or bool(torch.isfinite(loss))
+                finite = not skipped or loss is None or math.isfinite(loss)
                 monitor.update(skipped, progress.epoch, progress.epoch_step, loss_finite=finite)
             progress.stepped(self._batch_size, monitor.overflow_count - before, monitor.mirror.scale)
             while self._resets:
@@ -307,15 +314,17 @@ class Watch:
 
     def _load_state_dict(self, state_dict: dict[str, Any]) -> None:
         type(self._scaler).load_state_dict(self._scaler, state_dict)
-        self._resync()
+        if self.monitor is None or self._closed:
+            return
+        try:
+            self.monitor.resync()
+        except Exception:
+            log.exception(_FAULT)
+            self._give_up()
 
     def _getstate(self) -> dict[str, Any]:
         """Whoever pickles or copies the scaler gets one that is not watched."""
         return {name: value for name, value in type(self._scaler).__getstate__(self._scaler).items() if name not in self._ours}
-
-    def _resync(self) -> None:
-        if self.monitor is not None and not self._closed:
-            self.monitor.resync()
 
     def _on_event(self, severity: Severity, text: str) -> None:
         log.log(_LEVELS[severity], text)
@@ -356,10 +365,3 @@ def _tensors(optimizers: Sequence[torch.optim.Optimizer]) -> list[Tensor]:
 
 def _on_cuda(optimizer: torch.optim.Optimizer) -> bool:
     return any(tensor.device.type == "cuda" for tensor in _tensors([optimizer]))
-
-
-def _number(name: str, value: Tensor | float) -> Tensor:
-    tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
-    if tensor.numel() != 1:
-        raise ValueError(f"{name} must be one number, got a tensor of shape {list(tensor.shape)}: take its mean or sum")
-    return tensor.reshape(())

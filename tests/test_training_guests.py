@@ -99,7 +99,7 @@ async def test_a_script_that_ends_or_fails_says_so(tmp_path: Path) -> None:
         ended = await shown(supervisor, lambda seen: seen.state is TrainingState.STOPPED)
         assert ended.detail.endswith("reports no longer: it has ended")
         assert ended.pid is None
-        assert ended.step == watched._progress.step
+        assert ended.step == watched._steps.progress.step
         broken = watch(loop.scaler, loop.optimizer, name="broken").__enter__()
         await trained(loop, lambda: supervisor.snapshot().symbol == "broken" and supervisor.snapshot().step)
         error = KeyError("price")
@@ -187,15 +187,15 @@ async def test_an_engine_that_does_not_read_costs_reports_and_no_time(tmp_path: 
         loop = Loop()
         with watch(loop.scaler, loop.optimizer) as watched:
             await trained(loop, lambda: supervisor.snapshot().step)
-            channel = watched._reporter._channel
+            channel = watched._steps.reporter._channel
             assert channel is not None
             channel._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             for _ in range(500):  # nobody reads: this test holds the event loop
                 loop.step()
-                watched._progress._flushed_at = float("-inf")
+                watched._steps._report_at = float("-inf")
                 loop.scaler.update()
             assert channel.dropped > 100
-            held = watched._progress.step
+            held = watched._steps.progress.step
             await trained(loop, lambda: (supervisor.snapshot().step or 0) > held)
 
 

@@ -40,8 +40,8 @@ def one_thread() -> None:
 def observed(loop: Loop, **options: Any) -> Watch:
     """A watch that sees every step, as one does whose engine was there from the beginning."""
     watched = watch(loop.scaler, loop.optimizer, loop.model, **options)
-    watched._hook()
-    watched._begin()
+    watched._steps.hook()
+    watched._steps.begin()
     return watched
 
 
@@ -134,8 +134,8 @@ def test_a_steered_scale_keeps_to_its_bounds_and_is_held_when_the_loss_is_not_fi
 def test_with_two_optimizers_the_scale_backs_off_when_either_overflows() -> None:
     loop, other = Loop(), Loop()
     with watch(loop.scaler, [loop.optimizer, other.optimizer]) as watched:
-        watched._hook()
-        watched._begin()
+        watched._steps.hook()
+        watched._steps.begin()
         for first, second in ((1.0, 1.0), (1.0, OVERFLOWS), (OVERFLOWS, 1.0), (1.0, None)):
             loop.step(first)
             if second is not None:
@@ -164,7 +164,7 @@ def test_a_scaler_that_is_disabled_is_watched_without_a_scale() -> None:
     with observed(loop, steer=True) as watched:
         watched.loss(loop.step())
         loop.scaler.update()
-        assert watched._progress.step == 1
+        assert watched._steps.progress.step == 1
         assert watched.monitor is None
         assert watched.get_statistics() is None
 
@@ -223,7 +223,7 @@ def test_a_fault_of_the_watch_is_logged_and_the_loop_goes_on_without_it(
         with monkeypatch.context() as patch:
             patch.setattr(broken, "take" if broken is StepOutcomes else "_check", lambda *_: 1 / 0)
             for one in (loop, alone):
-                one.step()
+                one.step(OVERFLOWS)
                 one.scaler.update()
         assert "no longer" in caplog.text
         assert "update" not in vars(loop.scaler)
@@ -240,7 +240,7 @@ def test_a_fault_outside_a_step_stays_inside_too(
     watched = observed(loop)
     for broken in ("settle", "resync"):
         monkeypatch.setattr(ObservingMonitor, broken, lambda *_: 1 / 0)
-    monkeypatch.setattr(type(watched._reporter), "connected", True)
+    monkeypatch.setattr(type(watched._steps.reporter), "connected", True)
     if when == "close":
         watched.close()
     else:
@@ -251,7 +251,7 @@ def test_a_fault_outside_a_step_stays_inside_too(
 
 def test_an_abandoned_watch_ends_its_thread() -> None:
     loop = Loop()
-    kept = weakref.ref(observed(loop))
+    kept = weakref.ref(observed(loop)._steps)
     assert "quantai-watch" in {thread.name for thread in threading.enumerate()}
     gc.collect()
     assert kept() is not None  # by the scaler that it watches
@@ -294,7 +294,7 @@ def test_the_outcomes_of_a_fused_optimizer_may_come_late_and_change_nothing() ->
     loop, alone = Loop(fused=True), Loop(fused=True)
     copies = Waiting()
     with observed(loop) as watched:
-        watched._outcomes = FusedSkips(loop.scaler, loop.optimizer, copies=copies)
+        watched._steps._outcomes = FusedSkips(loop.scaler, loop.optimizer, copies=copies)
         for number in range(40):
             copies.here = number % 5 == 4
             for one in (loop, alone):
@@ -336,7 +336,7 @@ def test_a_loss_that_is_not_one_number_is_refused_with_and_without_an_engine() -
         for _ in range(2):
             with pytest.raises(ValueError, match=r"loss must be one number.*\[3\]"):
                 watched.loss(torch.zeros(3))
-            watched._begin()
+            watched._steps.begin()
 
 
 def test_looking_for_an_engine_makes_no_folder(own_home: Path) -> None:

@@ -24,13 +24,16 @@ class LossTrace:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._rows: deque[tuple[float, float]] = deque(maxlen=_CAPACITY)
+        self._losses: deque[float] = deque(maxlen=_CAPACITY)
+        self._norms: deque[float] = deque(maxlen=_CAPACITY)
         self._ring = None if device.type == "cpu" else StepTrace(device)
         self._unknown = torch.full((), math.nan, device=device)
-        self._pending: Tensor | float | None = None
+        self.fresh: list[Tensor | float] = []  # of the present step: several where batches are accumulated
 
     def check(self, loss: Tensor | float, grad_norm: Tensor | float | None) -> None:
         """Raises ValueError unless each is one number."""
+        if grad_norm is None and isinstance(loss, Tensor) and loss.numel() == 1:
+            return
         for name, value in (("loss", loss), ("grad_norm", grad_norm)):
             if isinstance(value, Tensor) and value.numel() != 1:
                 raise ValueError(f"{name} must be one number, got a tensor of shape {list(value.shape)}: take its mean or sum")
@@ -38,25 +41,30 @@ class LossTrace:
     def push(self, loss: Tensor | float, grad_norm: Tensor | float | None) -> None:
         if self._ring is None:
             loss = _read(loss)
-            self._rows.append((loss, math.nan if grad_norm is None else _read(grad_norm)))
+            self._losses.append(loss)
+            if grad_norm is not None:
+                self._norms.append(_read(grad_norm))
         else:
             loss = self._there(loss)
             self._ring.push(loss, self._unknown if grad_norm is None else self._there(grad_norm))
-        # Of accumulated batches the sum: it is finite if all are.
-        self._pending = loss if self._pending is None else self._pending + loss
+        self.fresh.append(loss)
 
-    def take(self) -> Tensor | float | None:
-        """The loss since the last call, None for none; only whether it is finite is of use."""
-        pending, self._pending = self._pending, None
-        return pending
+    def take(self) -> list[Tensor | float]:
+        """The losses of the present step, which is over."""
+        fresh, self.fresh[:] = self.fresh[:], []
+        return fresh
 
     def drain(self) -> NDArray[np.float32]:
         """[steps, 2] since the last call."""
         if self._ring is not None:
             return self._ring.drain()
-        rows, self._rows = self._rows, deque(maxlen=_CAPACITY)
+        rows = np.full((len(self._losses), 2), math.nan, np.float32)
         with np.errstate(over="ignore"):
-            return np.array(rows, np.float32).reshape(-1, 2)
+            rows[:, 0] = self._losses
+            rows[len(rows) - len(self._norms) :, 1] = self._norms
+        self._losses.clear()
+        self._norms.clear()
+        return rows
 
     def _there(self, value: Tensor | float) -> Tensor:
         if not isinstance(value, Tensor):

@@ -36,7 +36,7 @@ class ObservingMonitor(GradScalerMonitor):
 
     def update(self, has_overflow: bool, epoch: int, batch: int, *, loss_finite: bool = True) -> None:
         self._scaler.update()
-        self.follow(has_overflow, epoch, batch)
+        self._note(has_overflow, epoch, batch)
 
     def update_late(self, outcomes: LateOutcomes, epoch: int, batch: int) -> None:
         self._late = outcomes
@@ -46,13 +46,15 @@ class ObservingMonitor(GradScalerMonitor):
 
     def _learn(self, outcomes: list[Outcome]) -> None:
         for skipped, _ in outcomes:
-            self.follow(skipped, *self._in_flight.popleft())
+            self._note(skipped, *self._in_flight.popleft())
 
-    def follow(self, skipped: bool, epoch: int, batch: int) -> None:
-        """Take note of a step after the scaler's own `update`."""
-        self._interval = self._scaler._growth_interval
+    def _note(self, skipped: bool, epoch: int, batch: int) -> None:
         self._check(skipped, epoch, batch, True)
-        self._records.add(epoch, batch, self.mirror.scale, skipped, self.consecutive_overflow, self._now())
+        self.record_scale(epoch, batch)
+
+    def follow_interval(self) -> None:
+        """From the next step on the scaler's own interval counts, should it have been changed."""
+        self._interval = self._scaler.get_growth_interval()
 
 
 class StepOutcomes:
@@ -64,17 +66,17 @@ class StepOutcomes:
 
     def __init__(self, scaler: torch.amp.GradScaler, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self._scaler = scaler
-        self._stepped: set[int] = set()
+        self.stepped: set[int] = set()  # ids of the unfused ones that have stepped since the last `take`
         unfused = [one for one in optimizers if not is_fused(one)]
         self._unfused = frozenset(map(id, unfused))
         self._handles = [one.register_step_post_hook(self._on_step) for one in unfused]
 
     def _on_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        self._stepped.add(id(optimizer))
+        self.stepped.add(id(optimizer))
 
     def take(self) -> bool:
         """Before `GradScaler.update`, which forgets the flags."""
-        stepped, skipped = self._stepped, False
+        stepped, skipped = self.stepped, False
         for key, state in self._scaler._per_optimizer_states.items():
             if key not in stepped:
                 skipped = skipped or self._was_skipped(key, state)

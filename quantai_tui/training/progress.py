@@ -35,7 +35,8 @@ class Trace(Protocol):
 class Trained(Protocol):
     """What is moved step by step, as far as it is told of. `monitor` is None where nothing is scaled."""
 
-    monitor: GradScalerMonitor | None
+    @property
+    def monitor(self) -> GradScalerMonitor | None: ...
 
     @property
     def trace(self) -> Trace: ...

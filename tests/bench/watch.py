@@ -138,13 +138,13 @@ def measure(socket_path: str, kind: str, device_name: str, seconds: float) -> di
     unfound = watched("unfound")
     reporter.find_engine = lambda name="": (entry, "")
     left = watched("left", clocks["left"])
-    _wait_until(lambda: left._reporter.connected)
+    _wait_until(lambda: left._steps.reporter.connected)
     reporter.find_engine = lambda name="": (None, "no engine runs")
-    left._reporter._dialled.close()
-    _wait_until(lambda: not left._reporter.connected)
+    left._steps.reporter._dialled.close()
+    _wait_until(lambda: not left._steps.reporter.connected)
     reporter.find_engine = lambda name="": (entry, "") if name else (None, "no engine runs")
     heard = watched("heard", clocks["heard"], engine="bench")
-    _wait_until(lambda: heard._reporter.connected)
+    _wait_until(lambda: heard._steps.reporter.connected)
 
     def turn(name: str) -> Callable[[], None]:
         loop, clock = loops[name], clocks.get(name)
@@ -159,9 +159,9 @@ def measure(socket_path: str, kind: str, device_name: str, seconds: float) -> di
         return step
 
     times = alternate({name: turn(name) for name in loops}, device.type, seconds)
-    assert heard._reporter.connected
-    assert left._started
-    assert not unfound._started
+    assert heard._steps.reporter.connected
+    assert left._steps.started
+    assert not unfound._steps.started
     parts = _parts(loops["heard"], heard, median(times["bare"])) if device.type == "cpu" else {}
     return {
         "us": {name: median(values) for name, values in times.items()},
@@ -176,7 +176,7 @@ def _parts(loop: Loop, watched: Any, step_us: float) -> dict[str, float]:
     """Microseconds per step of what a watch adds, its share of a report included."""
     import torch
 
-    from quantai_tui.training.watching import _REPORT_EVERY_S
+    from quantai_tui.training.watched_steps import _REPORT_EVERY_S
 
     from .training_step import _cost
 
@@ -187,13 +187,13 @@ def _parts(loop: Loop, watched: Any, step_us: float) -> dict[str, float]:
     def update(replaced: Callable[[], None], *, hook: bool) -> None:
         scaler._per_optimizer_states.update(states)
         if hook:
-            watched._outcomes._on_step(loop.optimizer)
+            watched._steps._outcomes._on_step(loop.optimizer)
         replaced()
 
-    watched._progress._flushed_at = float("inf")
+    watched._steps._report_at = float("inf")
     bare = _cost(lambda: update(lambda: type(scaler).update(scaler), hook=False))
     ours = _cost(lambda: update(scaler.update, hook=True))
-    report = _cost(lambda: watched._progress.flush(watched, period_s=float("-inf")), 300)
+    report = _cost(lambda: watched._steps.progress.flush(watched._steps, period_s=float("-inf")), 300)
     return {
         "hooks": ours - bare,
         "loss": _cost(lambda: watched.loss(loss)),

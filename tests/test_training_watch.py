@@ -7,6 +7,7 @@ import gc
 import io
 import math
 import pickle
+import random
 import threading
 import weakref
 from pathlib import Path
@@ -109,6 +110,32 @@ def test_a_watched_scale_goes_wherever_its_owner_lets_it() -> None:
         assert watched.monitor.scale == 77.0
         with pytest.raises(RuntimeError, match="steer=True"):
             watched.monitor.reset_scale()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_steps_that_are_entered_later_end_in_the_same_books(seed: int) -> None:
+    chance = random.Random(seed)
+    loop = Loop()
+    taken: list[int] = []
+    loop.optimizer.register_step_post_hook(lambda *_: taken.append(1))
+    with observed(loop) as watched:
+        for number in range(300):
+            watched.loss(loop.step(OVERFLOWS if chance.random() < 0.03 else 1.0))
+            loop.scaler.update()
+            if chance.random() < 0.05:
+                loop.scaler.set_growth_interval(chance.choice((3, 10, 30)))
+            if chance.random() < 0.02:
+                watched.epoch(number + 1)
+            if chance.random() < 0.05:
+                assert watched.monitor is not None
+                assert watched.monitor.scale == loop.scaler.get_scale()
+                assert watched.monitor.mirror.tracker == loop.scaler._get_growth_tracker()
+                assert watched.monitor.checked == watched._steps.progress.step == number + 1
+        stats = watched.get_statistics()
+        assert stats is not None
+        assert stats["overflow_count"] == 300 - len(taken) > 0
+        assert watched.monitor is not None
+        assert watched.monitor.checked == len(watched.monitor.records()) == 300
 
 
 def test_a_steered_scale_keeps_to_its_bounds_and_is_held_when_the_loss_is_not_finite() -> None:

@@ -32,13 +32,18 @@ class LossTrace:
 
     def check(self, loss: Tensor | float, grad_norm: Tensor | float | None) -> None:
         """Raises ValueError unless each is one number."""
-        if grad_norm is None and isinstance(loss, Tensor) and loss.numel() == 1:
-            return
         for name, value in (("loss", loss), ("grad_norm", grad_norm)):
             if isinstance(value, Tensor) and value.numel() != 1:
                 raise ValueError(f"{name} must be one number, got a tensor of shape {list(value.shape)}: take its mean or sum")
 
     def push(self, loss: Tensor | float, grad_norm: Tensor | float | None) -> None:
+        """Raises as `check`."""
+        if grad_norm is None and self._ring is None and isinstance(loss, Tensor) and loss.numel() == 1:
+            loss = loss.item()  # as below, in as few calls as can be: once a step each is slow
+            self._losses.append(loss)
+            self.fresh.append(loss)
+            return
+        self.check(loss, grad_norm)
         if self._ring is None:
             loss = _read(loss)
             self._losses.append(loss)

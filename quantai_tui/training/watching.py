@@ -133,9 +133,10 @@ class Watch:
 
         `grad_norm` is that of the unscaled gradients. Raises ValueError unless each is one number.
         """
-        self._trace.check(loss, grad_norm)
         if self._steps.started:
             self._trace.push(loss, grad_norm)
+        else:
+            self._trace.check(loss, grad_norm)
 
     def epoch(self, epoch: int, steps: int = 0) -> None:
         """A new epoch begins, counted from 1; of `steps` steps, where that is known. Raises ValueError."""

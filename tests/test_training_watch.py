@@ -112,7 +112,7 @@ def test_a_watched_scale_goes_wherever_its_owner_lets_it() -> None:
             watched.monitor.reset_scale()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(8))
 def test_steps_that_are_entered_later_end_in_the_same_books(seed: int) -> None:
     chance = random.Random(seed)
     loop = Loop()

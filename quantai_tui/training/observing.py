@@ -31,7 +31,8 @@ class ObservingMonitor(GradScalerMonitor):
 
     def _follow(self, has_overflow: bool) -> float:
         scaler = self._scaler
-        self.mirror.advance(has_overflow, scaler.get_growth_factor(), scaler.get_backoff_factor(), scaler.get_growth_interval())
+        # Not the scaler's present interval: steps may be entered late, and it may have been changed since.
+        self.mirror.advance(has_overflow, scaler.get_growth_factor(), scaler.get_backoff_factor(), self._interval)
         return 0.0
 
     def update(self, has_overflow: bool, epoch: int, batch: int, *, loss_finite: bool = True) -> None:

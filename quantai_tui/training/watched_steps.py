@@ -156,9 +156,11 @@ class WatchedSteps:
         self._look_ahead()
 
     def _look_ahead(self) -> None:
-        """How many clean steps are sure to leave the scale alone."""
+        """How many clean steps are sure to leave the scale alone. All steps so far are in the books."""
         monitor, interval = self._monitor, self._scaler.get_growth_interval()
         self._interval = interval
+        if isinstance(monitor, ObservingMonitor):
+            monitor.follow_interval()
         if monitor is not None and not self._closed:
             left = interval - 1 - monitor.mirror.tracker
             self._most_clean = left if left >= 0 else _MOST_CLEAN

@@ -2,7 +2,7 @@
 
 The loops alternate step by step, on the same numbers, in a process of their own; the starter listens as an engine does. "Without
 an engine" is measured twice: before one was ever found, when nothing is hooked, and after it has gone, when the steps are counted
-on. What is hooked is also timed alone, and set beside the length of a step, with its share of a report: one goes out every 100 ms.
+on. What is hooked is also timed alone, with its share of a report (one goes out every 100 ms), and set beside a step.
 """
 
 from __future__ import annotations

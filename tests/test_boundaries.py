@@ -34,6 +34,7 @@ def rooms(modules: set[str]) -> set[str]:
         ("quantai_tui.stream", ("torch", "textual", "aiohttp", "numpy"), {"market", "stream"}),
         ("quantai_tui.training", ("torch", "textual"), {"training"}),
         ("quantai_tui.training.supervisor", ("torch", "textual", "numpy"), {"training"}),
+        ("quantai_tui.training.reporter", ("torch", "textual", "numpy", "pydantic"), {"training"}),
         ("quantai_tui.engine.engine", ("torch", "textual"), {"market", "stream", "training", "engine"}),
         ("quantai_tui.exchange.process", ("torch", "textual", "pydantic"), {"market", "exchange"}),
     ],

@@ -32,7 +32,7 @@ from .linger import logout_warning
 from .logs import EngineLog
 from .places import EngineFolder, PlaceError, data_root, dials_file
 from .playback import Playback
-from .registry import AlreadyRunning, Claim, Entry, control_socket, worker_socket
+from .registry import AlreadyRunning, Claim, Entry, control_socket, entry_of, guest_socket, worker_socket
 from .source import Source
 from .vitals import PERIOD_S, Vitals, statistics
 from .warmup import warm_start
@@ -176,9 +176,14 @@ class Engine:
             rng=self._rng,
         )
         self._training = TrainingSupervisor(
-            self.worker_config(), socket_path=worker_socket(self.folder), log_path=self.folder.worker_log, clock=self._clock
+            self.worker_config(),
+            socket_path=worker_socket(self.folder),
+            log_path=self.folder.worker_log,
+            guest_socket=guest_socket(self.folder) if self._serve else None,
+            clock=self._clock,
         )
         if self._serve:
+            await self._training.listen()
             self._control = ControlServer(control_socket(self.folder), self.name, self.snapshot, self.execute)
             await self._control.start()
             self._claim.publish(self.entry())
@@ -209,15 +214,7 @@ class Engine:
         self._tasks.append(task)
 
     def entry(self) -> Entry:
-        return Entry(
-            name=self.name,
-            mode=self.mode.value,
-            pid=os.getpid(),
-            socket=str(control_socket(self.folder)),
-            folder=str(self.folder.path),
-            log=str(self.folder.log),
-            started=self._clock.time(),
-        )
+        return entry_of(self.folder, self.mode, self._clock.time())
 
     # What dashboards ask
 

@@ -1,4 +1,4 @@
-"""Where things lie: one folder per source of data, and one private folder for the sockets of running engines."""
+"""Where things lie: one folder per source of data. The folder for the sockets of running engines is in `whereabouts`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ import itertools
 import logging
 import os
 import shutil
-import stat
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+from ..whereabouts import APP, PlaceError, socket_folder, state_root
+
+__all__ = ["EngineFolder", "PlaceError", "data_root", "dials_file", "socket_folder", "state_root"]
+
 logger = logging.getLogger(__name__)
-
-_APP = "quantai-tui"
-_MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux and 104 on macOS, the closing zero included
-
-
-class PlaceError(Exception):
-    """A folder or file that the engine needs cannot be used; says which, why, and what to do."""
 
 
 def data_root(setting: str) -> Path:
@@ -31,15 +26,10 @@ def data_root(setting: str) -> Path:
     Raises PlaceError for the home of a user who does not exist.
     """
     try:
-        chosen = Path(setting).expanduser() if setting else platformdirs.user_data_path(_APP, appauthor=False)
+        chosen = Path(setting).expanduser() if setting else platformdirs.user_data_path(APP, appauthor=False)
     except RuntimeError as error:
         raise PlaceError(f"DATA_DIR = {setting}: {error}") from error
     return chosen.absolute()
-
-
-def state_root() -> Path:
-    """What belongs to the user and not to one engine: the registry of running engines, a dashboard's crash report."""
-    return platformdirs.user_state_path(_APP, appauthor=False)
 
 
 def dials_file() -> Path:
@@ -135,24 +125,3 @@ class EngineFolder:
                     path.unlink()
         except OSError as error:
             raise PlaceError(f"{self.path} cannot be cleared: {error.strerror or error}") from error
-
-
-def socket_folder() -> Path:
-    """The private (0700) folder for sockets and the registry. Raises PlaceError when it is somebody else's.
-
-    Not below XDG_RUNTIME_DIR: that is removed at logout, and the engine outlives the session.
-    """
-    wanted = state_root() / "run"
-    if len(os.fsencode(wanted)) + len("/0123456789ab.worker") > _MAX_SOCKET_PATH:
-        digest = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:8]
-        wanted = Path(tempfile.gettempdir()) / f"{_APP}-{os.getuid()}-{digest}"
-    try:
-        wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
-        info = wanted.lstat()
-        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
-            raise PlaceError(f"{wanted} is not a folder of yours; remove it, or set XDG_STATE_HOME")
-        if info.st_mode & 0o077:
-            wanted.chmod(0o700)
-    except OSError as error:
-        raise PlaceError(f"the socket folder {wanted} cannot be used: {error.strerror or error}. Set XDG_STATE_HOME.") from error
-    return wanted

@@ -11,22 +11,23 @@ from pathlib import Path
 
 import msgspec
 
-from ..telemetry import Clock
+from ..telemetry import Clock, Mode
+from ..whereabouts import Entry, is_alive, read_entry, running
 from .places import EngineFolder, PlaceError, socket_folder
 
+__all__ = [
+    "AlreadyRunning",
+    "Claim",
+    "Entry",
+    "control_socket",
+    "entry_of",
+    "guest_socket",
+    "is_alive",
+    "running",
+    "worker_socket",
+]
+
 _PREDECESSOR_S = 15.0
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One running engine."""
-
-    name: str
-    mode: str
-    pid: int
-    socket: str
-    folder: str
-    log: str
-    started: float  # Unix time
 
 
 class AlreadyRunning(Exception):
@@ -59,7 +60,7 @@ class Claim:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(handle)
-            raise AlreadyRunning(folder.name, _read(_entry_path(folder))) from None
+            raise AlreadyRunning(folder.name, read_entry(_entry_path(folder))) from None
         _entry_path(folder).unlink(missing_ok=True)  # of an engine that was killed: its pid may be somebody else's by now
         return cls(folder, handle)
 
@@ -104,34 +105,24 @@ def worker_socket(folder: EngineFolder) -> Path:
     return socket_folder() / f"{folder.key}.worker"
 
 
+def guest_socket(folder: EngineFolder) -> Path:
+    """Where training scripts of the user report to: see `training.guests`."""
+    return socket_folder() / f"{folder.key}.guests"
+
+
+def entry_of(folder: EngineFolder, mode: Mode, started: float) -> Entry:
+    """Of this process, as the engine of `folder`. `started` is Unix time."""
+    return Entry(
+        name=folder.name,
+        mode=mode.value,
+        pid=os.getpid(),
+        socket=str(control_socket(folder)),
+        folder=str(folder.path),
+        log=str(folder.log),
+        started=started,
+        guests=str(guest_socket(folder)),
+    )
+
+
 def _entry_path(folder: EngineFolder) -> Path:
     return socket_folder() / f"{folder.key}.json"
-
-
-def _read(path: Path) -> Entry | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Entry)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-
-
-def is_alive(entry: Entry) -> bool:
-    """Whether an engine holds the folder's lock; the kernel lets go of it however a process ends."""
-    try:
-        handle = os.open(Path(entry.folder) / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    try:
-        # Shared: two who ask at once must not take each other for the engine.
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
-def running() -> list[Entry]:
-    """All engines of this user that are alive, by name. Raises PlaceError."""
-    entries = [entry for path in socket_folder().glob("*.json") if (entry := _read(path)) is not None and is_alive(entry)]
-    return sorted(entries, key=lambda entry: entry.name)

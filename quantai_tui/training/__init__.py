@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from .records import ScaleRecord
     from .scaler import DynamicGradScalerConfig
     from .supervisor import TrainingSupervisor
+    from .watching import Watch, watch
 
 _HOME = {
     "DynamicGradScalerConfig": "scaler",
     "GradScalerMonitor": "monitor",
     "ScaleRecord": "records",
     "TrainingSupervisor": "supervisor",
+    "Watch": "watching",
     "WorkerConfig": "config",
+    "watch": "watching",
 }
 
-__all__ = ["DynamicGradScalerConfig", "GradScalerMonitor", "ScaleRecord", "TrainingSupervisor", "WorkerConfig"]
+__all__ = ["DynamicGradScalerConfig", "GradScalerMonitor", "ScaleRecord", "TrainingSupervisor", "Watch", "WorkerConfig", "watch"]
 
 
 def __getattr__(name: str) -> Any:

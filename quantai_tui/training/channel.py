@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import threading
 import time
 
-from .messages import FrameReader, Metrics, WorkerMessage, encode_frame
+import msgspec
+
+from .messages import FrameReader, Metrics, encode_frame
 
 # Control answers and events are small and few: so much unsent means that nobody has read for hours.
 _MOST_UNSENT_BYTES = 1 << 20
@@ -43,7 +46,7 @@ class WorkerChannel:
             self._push()
             return True
 
-    def send(self, message: WorkerMessage) -> None:
+    def send(self, message: msgspec.Struct) -> None:
         """Raises ChannelClosed."""
         with self._lock:
             if len(self._unsent) > _MOST_UNSENT_BYTES:
@@ -83,3 +86,13 @@ class WorkerChannel:
         if not data:
             raise ChannelClosed("the engine has closed the worker socket")
         return list(self._frames.feed(data))
+
+    def close(self) -> None:
+        """Hang up; whoever waits in `receive` is woken by ChannelClosed. Idempotent."""
+        with contextlib.suppress(OSError):  # the other side may have been first
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the descriptor, and the connection stays the parent's alone."""
+        self._socket.close()

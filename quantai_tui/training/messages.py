@@ -178,7 +178,7 @@ WorkerMessage = Hello | Ready | Metrics | EpochDone | Event | Overflowed | Saved
 _encoder = msgspec.msgpack.Encoder()
 
 
-def encode_frame(message: SupervisorMessage | WorkerMessage) -> bytes:
+def encode_frame(message: msgspec.Struct) -> bytes:
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..telemetry import Clock, Severity, TrainingState
 from .messages import EpochDone, Event, Metrics, Overflowed, Ranks, Ready, Saved
-from .stepper import Stepper
+from .monitor import GradScalerMonitor
 
 FLUSH_PERIOD_S = 0.04
 _RATE_PERIOD_S = 1.0
@@ -25,11 +26,34 @@ class Reporter(Protocol):
     def send(self, message: Ready | EpochDone | Event | Overflowed | Saved | Ranks) -> None: ...
 
 
-class Progress:
-    """The running numbers of a training loop."""
+class Trace(Protocol):
+    def drain(self) -> NDArray[np.float32]:
+        """Loss and gradient norm of the steps since the last call: [steps, 2]."""
+        ...
 
-    def __init__(self, reporter: Reporter, clock: Clock) -> None:
+
+class Trained(Protocol):
+    """What is moved step by step, as far as it is told of. `monitor` is None where nothing is scaled."""
+
+    @property
+    def monitor(self) -> GradScalerMonitor | None: ...
+
+    @property
+    def trace(self) -> Trace: ...
+
+    @property
+    def learning_rate(self) -> float | None: ...
+
+    @property
+    def underflow_share(self) -> float | None: ...
+
+
+class Progress:
+    """The running numbers of a training loop. `holds_scale`: on a step whose loss was not finite."""
+
+    def __init__(self, reporter: Reporter, clock: Clock, *, holds_scale: bool = True) -> None:
         self._reporter = reporter
+        self._holds_scale = holds_scale
         self._clock = clock
         self.state = TrainingState.WAITING
         self.detail = ""
@@ -60,11 +84,11 @@ class Progress:
         self.epoch, self.epoch_step, self.step = state["epoch"], state["epoch_step"], state["step"]
         self.nonfinite_loss = state["nonfinite_loss"]
 
-    def settle(self, stepper: Stepper) -> None:
+    def settle(self, stepper: Trained) -> None:
         """Count what the steps so far have left in the trace, so that a checkpoint has it."""
         self._take_trace(stepper, self._clock.monotonic())
 
-    def stepped(self, samples: int, skipped: bool, scale: float | None) -> None:
+    def stepped(self, samples: int, skipped: int, scale: float | None) -> None:
         self.step += 1
         self.epoch_step += 1
         self._samples += samples
@@ -77,7 +101,7 @@ class Progress:
     def event(self, level: Severity, text: str) -> None:
         self._reporter.send(Event(level, text))
 
-    def flush(self, stepper: Stepper, *, period_s: float = FLUSH_PERIOD_S) -> None:
+    def flush(self, stepper: Trained, *, period_s: float = FLUSH_PERIOD_S) -> None:
         """Report, unless the last report is younger than `period_s`."""
         now = self._clock.monotonic()
         if now - self._flushed_at < period_s:
@@ -91,7 +115,7 @@ class Progress:
             self._loss_sum = 0.0
             self._loss_count = 0
 
-    def _take_trace(self, stepper: Stepper, now: float) -> None:
+    def _take_trace(self, stepper: Trained, now: float) -> None:
         rows = stepper.trace.drain()
         if not len(rows):
             return
@@ -110,7 +134,7 @@ class Progress:
             return
         if bad:
             text = f"loss not finite in {self.nonfinite_loss} steps so far: check data and weights; these steps are skipped"
-            self.event(Severity.CRITICAL, text + (", the scale is held" if stepper.monitor else ""))
+            self.event(Severity.CRITICAL, text + (", the scale is held" if stepper.monitor and self._holds_scale else ""))
         elif self._unscaled_skips:
             text = f"gradient not finite in {self._unscaled_skips} steps, the loss was: suspect a square root or a logarithm at 0"
             self.event(Severity.CRITICAL, text)
@@ -128,7 +152,7 @@ class Progress:
             self._samples_per_s = self._samples / (now - self._samples_since)
             self._samples, self._samples_since = 0, now
 
-    def _metrics(self, stepper: Stepper) -> Metrics:
+    def _metrics(self, stepper: Trained) -> Metrics:
         monitor = stepper.monitor
         return Metrics(
             state=self.state,

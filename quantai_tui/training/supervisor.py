@@ -17,6 +17,7 @@ import msgspec
 from ..telemetry import SYSTEM_CLOCK, Clock, GpuSnapshot, Severity, TrainingSnapshot, TrainingState
 from .child import WorkerLife, WorkerLog
 from .config import LIVE_FIELDS, SHAPING_FIELDS, WorkerConfig, changed_fields
+from .guests import Guests
 from .messages import (
     Ack,
     Control,
@@ -63,7 +64,8 @@ class FlushSample(NamedTuple):
 class TrainingSupervisor:
     """The training worker as the engine sees it. All methods belong to the event loop that called `start`.
 
-    `socket_path` must lie in a folder that only this user may enter (0700). The worker's stderr is appended to `log_path`. A
+    `socket_path` and `guest_socket` must lie in a folder that only this user may enter (0700). While no worker runs, a training
+    script of the user may report at `guest_socket` in its place (`Guests`). The worker's stderr is appended to `log_path`. A
     worker that dies is started again after 1, 2, 4 .. 30 s and goes on from its last checkpoint, `max_restarts` times in a row;
     then the state is FAILED with the reason, and `wait_failed` returns. Silence of `grace_s` before the worker is ready, or of
     `silence_s` after, counts as death.
@@ -75,6 +77,7 @@ class TrainingSupervisor:
         *,
         socket_path: Path,
         log_path: Path,
+        guest_socket: Path | None = None,
         clock: Clock = SYSTEM_CLOCK,
         python: str = sys.executable,
         grace_s: float = 120.0,  # torch from a network disk takes a minute and more
@@ -93,6 +96,7 @@ class TrainingSupervisor:
         self._log = WorkerLog(log_path)
         self._view = TrainingView(clock)
         self._samples: deque[FlushSample] = deque(maxlen=4096)
+        self._guests = Guests(guest_socket, clock, engine_trains=lambda: self.running, on_metrics=self._keep_sample)
         self._decoder = msgspec.msgpack.Decoder(WorkerMessage)
         self._ids = itertools.count(1)
         self._paused = False
@@ -107,6 +111,10 @@ class TrainingSupervisor:
         """Whether a worker is up, or is about to be."""
         return self._task is not None and not self._task.done()
 
+    async def listen(self) -> None:
+        """Let training scripts of the user report here, until `close`. Raises OSError."""
+        await self._guests.open()
+
     async def start(self) -> None:
         """Start a worker in the background; returns once its socket is there. Does nothing when there is a worker.
 
@@ -117,6 +125,7 @@ class TrainingSupervisor:
                 raise WorkerUnavailable("the engine is stopping")
             if self.running:
                 return
+            self._guests.dismiss()
             self._failed.clear()
             self._paused = False
             self._view.fold()
@@ -142,6 +151,7 @@ class TrainingSupervisor:
     async def close(self) -> None:
         """Stop for good: no `start` succeeds from now on, not even one that is already waiting for its turn. Idempotent."""
         self._closed = True
+        await self._guests.close()
         await self.stop()
 
     async def wait_failed(self) -> str:
@@ -158,6 +168,8 @@ class TrainingSupervisor:
 
     async def _set_paused(self, paused: bool, kind: ControlKind, otherwise: str) -> str:
         if not self.running:
+            if self._guests.reporting:
+                raise WorkerUnavailable(f"{self._guests.reporting} is not the engine's to pause: pause it where it runs")
             raise WorkerUnavailable("no training worker is running: start it first")
         self._paused = paused
         life = self._life
@@ -169,6 +181,11 @@ class TrainingSupervisor:
 
     async def reset_scaler(self) -> str:
         """The manual reset, acknowledged by the worker: "scale 4096 -> 32768". Raises WorkerUnavailable."""
+        if self._guests.reporting:
+            ack = await self._guests.reset_scaler()
+            if not ack.ok:
+                raise WorkerUnavailable(ack.text)
+            return ack.text
         life = self._life
         if life is None or life.ready_at is None or not life.connected:
             raise WorkerUnavailable("the training worker is not up: there is no scale to reset")
@@ -222,7 +239,8 @@ class TrainingSupervisor:
         self._view.gpus, self._view.gpu_note = gpus, note
 
     def snapshot(self) -> TrainingSnapshot:
-        return self._view.snapshot(self._config.symbol, self._log.tail)
+        """Of the worker; of a script of the user where one reports, or reported last, and no worker was started since."""
+        return self._guests.snapshot() or self._view.snapshot(self._config.symbol, self._log.tail)
 
     def drain_samples(self) -> list[FlushSample]:
         """The reports since the last call, oldest first; at most the last 4096."""
@@ -362,9 +380,7 @@ class TrainingSupervisor:
         match message:
             case Metrics():
                 self._view.take_metrics(message)
-                if message.state is TrainingState.TRAINING:
-                    scale = message.scale if message.scale_max is None else message.scale_max
-                    self._samples.append(FlushSample(message.overflows, scale, message.loss))
+                self._keep_sample(message)
             case Ready():
                 life.ready_at = life.ready_at or life.heard_at
                 self._view.ready = message
@@ -392,3 +408,8 @@ class TrainingSupervisor:
                     life.signal(signal.SIGTERM)
             case Hello():
                 raise ValueError("a second Hello")
+
+    def _keep_sample(self, metrics: Metrics) -> None:
+        if metrics.state is TrainingState.TRAINING:
+            scale = metrics.scale if metrics.scale_max is None else metrics.scale_max
+            self._samples.append(FlushSample(metrics.overflows, scale, metrics.loss))

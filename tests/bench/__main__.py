@@ -22,6 +22,7 @@ BENCHMARKS = {
     "resilience": "resilience",
     "training-step": "training_step",
     "scaler": "scaler_fault",
+    "watch": "watch",
     "key-to-paint": "key_to_paint",
     "learning": "learning",
 }

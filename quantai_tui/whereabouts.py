@@ -1,0 +1,103 @@
+"""Where running engines announce themselves: one private folder per user, with an entry and the sockets of each.
+
+Whoever looks for an engine (a command, a dashboard, a training script) reads the entries here. Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import msgspec
+import platformdirs
+
+APP = "quantai-tui"
+_MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux and 104 on macOS, the closing zero included
+
+
+class PlaceError(Exception):
+    """A folder or file that is needed cannot be used; says which, why, and what to do."""
+
+
+def state_root() -> Path:
+    """What belongs to the user and not to one engine: the registry of running engines, a dashboard's crash report."""
+    return platformdirs.user_state_path(APP, appauthor=False)
+
+
+def _socket_folder_path() -> Path:
+    wanted = state_root() / "run"
+    if len(os.fsencode(wanted)) + len("/0123456789ab.worker") <= _MAX_SOCKET_PATH:
+        return wanted
+    digest = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"{APP}-{os.getuid()}-{digest}"
+
+
+def socket_folder() -> Path:
+    """The private (0700) folder for sockets and the registry, made if need be. Raises PlaceError when it is somebody else's.
+
+    Not below XDG_RUNTIME_DIR: that is removed at logout, and the engine outlives the session.
+    """
+    wanted = _socket_folder_path()
+    try:
+        wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
+        info = wanted.lstat()
+        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+            raise PlaceError(f"{wanted} is not a folder of yours; remove it, or set XDG_STATE_HOME")
+        if info.st_mode & 0o077:
+            wanted.chmod(0o700)
+    except OSError as error:
+        raise PlaceError(f"the socket folder {wanted} cannot be used: {error.strerror or error}. Set XDG_STATE_HOME.") from error
+    return wanted
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One running engine."""
+
+    name: str
+    mode: str
+    pid: int
+    socket: str
+    folder: str
+    log: str
+    started: float  # Unix time
+    guests: str = ""  # the socket that training scripts of the user report to
+
+
+def read_entry(path: Path) -> Entry | None:
+    """None where there is none, or a damaged one."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Entry)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def is_alive(entry: Entry) -> bool:
+    """Whether an engine holds the folder's lock; the kernel lets go of it however a process ends."""
+    try:
+        handle = os.open(Path(entry.folder) / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        # Shared: two who ask at once must not take each other for the engine.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def running() -> list[Entry]:
+    """All engines of this user that are alive, by name. Raises PlaceError. Looking makes nothing, not even the folder."""
+    try:
+        _socket_folder_path().lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        pass  # socket_folder meets the same, and says it
+    entries = [entry for path in socket_folder().glob("*.json") if (entry := read_entry(path)) is not None and is_alive(entry)]
+    return sorted(entries, key=lambda entry: entry.name)

@@ -216,7 +216,8 @@ class Rig:
             stored = await asyncio.to_thread(_stored, self.store.path, symbol)
             assert stored[-1].id >= (snapshot.symbols[symbol].complete_through_id or 0)
             happened = self.truth().trades(symbol, stored[0].id, stored[-1].id - stored[0].id + 1, self.clock.time())
-            assert stored == [_as_stored(trade) for trade in happened if trade.id <= stored[-1].id]
+            wanted = [_as_stored(trade) for trade in happened if trade.id <= stored[-1].id]
+            assert stored == wanted, _differences(stored, wanted, snapshot)
             assert self.store.counts(symbol).duplicates == 0, "something was handed over twice"
             absent += stored[-1].id - stored[0].id + 1 - len(stored)
         assert absent == holes
@@ -225,6 +226,15 @@ class Rig:
 def _stored(path: Path, symbol: str) -> list[AggTrade]:
     with StoreReader(path) as reader:
         return reader.trades(symbol, 0, 10_000_000)
+
+
+def _differences(stored: list[AggTrade], wanted: list[AggTrade], shown: StreamSnapshot) -> str:
+    """What a failed comparison of thousands of trades comes down to."""
+    have, want = {trade.id: trade for trade in stored}, {trade.id: trade for trade in wanted}
+    other = [id for id in have.keys() & want.keys() if have[id] != want[id]]
+    ends = f"stored {stored[0].id} to {stored[-1].id}, happened {wanted[0].id} to {wanted[-1].id}"
+    absent, extra = sorted(want.keys() - have.keys()), sorted(have.keys() - want.keys())
+    return f"{ends}: absent {absent[:20]}, too many {extra[:20]}, other {sorted(other)[:20]}; {shown.symbols}"
 
 
 def _as_stored(trade: AggTrade) -> AggTrade:

@@ -139,7 +139,13 @@ class RestFront:
             from_id = stop_id - limit
         from_id = max(from_id, self._market.first_id(symbol))
         rows = max(0, min(limit, stop_id - from_id))
-        trades = self._wrong.page(self._market.trades(symbol, from_id, rows, now), self._market)
+        newest = from_id == stop_id - limit
+        trades = self._market.trades(symbol, from_id, rows, now)
+        while newest and not trades and from_id > self._market.first_id(symbol):
+            # The venue has lost its very last trades: its newest one is an older one.
+            from_id = max(from_id - limit, self._market.first_id(symbol))
+            trades = self._market.trades(symbol, from_id, stop_id - from_id, now)[-limit:]
+        trades = self._wrong.page(trades, self._market)
         return _json(self._wrong.body(encode_agg_trades(trades, microseconds=_wants_microseconds(request))))
 
     async def _klines(self, request: web.Request) -> web.Response:

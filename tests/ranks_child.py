@@ -93,7 +93,7 @@ class Trainer:
                 words = b""
                 if self.ranks.leader and number >= 30:
                     words = pending.pop(0) if pending else b""
-                    done = not pending and number >= self.scenario["steps"] and (self.reports or not self.scenario.get("reports"))
+                    done = not pending and number >= self.scenario["steps"] and (self.told or not self.scenario.get("reports"))
                     words = words or (b"stop" if done else b"")
                 met = self.ranks.meet(words, Standing(number, self.monitor.overflow_count))
                 self.reports += [[report.rank, report.pid, report.device, report.step_ms] for report in met.reports]
@@ -107,6 +107,11 @@ class Trainer:
             with broken("in a step"):
                 self.step(number)
             number += 1
+
+    @property
+    def told(self) -> bool:
+        """Whether the last report knows how long the steps of every rank take, which DDP measures now and then."""
+        return bool(self.reports) and all(step_ms is not None for *_, step_ms in self.reports[-self.ranks.world :])
 
     def perhaps_end(self, number: int) -> None:
         end = self.scenario.get("end")

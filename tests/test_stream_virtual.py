@@ -122,7 +122,7 @@ async def broken_hours(seed: int, hours: float, every_s: float) -> None:
         assert len(rig.venue.dialled) < 4 * len(plan)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_hours_with_every_kind_of_fault_lose_nothing_that_the_venue_still_has(seed: int) -> None:
     run(broken_hours(seed, hours=3.6, every_s=90.0))
 

@@ -118,6 +118,7 @@ def test_the_launcher_and_the_agent_load_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", text], env=environment(), check=False).returncode == 0
 
 
+@pytest.mark.processes
 def test_two_agents_meet_and_a_rank_killed_on_one_starts_the_ranks_of_both_anew(tmp_path: Path) -> None:
     """The guest comes first and torchrun gives it rank 0; the leader is on the engine's machine all the same."""
     meeting = ("--nodes", 2, "--endpoint", f"127.0.0.1:{free_port()}", "--nproc", 1)
@@ -152,6 +153,7 @@ signal.pause()
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("victim", ["engine", "agent"])
 def test_nothing_outlives_the_engine_or_the_agent_not_even_a_rank_that_hangs(tmp_path: Path, victim: str) -> None:
     text = ENGINE.format(tests=str(Path(__file__).parent), out=str(tmp_path))

@@ -44,6 +44,7 @@ def in_lock_step(ranks: list[dict[str, Any]]) -> dict[str, Any]:
     return leader
 
 
+@pytest.mark.processes
 def test_two_ranks_agree_on_overflows_resets_and_commands_and_end_with_equal_weights(tmp_path: Path) -> None:
     scenario = {"steps": 70, "reports": True, "overflow": {"1": [10, 11, 12, 20]}, "bad_loss": {"1": [25]}}
     assert agent(tmp_path, "--nproc", 2, scenario=scenario).wait(WITHIN_S) == 0
@@ -68,6 +69,7 @@ def test_two_ranks_agree_on_overflows_resets_and_commands_and_end_with_equal_wei
     assert all(report[3] > 0 for report in leader["reports"][-2:])
 
 
+@pytest.mark.processes
 def test_when_one_of_four_ranks_is_killed_all_start_anew_and_finish_in_lock_step(tmp_path: Path) -> None:
     scenario = {"steps": 40, "overflow": {"2": [20]}, "end": {"rank": 3, "step": 15, "by": "SIGKILL"}}
     assert agent(tmp_path, "--nproc", 4, scenario=scenario).wait(WITHIN_S) == 0
@@ -78,6 +80,7 @@ def test_when_one_of_four_ranks_is_killed_all_start_anew_and_finish_in_lock_step
     assert len(pids) == 8  # two attempts, each of four new processes
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_rank_whose_fellow_ends_or_hangs_says_so_and_leaves(tmp_path: Path, by: signal.Signals) -> None:
     port = free_port()

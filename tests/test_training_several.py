@@ -19,7 +19,7 @@ from training_support import config, random_bars, store_of
 from quantai_tui.telemetry import TrainingSnapshot, TrainingState
 from quantai_tui.training import TrainingSupervisor, WorkerConfig
 
-pytestmark = pytest.mark.timeout(500)  # of processes that import torch, on loaded cores
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(500)]  # they import torch, on loaded cores
 
 
 @pytest.fixture

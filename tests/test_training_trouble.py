@@ -25,7 +25,7 @@ from quantai_tui.training.supervisor import WorkerUnavailable
 
 ROOT = Path(__file__).resolve().parents[1]
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

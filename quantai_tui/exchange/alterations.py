@@ -25,6 +25,8 @@ from .markets import Market
 _MOST_BURSTS = 100
 _MOST_HOLES = 20_000
 _CHUNK = 20_000
+# In a burst the clock's last digit is a millisecond of the market: so many trades around an edge may lie on either side of it.
+_EDGE = 100
 _LONGEST_REACH_S = 10 * 365 * 86400.0
 
 
@@ -180,8 +182,9 @@ class AlterableMarket:
         return bars
 
     def _bars_of_trades(self, symbol: str, interval_s: int, first: int, last: int, now_s: float) -> list[Bar]:
-        from_id = self.id_at_or_after(symbol, first * interval_s * 1000, now_s)
-        stop_id = min(self.id_at_or_after(symbol, (last + 1) * interval_s * 1000, now_s), self.last_id_at(symbol, now_s) + 1)
+        from_id = self.id_at_or_after(symbol, first * interval_s * 1000, now_s) - _EDGE
+        stop_id = self.id_at_or_after(symbol, (last + 1) * interval_s * 1000, now_s) + _EDGE
+        from_id, stop_id = max(from_id, self.first_id(symbol)), min(stop_id, self.last_id_at(symbol, now_s) + 1)
         before = self.trades(symbol, from_id - 1, 1, now_s)
         candles: list[Candle] = []
         while from_id < stop_id:
@@ -191,7 +194,8 @@ class AlterableMarket:
             candles += fold(trades)
             from_id = trades[-1].id + 1
         traded = {candle.open_time_us: candle.bar(interval_s) for candle in roll_up(candles, interval_s)}
-        close = before[0].price if before else None
+        earlier = [bar.close for at, bar in traded.items() if at < first * interval_s * 1_000_000]
+        close = earlier[-1] if earlier else before[0].price if before else None
         bars: list[Bar] = []
         for number in range(first, last + 1):
             open_time_us = number * interval_s * 1_000_000

@@ -131,7 +131,7 @@ class DashboardApp(App[Outcome]):
     def tick(self) -> None:
         """Sample the link. Each kind of row follows at its own pace; a change of state reaches all of them at once."""
         self._follow()
-        if self.screen is not self.dashboard:
+        if not self.screen_stack or self.screen is not self.dashboard:  # none is left while the app closes
             return
         view = self.view()
         now = self._clock.monotonic()

@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from quantai_tui.cli.options import Wanted
-from quantai_tui.engine.engine import Engine, StartError
+from quantai_tui.engine.engine import Engine
 from quantai_tui.engine.linger import logout_warning
 from quantai_tui.engine.local import LocalLink
 from quantai_tui.engine.registry import running
+from quantai_tui.engine.starting import StartError
 from quantai_tui.link import Command, CommandName, LinkState
 from quantai_tui.settings import default_config_path
 from quantai_tui.telemetry import (

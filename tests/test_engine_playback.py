@@ -10,8 +10,9 @@ from recording_support import MB, Basket, MemoryTransport, a_link, frame
 from stream_support import SYMBOL, trade
 
 from quantai_tui.cli.options import Wanted
-from quantai_tui.engine.engine import Engine, StartError
+from quantai_tui.engine.engine import Engine
 from quantai_tui.engine.playback import Playback
+from quantai_tui.engine.starting import StartError
 from quantai_tui.stream import StreamConfig
 from quantai_tui.stream.recording import Recorder, RecordingTransport
 from quantai_tui.telemetry import SYSTEM_CLOCK, EngineSnapshot

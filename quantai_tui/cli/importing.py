@@ -64,9 +64,9 @@ async def _import_one(file: Path, store: TradeStore, symbol: str | None) -> None
 
 async def _import_all(files: list[Path], into: str, symbol: str | None, options: RunOptions) -> None:
     from ..engine.desk import SettingsDesk
-    from ..engine.engine import EXIT_STORE_FAILED
     from ..engine.places import EngineFolder, PlaceError, data_root
     from ..engine.registry import AlreadyRunning, Claim
+    from ..engine.starting import EXIT_STORE_FAILED
     from ..market.archive import ArchiveError
     from ..market.store import StoreError, TradeStore
     from ..settings import Layers, SettingsProblems

@@ -71,7 +71,7 @@ class Wanted:
             script = ["--faults", str(Path(self.faults).resolve())] if self.faults else []
             return sources.demo(self.seed, self._exchange("--seed", str(self.seed), "--breakable", *script))
         if self.mode == "replay":
-            from ..engine.engine import StartError
+            from ..engine.starting import StartError
             from ..market.archive import ArchiveError, file_fingerprint
             from ..stream.recording_file import SUFFIX, is_recording
 

@@ -34,6 +34,7 @@ from .places import EngineFolder, PlaceError, data_root, dials_file
 from .playback import Playback
 from .registry import AlreadyRunning, Claim, Entry, control_socket, entry_of, guest_socket, worker_socket
 from .source import Source
+from .starting import EXIT_STORE_FAILED, StartError
 from .vitals import PERIOD_S, Vitals, statistics
 from .warmup import warm_start
 from .worker_settings import worker_config
@@ -41,18 +42,8 @@ from .worker_settings import worker_config
 logger = logging.getLogger(__name__)
 
 _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
-EXIT_STORE_FAILED = 5
 _STATISTICS_EVERY_S = 60.0
 _PRUNE_EVERY_S = 3600.0
-
-
-class StartError(Exception):
-    """The engine did not start; the text says why and what to do. `entry` is set when another engine holds the folder."""
-
-    def __init__(self, message: str, exit_code: int = 2, entry: Entry | None = None) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-        self.entry = entry
 
 
 class Engine:

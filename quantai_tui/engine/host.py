@@ -15,9 +15,10 @@ from typing import TextIO
 import msgspec
 
 from ..telemetry import EngineSnapshot, StreamState, TrainingState
-from .engine import EXIT_STORE_FAILED, Engine, StartError
+from .engine import Engine
 from .launch import Report
 from .printer import Printer
+from .starting import EXIT_STORE_FAILED, StartError
 
 EXIT_OK = 0
 EXIT_BAD_INPUT = 2

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..link import Ack, Command, CommandName, LinkState, LinkStatus
 from ..telemetry import SYSTEM_CLOCK, Clock
-from .engine import Engine, StartError
+from .engine import Engine
+from .starting import StartError
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from .field import LARGEST_FLOAT, LARGEST_INT
-from .model import CROSS_RULES, RETENTION_RULE, Settings
+from .model import RETENTION_RULE, Settings
+from .rules import CROSS_RULES
 
 MASK = "***"
 # Up to the last @ of the word: an unescaped @ in a password makes an address no one can use, but must not show its rest.

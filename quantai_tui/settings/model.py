@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -14,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .field import setting, unreadable
+from .rules import CROSS_RULES
 
 # A loss scale and its reciprocal must both be normal fp32 numbers.
 _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-126, 2.0**127
@@ -22,20 +21,6 @@ _SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 RETENTION_RULE = "0, or from 1/24 (one hour) to 36500"
 _BASE_PATH = r"(/[^\s?#]*)?"
-
-
-@dataclass(frozen=True, slots=True)
-class CrossRule:
-    """A rule between two settings: `key` must be `relation` the `other`."""
-
-    key: str
-    relation: str
-    other: str
-    holds: Callable[[Settings], bool]
-
-    @property
-    def text(self) -> str:
-        return f"{self.relation} {self.other}"
 
 
 class Settings(BaseSettings):
@@ -417,38 +402,3 @@ class Settings(BaseSettings):
     def train_symbol(self) -> str:
         """The symbol that training reads, whether or not it is set."""
         return self.TRAIN_SYMBOL or self.SYMBOLS[0]
-
-
-CROSS_RULES: tuple[CrossRule, ...] = (
-    CrossRule(
-        "WS_RECONNECT_MAX_DELAY",
-        "at least",
-        "WS_RECONNECT_INITIAL_DELAY",
-        lambda s: s.WS_RECONNECT_MAX_DELAY >= s.WS_RECONNECT_INITIAL_DELAY,
-    ),
-    CrossRule(
-        "WS_MESSAGE_TIMEOUT",
-        "above",
-        "WS_MESSAGE_WARNING_TIMEOUT",
-        lambda s: s.WS_MESSAGE_TIMEOUT > s.WS_MESSAGE_WARNING_TIMEOUT,
-    ),
-    CrossRule(
-        "GRAD_SCALER_MIN_SCALE",
-        "at most",
-        "GRAD_SCALER_MAX_SCALE",
-        lambda s: s.GRAD_SCALER_MIN_SCALE <= s.GRAD_SCALER_MAX_SCALE,
-    ),
-    CrossRule(
-        "TRAIN_EPOCHS",
-        "above 0 with a cosine",
-        "TRAIN_SCHEDULE",
-        lambda s: s.TRAIN_SCHEDULE != "cosine" or s.TRAIN_EPOCHS > 0,
-    ),
-    CrossRule(
-        "TRAIN_RDZV_ENDPOINT",
-        "set, for more than one of",
-        "TRAIN_NNODES",
-        lambda s: s.TRAIN_NNODES == 1 or bool(s.TRAIN_RDZV_ENDPOINT),
-    ),
-    CrossRule("TRAIN_SYMBOL", "one of", "SYMBOLS", lambda s: not s.TRAIN_SYMBOL or s.TRAIN_SYMBOL in s.SYMBOLS),
-)

@@ -8,9 +8,7 @@ import itertools
 import logging
 import signal
 import sys
-from collections import deque
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -36,6 +34,7 @@ from .messages import (
     Start,
     WorkerMessage,
 )
+from .samples import FlushSample, FlushSamples
 from .view import TrainingView
 
 log = logging.getLogger(__name__)
@@ -51,14 +50,6 @@ _SOUND_AFTER_S = 60.0
 
 class WorkerUnavailable(RuntimeError):
     """A command could not be carried out; the text says why, and is fit for the operator."""
-
-
-class FlushSample(NamedTuple):
-    """About the steps of one report while training: how many overflowed, the largest scale, the mean loss. None: not known."""
-
-    overflows: int
-    scale: float | None
-    loss: float | None
 
 
 class TrainingSupervisor:
@@ -95,8 +86,8 @@ class TrainingSupervisor:
         self._max_restarts = max_restarts
         self._log = WorkerLog(log_path)
         self._view = TrainingView(clock)
-        self._samples: deque[FlushSample] = deque(maxlen=4096)
-        self._guests = Guests(guest_socket, clock, engine_trains=lambda: self.running, on_metrics=self._keep_sample)
+        self._samples = FlushSamples()
+        self._guests = Guests(guest_socket, clock, engine_trains=lambda: self.running, on_metrics=self._samples.keep)
         self._decoder = msgspec.msgpack.Decoder(WorkerMessage)
         self._ids = itertools.count(1)
         self._paused = False
@@ -244,9 +235,7 @@ class TrainingSupervisor:
 
     def drain_samples(self) -> list[FlushSample]:
         """The reports since the last call, oldest first; at most the last 4096."""
-        samples = list(self._samples)
-        self._samples.clear()
-        return samples
+        return self._samples.drain()
 
     # Lives
 
@@ -380,7 +369,7 @@ class TrainingSupervisor:
         match message:
             case Metrics():
                 self._view.take_metrics(message)
-                self._keep_sample(message)
+                self._samples.keep(message)
             case Ready():
                 life.ready_at = life.ready_at or life.heard_at
                 self._view.ready = message
@@ -408,8 +397,3 @@ class TrainingSupervisor:
                     life.signal(signal.SIGTERM)
             case Hello():
                 raise ValueError("a second Hello")
-
-    def _keep_sample(self, metrics: Metrics) -> None:
-        if metrics.state is TrainingState.TRAINING:
-            scale = metrics.scale if metrics.scale_max is None else metrics.scale_max
-            self._samples.append(FlushSample(metrics.overflows, scale, metrics.loss))

@@ -370,6 +370,7 @@ def test_status_lines_that_nobody_reads_do_not_hold_up_the_engine() -> None:
         assert process.wait(timeout=20) == 0
 
 
+@pytest.mark.processes
 def test_a_file_too_short_to_train_on_is_said_to_be_so(xrpeth: Path, tmp_path: Path) -> None:
     short = tmp_path / "XRPETH-aggTrades-2019-10-11.csv"
     with gzip.open(xrpeth, "rt") as whole:

@@ -63,6 +63,7 @@ async def trained(loop: Loop, until: Callable[[], object]) -> None:
 
 @LINUX_ONLY
 @pytest.mark.timeout(300)
+@pytest.mark.processes
 def test_the_readmes_example_is_shown_by_a_real_engine_and_goes_on_over_its_death(stage: Stage) -> None:
     engine = ("serve", "demo", "--set", "TRAIN_AUTOSTART=False")
     first = stage.start(*engine)
@@ -265,6 +266,7 @@ async def test_of_several_engines_one_must_be_named(tmp_path: Path, monkeypatch:
             await trained(loop, lambda: second.snapshot().step)
 
 
+@pytest.mark.processes
 async def test_a_script_does_not_outlive_its_own_end_for_the_sake_of_a_hung_engine(tmp_path: Path, own_home: Path) -> None:
     async with Place(tmp_path) as supervisor:
         process = start(script(own_home / "work", "train(steps=300)"))

@@ -22,6 +22,8 @@ from quantai_tui.training import TrainingSupervisor, WorkerConfig
 from quantai_tui.training.messages import Hello, encode_frame
 from quantai_tui.training.supervisor import WorkerUnavailable
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

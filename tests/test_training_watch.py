@@ -46,6 +46,7 @@ def observed(loop: Loop, **options: Any) -> Watch:
     return watched
 
 
+@pytest.mark.processes
 def test_without_an_engine_the_readmes_example_ends_with_the_same_bits_and_leaves_nothing_behind(own_home: Path) -> None:
     both = [start(script(own_home / "work", WEIGHTS, watched=watched), stdout=-1, stderr=-1) for watched in (True, False)]
     ended = [process.communicate(timeout=90) for process in both]

@@ -82,6 +82,20 @@ class TurnClock:
         raise AssertionError("a training loop does not sleep on an event loop")
 
 
+class SameBatch:
+    """What a loop needs of an epoch, with one and the same batch in each step."""
+
+    def __init__(self, window: int, features: int, where: Any) -> None:
+        import torch
+
+        self.features = torch.randn(_BATCH + window, features, device=where)
+        self.at = torch.arange(window, window + _BATCH, device=where)
+        self.labels = torch.randint(0, 3, (_BATCH,), device=where)
+
+    def samples(self, size: int, part: int = 0) -> tuple[Any, Any]:
+        return self.at, self.labels
+
+
 class Bare:
     """Mixed precision as in torch's own recipe, with gradient clipping."""
 
@@ -131,29 +145,32 @@ def measure(socket_path: str, size: str, device: str, seconds: float) -> dict[st
         lr_warmup_steps=0, growth_factor=2.0, growth_interval=2000,
     )  # fmt: skip
     clock = TurnClock()
-    loop = TrainingLoop(config, _SocketReporter(WorkerChannel(socket_path)), clock=clock)
+    loop = TrainingLoop(config, _SocketReporter(WorkerChannel(socket_path), lambda: None), clock=clock)
     where = loop._stepper.precision.device
     bare, again = (Bare(loop._stepper, config, len(FEATURES)) for _ in range(2))
-    windows = torch.randn(_BATCH, config.window, len(FEATURES), device=where)
-    labels = torch.randint(0, 3, (_BATCH,), device=where)
+    batch = SameBatch(config.window, len(FEATURES), where)
 
     def ours() -> None:
         """What the loop does per step, as its epoch does it."""
         clock.begin()
-        loop._control()
         loop._pace()
-        loop._step(windows, labels)
+        loop._control()
+        loop._step(batch)
         clock.end()
 
+    def windows() -> Any:
+        """Both loops cut their windows out of the same features."""
+        return loop._windows(batch.features, batch.at)
+
     subjects: dict[str, Callable[[], None]] = {
-        "bare": lambda: bare.step(windows, labels),
+        "bare": lambda: bare.step(windows(), batch.labels),
         "ours": ours,
-        "again": lambda: again.step(windows, labels),
+        "again": lambda: again.step(windows(), batch.labels),
     }
     times = alternate(subjects, where.type, seconds)
     medians = {f"{name}_us": median(values) for name, values in times.items()}
     medians |= {f"{name}_paired": paired(values, times["bare"]) for name, values in times.items()}
-    parts = part_costs(loop, bare, windows, labels) if where.type == "cpu" else {}
+    parts = part_costs(loop, bare, windows(), batch.labels) if where.type == "cpu" else {}
     return {
         **medians,
         "steps": len(times["bare"]),

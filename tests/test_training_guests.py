@@ -18,7 +18,7 @@ from e2e_support import watch as see
 from watch_support import Loop, Place, script, start
 
 from quantai_tui import __version__
-from quantai_tui.telemetry import TrainingSnapshot, TrainingState
+from quantai_tui.telemetry import GpuSnapshot, TrainingSnapshot, TrainingState
 from quantai_tui.training import watch
 from quantai_tui.training.channel import ChannelClosed, WorkerChannel
 from quantai_tui.training.guest_protocol import GuestHello
@@ -142,6 +142,20 @@ async def test_the_cause_of_an_overflow_and_its_culprits_reach_the_engine_where_
     assert seen.last_overflow is not None
     assert (seen.last_overflow.cause, set(seen.last_overflow.culprits)) == ("scale", {"weight", "bias"})
     assert seen.overflow_causes == {"scale": 1}
+
+
+async def test_the_gpus_are_shown_beside_a_script_as_beside_the_worker(tmp_path: Path) -> None:
+    async with Place(tmp_path) as supervisor:
+        loop = Loop()
+        supervisor.take_gpus((GpuSnapshot("GPU-1", utilisation=0.5),), "one more does not answer")
+        assert supervisor.worker_pids() == set()
+        with watch(loop.scaler, loop.optimizer):
+            await trained(loop, lambda: supervisor.snapshot().step)
+            seen = supervisor.snapshot()
+            assert ([gpu.uuid for gpu in seen.gpus], seen.gpu_note) == (["GPU-1"], "one more does not answer")
+            assert supervisor.worker_pids() == {os.getpid()}
+        await shown(supervisor, lambda seen: seen.state is TrainingState.STOPPED)
+        assert supervisor.worker_pids() == set()
 
 
 async def test_the_engines_own_worker_has_the_place_and_a_script_is_told_so_in_words(

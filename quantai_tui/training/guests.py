@@ -126,6 +126,11 @@ class Guests:
         """Which script reports at present, in words; empty for none."""
         return "" if self._guest is None else str(self._guest)
 
+    @property
+    def pids(self) -> set[int]:
+        """The process of the script that reports at present, if there is one."""
+        return set() if self._guest is None else {self._guest.pid}
+
     def snapshot(self) -> TrainingSnapshot | None:
         """The training of the script that reports, or reported last; None when there was none since `dismiss`."""
         return None if self._shown is None else self._shown.view.snapshot(self._shown.name, ())

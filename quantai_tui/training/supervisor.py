@@ -222,8 +222,8 @@ class TrainingSupervisor:
         return ack.text
 
     def worker_pids(self) -> set[int]:
-        """The processes of our training on this machine: the worker, and where there are several, its ranks."""
-        return self._view.local_pids()
+        """The processes of the training that is shown, on this machine: a script of the user, or the worker and its ranks."""
+        return self._view.local_pids() | self._guests.pids
 
     def take_gpus(self, gpus: tuple[GpuSnapshot, ...], note: str) -> None:
         """What is watched beside the worker; `note` says why there is nothing to tell of GPUs."""
@@ -231,7 +231,10 @@ class TrainingSupervisor:
 
     def snapshot(self) -> TrainingSnapshot:
         """Of the worker; of a script of the user where one reports, or reported last, and no worker was started since."""
-        return self._guests.snapshot() or self._view.snapshot(self._config.symbol, self._log.tail)
+        guest = self._guests.snapshot()
+        if guest is None:
+            return self._view.snapshot(self._config.symbol, self._log.tail)
+        return msgspec.structs.replace(guest, gpus=self._view.gpus, gpu_note=self._view.gpu_note)
 
     def drain_samples(self) -> list[FlushSample]:
         """The reports since the last call, oldest first; at most the last 4096."""

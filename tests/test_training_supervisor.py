@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from training_support import SYMBOL, config, random_bars, store_of
+from worker_support import exists, gone
 
 from quantai_tui.telemetry import TrainingSnapshot, TrainingState
 from quantai_tui.training import TrainingSupervisor, WorkerConfig
@@ -58,15 +59,6 @@ async def until(
         assert time.monotonic() < deadline, snapshot
         await asyncio.sleep(0.02)
     return snapshot
-
-
-def exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A process that has ended and was not waited for still has a number.
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def script(folder: Path, text: str) -> str:
@@ -130,7 +122,7 @@ async def test_a_worker_trains_pauses_resets_resumes_takes_settings_and_stops_in
     begin = time.monotonic()
     await supervisor.stop()
     assert time.monotonic() - begin < 3.0
-    assert not exists(trained.pid)
+    await gone(trained.pid)
     assert supervisor.snapshot().state is TrainingState.STOPPED
     assert not (folder / "s").exists()
 
@@ -177,7 +169,7 @@ async def test_a_worker_paused_at_its_start_comes_up_paused_and_settings_it_cann
     assert ended.detail == "trained 1 epochs"
     assert (ended.precision, ended.scale, ended.restarts) == ("fp32", None, 0)
     assert first.pid is not None
-    assert not exists(first.pid)
+    await gone(first.pid)
 
 
 async def test_a_worker_leaves_when_its_engine_is_killed(folder: Path) -> None:
@@ -229,7 +221,8 @@ async def test_a_worker_can_be_stopped_at_any_moment_of_its_start(
     begin = time.monotonic()
     await supervisor.stop()
     assert time.monotonic() - begin < 3.0
-    assert pid is None or not exists(pid)
+    if pid is not None:
+        await gone(pid)
 
 
 # Says that it is ready and training, and then nothing, as one that hangs in a driver.
@@ -258,7 +251,7 @@ async def test_a_frozen_worker_is_killed_and_started_again(folder: Path, supervi
     assert again.detail.startswith("the worker gave no sign of life for 0.6 s and was killed")
     assert again.step == 7
     assert up.pid is not None
-    assert not exists(up.pid)
+    await gone(up.pid)
 
 
 async def test_a_worker_that_never_reports_is_killed_after_the_grace(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from checkpoint_support import newest
 from training_support import config, random_bars, store_of
-from worker_support import supervisor, until
+from worker_support import exists, gone, supervisor, until
 
 from quantai_tui.telemetry import TrainingState
 from quantai_tui.training import TrainingSupervisor, WorkerConfig
@@ -56,14 +56,6 @@ async def trains(folder: Path) -> WorkerConfig:
         checkpoint_every_s=0.0,
         steps_per_s=50,
     )
-
-
-def exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 async def stopped_in_time(worker: TrainingSupervisor) -> None:
@@ -121,7 +113,7 @@ async def test_a_stopped_process_is_killed_by_its_pid_and_training_goes_on(
     os.kill(up.pid, signal.SIGSTOP)
     hung = await until(worker, lambda s: s.restarts == 1)
     assert hung.last_event == "the worker gave no sign of life for 15 s and was killed"
-    assert not exists(up.pid)
+    await gone(up.pid)
     again = await until(worker, lambda s: s.pid is not None and s.state is TrainingState.TRAINING)
     assert again.pid != up.pid
     assert again.checkpoint is not None
@@ -137,7 +129,7 @@ async def test_a_hung_worker_can_be_stopped_in_time(supervise: Callable[..., Tra
     with pytest.raises(WorkerUnavailable, match="has not answered in 5 s"):
         await worker.checkpoint()
     await stopped_in_time(worker)
-    assert not exists(up.pid)
+    await gone(up.pid)
 
 
 async def test_a_paused_worker_is_stopped_in_time_with_its_place_kept(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,3 +42,18 @@ async def until(
         assert time.monotonic() < deadline, (snapshot, snapshot.log_tail)
         await asyncio.sleep(every_s)
     return snapshot
+
+
+def exists(pid: int) -> bool:
+    """Whether a process runs. One that has ended and was not waited for still has a number."""
+    try:
+        os.kill(pid, 0)
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+async def gone(pid: int) -> None:
+    """A killed process ends when the kernel gets round to it: on a busy machine that is not at once."""
+    while exists(pid):
+        await asyncio.sleep(0.02)

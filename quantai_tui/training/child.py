@@ -21,7 +21,7 @@ _TAIL_LINES = 20
 _TAIL_BYTES = 8192
 _LARGEST_LOG_BYTES = 2 << 20
 # Together under the 3 s in which a worker must be gone. Most of it is for the step it is in and for the checkpoint it writes.
-_POLITE_S, _TERM_S, _KILL_S = 1.9, 0.3, 0.4
+_POLITE_S, _TERM_S, _KILL_S = 1.7, 0.3, 0.4
 
 
 class WorkerLog:

@@ -32,7 +32,7 @@ from quantai_tui.ui.panes.market import wholeness
 from quantai_tui.ui.panes.states import STREAM_SIGNS, TRAINING_SIGNS
 from quantai_tui.ui.sparkline import AXIS_WIDTH, Range, columns, nice_ceiling, nice_range, spark_rows
 from quantai_tui.ui.themes import TOKENS
-from quantai_tui.ui.view import View
+from quantai_tui.ui.view import Chart, View
 
 DRAWN = {spec.id: spec.draw for spec in PANES}
 
@@ -223,7 +223,7 @@ def all_trouble() -> StreamSnapshot:
 
 
 def test_a_gap_in_a_series_is_shown_as_a_gap() -> None:
-    (line,) = spark_rows((1.0, None, 10.0), 3 + AXIS_WIDTH, 1, Range(0.0, 10.0), "spark-rtt")
+    (line,) = spark_rows(Chart((1.0, None, 10.0)), 3 + AXIS_WIDTH, 1, Range(0.0, 10.0), "spark-rtt")
     assert line.text.rstrip() == "▂·█"
     assert line.pace is Pace.LINE
 
@@ -233,7 +233,7 @@ def test_something_never_looks_like_nothing() -> None:
 
 
 def test_a_tall_chart_moves_more_slowly_than_a_line() -> None:
-    assert {line.pace for line in spark_rows((1.0, 2.0), 20, 5, Range(0.0, 2.0), "spark-rtt")} == {Pace.CHART}
+    assert {line.pace for line in spark_rows(Chart((1.0, 2.0)), 20, 5, Range(0.0, 2.0), "spark-rtt")} == {Pace.CHART}
 
 
 def test_a_logarithmic_range_gives_each_octave_the_same_height() -> None:
@@ -253,7 +253,7 @@ def test_an_axis_ends_on_a_round_number_that_is_not_below(value: float) -> None:
 def test_any_series_can_be_drawn(values: list[float | None], from_zero: bool) -> None:
     finite = [value for value in values if value is None or not math.isfinite(value) or abs(value) < 1e100]
     span = nice_range(finite, from_zero=from_zero)
-    rows = spark_rows(finite, 40, 3, span, "spark-rtt", marked="scale-cap", shaded=True)
+    rows = spark_rows(Chart(tuple(finite)), 40, 3, span, "spark-rtt", marked="scale-cap", shaded=True)
     assert [len(line.text) for line in rows] == [40, 40, 40]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ui_moving import MovingLink
 
-from quantai_tui.ui.app import run_dashboard
+from quantai_tui.ui.running import run_dashboard
 
 
 class Crashing(MovingLink):

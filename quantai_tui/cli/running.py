@@ -90,7 +90,7 @@ def show(link: EngineLink, *, embedded: bool, entry: Callable[[], Entry | None] 
     `entry` tells which engine it was. One that was told to stop is waited for: at the prompt that follows all is really over.
     """
     from ..engine.places import state_root
-    from ..ui.app import run_dashboard
+    from ..ui.running import run_dashboard
 
     outcomes: list[str] = []
     code = run_dashboard(link, stop_on_quit=embedded, crash_log=state_root() / "dashboard.log", on_outcome=outcomes.append)

@@ -62,7 +62,9 @@ class Commands:
         quiet = command.name in _QUESTIONS
         if self._engine.stop_requested and command.name is not CommandName.STOP:
             return Ack(command.id, False, "the engine is stopping")
-        handler = self._table[command.name]
+        handler = self._table.get(command.name)
+        if handler is None:
+            return Ack(command.id, False, f"this engine does not know {command.name.value}")
         try:
             inspect.signature(handler).bind(**command.args)
         except TypeError as error:

@@ -35,6 +35,15 @@ class CommandName(StrEnum):
     SETTINGS_DESCRIBE = "settings_describe"  # -> Ack.data: SettingsForm as builtins
     SETTINGS_VALIDATE = "settings_validate"  # values={NAME: text} -> Ack.data: list of SettingProblem
     SETTINGS_SAVE = "settings_save"  # values={NAME: text}, revision=... -> Ack.data: SaveResult
+    SETTINGS_PREVIEW = "settings_preview"  # values={NAME: text} -> Ack.data: SettingsPreview; nothing is written
+    SETTINGS_CONFIRM = "settings_confirm"  # save=id -> keep what was saved on trial
+    SETTINGS_ROLLBACK = "settings_rollback"  # save=id -> undo it now -> Ack.data: SaveResult
+    SETTINGS_UNDO = "settings_undo"  # undo the newest save that is not undone yet -> Ack.data: SaveResult
+    SETTINGS_TEXT = "settings_text"  # -> Ack.data: SettingsText, the raw file
+    SETTINGS_WRITE = "settings_write"  # text=..., revision=... -> Ack.data: SaveResult
+    HISTORY = "history"  # names=[...], span_s=..., points=..., until=<Unix s, or None for now> -> Ack.data: HistoryWindow
+    MOMENT = "moment"  # at=<Unix s> -> Ack.data: Moment, the newest that is not after it
+    ALERT_ACK = "alert_ack"  # key=..., "" for all that stand: seen, and no longer pressed upon the operator
     RECORD_START = "record_start"  # max_mb=... (WS_RECORD_MAX_MB) -> Ack.data: RecordingSnapshot as builtins
     RECORD_STOP = "record_stop"  # -> Ack.data: RecordingSnapshot
     STOP = "stop"  # stop the engine itself
@@ -126,3 +135,57 @@ class SaveResult(msgspec.Struct, frozen=True):
     applied: dict[str, str] = {}  # NAME -> what was done: "live now", "stream reconnects", "at the next start"
     conflict_text: str = ""  # the file as it is on disk now
     proposed_text: str = ""  # the file as it would have been written
+    trial_id: int = 0  # not 0: undone by itself unless SETTINGS_CONFIRM names it in time
+    trial_s: float = 0.0  # seconds left for that
+
+
+class SettingChange(msgspec.Struct, frozen=True):
+    """One change that a save would make: the text in force now and after it, and what it does to the running engine."""
+
+    name: str
+    old: str
+    new: str
+    effect: str  # "live now", "stream reconnects", "worker takes it over", "at the next start"
+
+
+class SettingsPreview(msgspec.Struct, frozen=True):
+    """What a save would do. `diff` is of the file, a line each: "+ new", "- old", "  as it is"; secrets masked."""
+
+    problems: tuple[SettingProblem, ...] = ()
+    changes: tuple[SettingChange, ...] = ()
+    diff: tuple[str, ...] = ()
+    on_trial: bool = False  # it touches stream or worker: undone by itself unless confirmed
+
+
+class SettingsText(msgspec.Struct, frozen=True):
+    """The settings file as it is on the engine's machine; empty where there is none."""
+
+    path: str
+    text: str
+    revision: str
+
+
+class HistoryEvent(msgspec.Struct, frozen=True):
+    """Something that happened, for the time axis. `kind`: state, reconnect, alert, overflow, reset, checkpoint or setting."""
+
+    time: float  # Unix seconds
+    kind: str
+    text: str
+
+
+class HistoryWindow(msgspec.Struct, frozen=True):
+    """Series over a stretch of the past, `period_s` seconds a point, the newest at `until` (Unix time); None: not known."""
+
+    until: float
+    period_s: float
+    series: dict[str, tuple[float | None, ...]] = {}
+    events: tuple[HistoryEvent, ...] = ()  # oldest first, those within the stretch
+    since: float | None = None  # where the engine's memory begins
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """How everything stood at `time`, the newest moment kept that is not after the one asked for. The snapshot has no series."""
+
+    time: float
+    snapshot: EngineSnapshot
+    log: tuple[str, ...] = ()  # the lines up to then

@@ -29,6 +29,7 @@ from .snapshots import (
     SymbolSnapshot,
     TrainingSnapshot,
     TrainingState,
+    TrialSnapshot,
 )
 
 __all__ = [
@@ -64,5 +65,6 @@ __all__ = [
     "Thresholds",
     "TrainingSnapshot",
     "TrainingState",
+    "TrialSnapshot",
     "cause_name",
 ]

@@ -331,6 +331,15 @@ class Alert(msgspec.Struct, frozen=True):
     text: str
     remedy: str
     since: float  # Unix time
+    acknowledged: bool = False  # an operator has seen it
+
+
+class TrialSnapshot(msgspec.Struct, frozen=True):
+    """Settings that were saved and are undone by themselves unless somebody confirms them."""
+
+    id: int
+    left_s: float
+    names: tuple[str, ...]
 
 
 class EngineSnapshot(msgspec.Struct, frozen=True):
@@ -353,3 +362,4 @@ class EngineSnapshot(msgspec.Struct, frozen=True):
     series: dict[str, SeriesSnapshot] = {}
     log: tuple[str, ...] = ()
     theme: str = ""
+    trial: TrialSnapshot | None = None

@@ -1,10 +1,18 @@
-"""One registry of what keys do. Bindings, footer, help page and the README's table are all made from it."""
+"""One registry of what keys do. Bindings, footer, help page and the README's table are all made from it.
+
+The registry says what there is; what an action does is the handler of the same id that a feature brings
+(`DashboardApp.actions_handled`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from textual.binding import Binding
+
+Handler = Callable[[], None]
+"""What an action does. It returns at once; work that takes time goes into a worker of the app."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +33,9 @@ class Action:
         return self.show_key or self.key
 
     @property
-    def method(self) -> str:
-        return self.id.replace("-", "_")
+    def call(self) -> str:
+        """The action as Textual runs it; the app looks its handler up by id."""
+        return f"app.do('{self.id}')"
 
 
 STREAM = "Stream"
@@ -66,7 +75,7 @@ def bindings() -> list[Binding]:
     return [
         Binding(
             item.key,
-            f"app.{item.method}",
+            item.call,
             item.label,
             show=item.footer > 0,
             key_display=item.key_text,

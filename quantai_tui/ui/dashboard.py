@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
@@ -16,7 +16,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from ..telemetry import Mode
-from .actions import ACTIONS, Action
+from .actions import ACTIONS, Action, Handler
 from .cells import Pace, Span, width_of
 from .layout import DashboardLayout, plan
 from .pane import Pane
@@ -105,15 +105,39 @@ class Dashboard(Screen[None], inherit_bindings=False):
     BINDINGS: ClassVar[list[BindingType]] = []
     AUTO_FOCUS = ""
 
-    def __init__(self, palette: Palette, view: View) -> None:
+    def __init__(self, palette: Palette, view: View, say: Callable[[str], None]) -> None:
+        """`say` puts a line before the operator."""
         super().__init__()
         self._view = view
+        self._say = say
         self._panes = {spec.id: Pane(spec, palette) for spec in PANES}
         self._keys = KeyLine(palette)
         self._desk = Desk(*self._panes.values(), self._keys)
 
     def compose(self) -> ComposeResult:
         yield self._desk
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "zoom": self._toggle_zoom,
+            "step-back": self._step_back,
+            "focus-next": lambda: self.step_focus(1),
+            "focus-previous": lambda: self.step_focus(-1),
+        }
+
+    def _toggle_zoom(self) -> None:
+        if self.zoomed:
+            self.zoom("")
+        elif self.focused is not None and self.focused.id:
+            self.zoom(self.focused.id)
+        else:
+            self._say("zoom: choose a pane first (tab)")
+
+    def _step_back(self) -> None:
+        if self.zoomed:
+            self.zoom("")
+        else:
+            self.set_focus(None)
 
     @property
     def zoomed(self) -> str:
@@ -173,7 +197,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
 
     def on_key_line_pressed(self, message: KeyLine.Pressed) -> None:
         message.stop()
-        self.app.call_later(self.app.run_action, f"app.{message.action.method}")
+        self.app.call_later(self.app.run_action, message.action.call)
 
 
 def _labels(view: View) -> dict[str, str]:

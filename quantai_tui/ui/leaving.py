@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from ..link.base import EngineLink, LinkState
 from ..link.messages import CommandName
 from ..telemetry import Mode
+from .actions import Handler
 from .commands import Commands
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Departure:
         self._stop_on_quit = stop_on_quit
         self._started_up = asyncio.Event()
         self._under_way = False
+
+    def handlers(self) -> dict[str, Handler]:
+        return {"quit": self.ask, "interrupt": self.interrupt}
 
     def engine_has_started(self) -> None:
         """It can be told things now, or has failed: either way it need not be waited for."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .cells import Pace, Row, Span, clip
+from .view import Chart
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _GAP = "·"
@@ -66,7 +67,7 @@ def columns(values: Sequence[float | None], width: int, height: int, span: Range
 
 
 def spark_rows(
-    values: Sequence[float | None],
+    chart: Chart,
     width: int,
     height: int,
     span: Range,
@@ -82,7 +83,7 @@ def spark_rows(
     draws what lies below the line in the quiet `-area` colour: for series that change seldom, since each run costs bytes.
     """
     plot = max(1, width - AXIS_WIDTH)
-    levels = columns(values, plot, height, span)
+    levels = columns(chart.values, plot, height, span)
     pad = " " * (plot - len(levels))
     rows = []
     for y in range(height):

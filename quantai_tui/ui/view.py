@@ -13,6 +13,19 @@ _EMPTY_SERIES = SeriesSnapshot(1.0)
 
 
 @dataclass(frozen=True, slots=True)
+class Chart:
+    """What a sparkline draws: samples `period_s` seconds apart, oldest first, None where nothing was known.
+
+    `until` is the Unix time of the newest sample, `cursor` that of the time cursor, where there is one.
+    """
+
+    values: tuple[float | None, ...] = ()
+    period_s: float = 1.0
+    until: float = 0.0
+    cursor: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The line above the keys: what the last key did."""
 
@@ -58,10 +71,11 @@ class View:
     def training_is_on(self) -> bool:
         return self.snapshot is not None and self.snapshot.training.state in _TRAINING_ON
 
-    def series(self, name: str) -> tuple[float | None, ...]:
+    def chart(self, name: str) -> Chart:
         if self.snapshot is None:
-            return ()
-        return self.snapshot.series.get(name, _EMPTY_SERIES).values
+            return Chart()
+        series = self.snapshot.series.get(name, _EMPTY_SERIES)
+        return Chart(series.values, series.period_s, self.snapshot.time)
 
 
 def look(link: EngineLink, clock: Clock, started: float, stale_after_s: float, status: Status) -> View:

@@ -24,10 +24,10 @@ def draw_heartbeat(view: View, width: int, height: int) -> list[Row]:
     mean: list[Span] = [("mean ", "muted"), (milliseconds(rtt.ewma), "text")]
     head = fitted(width, now, middle, tail, missed, least, mean)
     rows = [head, _lags(view.snapshot.stream, width)] if height >= _ROWS_WITH_LAGS else [head]
-    values = view.series("rtt_ms")
-    span = nice_range(values, least=10.0)
+    chart = view.chart("rtt_ms")
+    span = nice_range(chart.values, least=10.0)
     labels = (f"{short(span.high)} ms", "0")
-    return [*rows, *spark_rows(values, width, max(1, height - len(rows)), span, "spark-rtt", labels=labels)][:height]
+    return [*rows, *spark_rows(chart, width, max(1, height - len(rows)), span, "spark-rtt", labels=labels)][:height]
 
 
 def _lags(stream: StreamSnapshot, width: int) -> Row:

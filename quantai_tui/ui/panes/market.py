@@ -35,9 +35,9 @@ def draw_market(view: View, width: int, height: int) -> list[Row]:
         rows += more[: max(0, height - len(rows) - _ROWS_BELOW)]
     spark = height - len(rows) - 1
     if spark >= 1:
-        values = view.series("trades_per_s")
-        span = nice_range(values, least=5.0)
-        rows += spark_rows(values, width, min(spark, 12), span, "spark-trades", labels=(f"{short(span.high)}/s", "0"))
+        chart = view.chart("trades_per_s")
+        span = nice_range(chart.values, least=5.0)
+        rows += spark_rows(chart, width, min(spark, 12), span, "spark-trades", labels=(f"{short(span.high)}/s", "0"))
     return [*rows[: height - 1], _store_row(store, width)][-height:]
 
 

@@ -30,10 +30,10 @@ def draw_overflow(view: View, width: int, height: int) -> list[Row]:
     foot = _explained(training, view.now, width, height - bool(training.planted))
     if training.planted:
         foot.append(fitted(width, [(clean(training.planted), "state-pending")]))
-    values = view.series("overflows")
-    span = nice_range(values, least=4.0)
+    chart = view.chart("overflows")
+    span = nice_range(chart.values, least=4.0)
     spark = max(1, height - 1 - len(foot))
-    rows = spark_rows(values, width, spark, span, "overflow", labels=(short(span.high), "0"), shaded=True)
+    rows = spark_rows(chart, width, spark, span, "overflow", labels=(short(span.high), "0"), shaded=True)
     return [head, *rows, *foot][:height]
 
 

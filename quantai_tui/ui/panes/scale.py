@@ -22,9 +22,9 @@ def draw_scale(view: View, width: int, height: int) -> list[Row]:
     else:
         foot = [_growth(training, width), _room(training, width), _resets(training, width)]
     spark = max(1, height - 1 - len(foot))
-    values = view.series("scale")
-    span, labels = _range(training, values)
-    rows = spark_rows(values, width, spark, span, "spark-scale", labels=labels, marked="scale-cap", shaded=True)
+    chart = view.chart("scale")
+    span, labels = _range(training, chart.values)
+    rows = spark_rows(chart, width, spark, span, "spark-scale", labels=labels, marked="scale-cap", shaded=True)
     return [_value(training, width), *rows, *foot][:height]
 
 

@@ -33,10 +33,12 @@ def draw_training(view: View, width: int, height: int) -> list[Row]:
         rows += _runs_on(training, width, height - for_chart - len(rows))
     spark = height - len(rows)
     if spark >= 1:
-        values = view.series("loss")
-        span = nice_range(values, from_zero=False)
-        labels = (decimal(span.high, 3), decimal(span.low, 3)) if any(value is not None for value in values) else ("loss", "")
-        rows += spark_rows(values, width, min(spark, 12), span, "spark-loss", labels=labels)
+        chart = view.chart("loss")
+        span = nice_range(chart.values, from_zero=False)
+        labels = (
+            (decimal(span.high, 3), decimal(span.low, 3)) if any(value is not None for value in chart.values) else ("loss", "")
+        )
+        rows += spark_rows(chart, width, min(spark, 12), span, "spark-loss", labels=labels)
     return rows[:height]
 
 

@@ -1,0 +1,57 @@
+"""A dashboard on this process's terminal, from its first frame until the terminal is as it was."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ..link.base import EngineLink
+from ..telemetry import SYSTEM_CLOCK, Clock
+from .app import DashboardApp
+from .leaving import Outcome
+
+
+def run_dashboard(
+    link: EngineLink,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    stop_on_quit: bool = False,
+    mouse: bool | None = None,
+    theme: str | None = None,
+    crash_log: Path | None = None,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> int:
+    """Show the dashboard until the operator leaves it; returns the process's exit code.
+
+    0 when left (also by hang-up or signal), 1 when the dashboard failed, 2 when there is no terminal to show it on. `on_outcome`
+    is told "stop" or "detach" after the terminal has been restored. `mouse` defaults to on, except over SSH.
+    """
+    from .terminal import TerminalDriver, TerminalGuard
+
+    if sys.__stdin__ is None or sys.__stderr__ is None or not (sys.__stdin__.isatty() and sys.__stderr__.isatty()):
+        print("The dashboard needs a terminal on its input and error output; without one use --headless.", file=sys.stderr)
+        return 2
+    guard = TerminalGuard()
+    app = DashboardApp(
+        link,
+        clock=clock,
+        stop_on_quit=stop_on_quit,
+        theme=theme,
+        crash_log=crash_log,
+        guard=guard,
+        driver_class=TerminalDriver,
+    )
+    guard.remember_terminal()
+    try:
+        app.run(mouse=not os.environ.get("SSH_CONNECTION") if mouse is None else mouse)
+    finally:
+        guard.remove()
+        guard.let_go()
+    if app.return_code:
+        return 1
+    outcome: Outcome = app.return_value or "detach"
+    if on_outcome is not None:
+        on_outcome(outcome)
+    return 0

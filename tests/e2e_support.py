@@ -58,10 +58,14 @@ class Stage:
 
     def terminal(self, *arguments: str, columns: int = 80, rows: int = 24, term: str = "xterm-256color") -> Terminal:
         """`quantai-tui ARGUMENTS` in a terminal of its own."""
+        return self.command(*PROGRAM, *arguments, columns=columns, rows=rows, term=term)
+
+    def command(self, *command: str, columns: int = 80, rows: int = 24, term: str = "xterm-256color") -> Terminal:
+        """Any program in a terminal of its own."""
         environment = {**os.environ, "TERM": term, "LC_ALL": "C.UTF-8"}
         for name in ("NO_COLOR", "COLORTERM", "SSH_CONNECTION", "TMUX"):
             environment.pop(name, None)
-        terminal = Terminal((*PROGRAM, *arguments), columns, rows, environment)
+        terminal = Terminal(command, columns, rows, environment)
         self._closers.append(terminal.close)
         return terminal
 

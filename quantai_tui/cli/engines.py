@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import RunOptions, Wanted, check_speed, common_options, fail, faults_option, fresh_option, need_file
+from .options import RunOptions, Wanted, check_speed, common_options, fail, faults_option, fresh_option, need_file, plain_option
 from .running import build_engine, need_terminal, show
 
 if TYPE_CHECKING:
@@ -44,9 +44,11 @@ def serve(mode: str, file: str, seed: int, speed: str, faults: str, ready_fd: in
 
 @click.command()
 @click.argument("name", required=False)
-def attach(name: str | None) -> None:
+@plain_option
+def attach(name: str | None, plain: bool) -> None:
     """Show a running engine. NAME as 'ps' lists it; not needed when only one runs."""
-    need_terminal()
+    if not plain:
+        need_terminal()
     from ..engine.launch import NoSuchEngine, find_running, pick
     from ..engine.places import PlaceError
     from ..link import SocketLink
@@ -59,7 +61,7 @@ def attach(name: str | None) -> None:
     async def find() -> Path:
         return await find_running(entry)
 
-    show(SocketLink(find), embedded=entry.mode != "live", entry=lambda: entry)
+    show(SocketLink(find), embedded=entry.mode != "live", entry=lambda: entry, plain=plain)
 
 
 @click.command()

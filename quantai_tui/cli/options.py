@@ -30,6 +30,7 @@ class RunOptions:
     fresh: bool = False
     in_process: bool = False
     headless: bool = False
+    plain: bool = False
     as_json: bool = False
     for_s: float | None = None
     exit_on_failure: bool | None = None
@@ -130,6 +131,11 @@ faults_option = click.option(
 fresh_option = click.option("--fresh", is_flag=True, help="Delete what an earlier run of this name has stored, and begin anew.")
 
 
+plain_option = click.option(
+    "--plain", is_flag=True, help="No screen but lines of text, for screen readers and logs; orders are typed as words."
+)
+
+
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
@@ -140,6 +146,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--for", "for_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End after so long."),
         click.option("--json", "as_json", is_flag=True, help="With --headless: one JSON snapshot a line."),
         click.option("--headless", is_flag=True, help="No dashboard: a status line every second."),
+        plain_option,
         fresh_option,
         click.option("--in-process", is_flag=True, help="Run the engine inside the dashboard's process; it ends with it."),
     ):
@@ -153,6 +160,8 @@ def take_options(values: dict[str, Any]) -> RunOptions:
         raise click.UsageError("--json goes with --headless")
     if options.for_s is not None and not options.headless:
         raise click.UsageError("--for goes with --headless")
+    if options.plain and options.headless:
+        raise click.UsageError("--plain and --headless exclude each other: --plain tells of an engine in a process of its own")
     if options.in_process and options.headless:
         raise click.UsageError(
             "--in-process and --headless exclude each other: --headless runs the engine in its own process anyway"

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def run(wanted: Wanted, options: RunOptions) -> None:
     if options.headless:
         run_headless(wanted, options)
-    need_terminal()
+    if not options.plain:
+        need_terminal()
     if options.in_process:
         run_in_process(wanted, options)
     from ..engine.launch import EngineProcess
@@ -36,7 +37,7 @@ def run(wanted: Wanted, options: RunOptions) -> None:
     from ..link import SocketLink
 
     try:
-        show(SocketLink(process.find), embedded=wanted.mode != "live", entry=lambda: process.entry)
+        show(SocketLink(process.find), embedded=wanted.mode != "live", entry=lambda: process.entry, plain=options.plain)
     finally:
         process.forget()
 
@@ -65,7 +66,8 @@ def run_headless(wanted: Wanted, options: RunOptions) -> NoReturn:
 
 
 def run_in_process(wanted: Wanted, options: RunOptions) -> NoReturn:
-    from ..ui.app import DashboardApp  # noqa: F401 - before the engine: the first frame must not wait for its imports
+    if not options.plain:
+        from ..ui.app import DashboardApp  # noqa: F401 - before the engine: the first frame must not wait for its imports
 
     async def build() -> Engine:
         # In a thread: imports, settings and a file's fingerprint would hold up the keys.
@@ -73,7 +75,7 @@ def run_in_process(wanted: Wanted, options: RunOptions) -> NoReturn:
 
     from ..engine.local import LocalLink
 
-    show(LocalLink(build), embedded=True)
+    show(LocalLink(build), embedded=True, plain=options.plain)
     raise SystemExit(0)
 
 
@@ -84,16 +86,22 @@ def need_terminal() -> None:
         fail("TERM says that this terminal cannot be drawn on; with --headless the same runs without it")
 
 
-def show(link: EngineLink, *, embedded: bool, entry: Callable[[], Entry | None] = lambda: None) -> None:
-    """Run a dashboard on this link; ends the program with the exit code that fits.
+def show(link: EngineLink, *, embedded: bool, entry: Callable[[], Entry | None] = lambda: None, plain: bool = False) -> None:
+    """Run a dashboard on this link, or tell of it in lines; ends the program with the exit code that fits.
 
     `entry` tells which engine it was. One that was told to stop is waited for: at the prompt that follows all is really over.
     """
     from ..engine.places import state_root
-    from ..ui.running import run_dashboard
 
     outcomes: list[str] = []
-    code = run_dashboard(link, stop_on_quit=embedded, crash_log=state_root() / "dashboard.log", on_outcome=outcomes.append)
+    if plain:
+        from ..ui.plain import run_plain
+
+        code = run_plain(link, stop_on_quit=embedded, on_outcome=outcomes.append)
+    else:
+        from ..ui.running import run_dashboard
+
+        code = run_dashboard(link, stop_on_quit=embedded, crash_log=state_root() / "dashboard.log", on_outcome=outcomes.append)
     if link.exit_code is not None:
         fail(link.detail, link.exit_code)
     stopped = entry() if outcomes == ["stop"] else None

@@ -18,18 +18,21 @@ from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
 from textual.binding import BindingType
 from textual.driver import Driver
+from textual.worker import WorkerFailed
 
 from ..link.base import EngineLink, LinkState
 from ..telemetry import SYSTEM_CLOCK, Clock
-from .actions import ACTIONS, Handler, bindings
+from .actions import ACTIONS, Handler, action, bindings
 from .cells import Pace
 from .commands import Commands
 from .dashboard import Dashboard
 from .format import clean
 from .leaving import Departure, Outcome
 from .painter import CellMemory
+from .pane import Pane
 from .steering import Steering
 from .themes import token_defaults, without_no_color
+from .trouble import Troubles
 from .view import Status, View, look
 from .wardrobe import Wardrobe
 
@@ -79,6 +82,7 @@ class DashboardApp(App[Outcome]):
         self._clock = clock
         self._stale_after_s = stale_after_s
         self._crash_log = crash_log
+        self._troubles = Troubles(self, crash_log)
         self._guard = guard
         self._started = clock.monotonic()
         self._status = Status()
@@ -174,8 +178,21 @@ class DashboardApp(App[Outcome]):
         self.tick()
 
     def action_do(self, name: str) -> None:
-        """Every key, click and palette entry ends here."""
-        self._handlers[name]()
+        """Every key, click and palette entry ends here. One that fails is told, and takes nothing else with it."""
+        try:
+            self._handlers[name]()
+        except Exception as error:  # noqa: BLE001 - shown and kept by what takes it
+            self._troubles.take(error, f"'{action(name).label}'")
+
+    def on_pane_failed(self, message: Pane.Failed) -> None:
+        self._troubles.take(message.error, f"drawing the pane '{message.pane}'")
+
+    def _handle_exception(self, error: Exception) -> None:
+        """Textual ends the app for everything. Work that runs beside it may fail alone; a widget that has failed is dead."""
+        if isinstance(error, WorkerFailed) and self.is_running:
+            self._troubles.take(error.error, "a command or a question to the engine")
+        else:
+            super()._handle_exception(error)
 
     def _open_config(self) -> None:
         from .editor import EditorScreen

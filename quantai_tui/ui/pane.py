@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from .cells import Pace, Row, width_of
+from .cells import Pace, Row, clip, row, width_of
 from .panes import PaneSpec
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ class Pane(Widget):
     Pane.bare:focus { background: $background; }
     """
     ALLOW_SELECT: ClassVar[bool] = False
+
+    class Failed(Message):
+        """Drawing has failed with `error`; the pane says so in its place, and is drawn again with the next view."""
+
+        def __init__(self, pane: str, error: Exception) -> None:
+            super().__init__()
+            self.pane = pane
+            self.error = error
 
     def __init__(self, spec: PaneSpec, palette: Palette) -> None:
         super().__init__(id=spec.id, markup=False)
@@ -68,7 +77,7 @@ class Pane(Widget):
         if width <= 0 or height <= 0:
             return
         stale = view.stale and self._spec.title != ""
-        rows = [_greyed(row) if stale else row for row in self._spec.draw(view, width, height)[:height]]
+        rows = [_greyed(line) if stale else line for line in self._draw(view, width, height)[:height]]
         rows += [Row()] * (height - len(rows))
         if len(self._rows) != height:
             self._rows = rows
@@ -79,6 +88,13 @@ class Pane(Widget):
             self._rows[y] = rows[y]
         if changed:
             self.refresh(*(Region(0, y, width, 1) for y in changed))
+
+    def _draw(self, view: View, width: int, height: int) -> list[Row]:
+        try:
+            return self._spec.draw(view, width, height)
+        except Exception as error:  # noqa: BLE001 - told by the app; the other panes are of use without this one
+            self.post_message(self.Failed(self._spec.title or self._spec.id, error))
+            return [row((clip(f"✗ cannot be drawn: {type(error).__name__}", width), "state-failed"))]
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width

@@ -7,6 +7,7 @@ import inspect
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,7 +28,15 @@ logger = logging.getLogger(__name__)
 
 Answer = tuple[bool, str, Any]
 
-_QUESTIONS = frozenset({CommandName.SETTINGS_DESCRIBE, CommandName.SETTINGS_VALIDATE, CommandName.FAULT_LIST})
+_QUESTIONS = frozenset(
+    {
+        CommandName.SETTINGS_DESCRIBE,
+        CommandName.SETTINGS_VALIDATE,
+        CommandName.FAULT_LIST,
+        CommandName.HISTORY,
+        CommandName.MOMENT,
+    }
+)
 _UP = frozenset({StreamState.LIVE, StreamState.STALLED, StreamState.ROTATING})
 _NOTHING_TO_BREAK = "faults are played by the embedded exchange only, and this engine listens to none"
 
@@ -53,6 +62,9 @@ class Commands:
             CommandName.SETTINGS_DESCRIBE: self._describe,
             CommandName.SETTINGS_VALIDATE: self._validate,
             CommandName.SETTINGS_SAVE: self._save,
+            CommandName.HISTORY: self._history,
+            CommandName.MOMENT: self._moment,
+            CommandName.ALERT_ACK: self._acknowledge,
             CommandName.RECORD_START: self._record_start,
             CommandName.RECORD_STOP: self._record_stop,
             CommandName.STOP: self._stop,
@@ -158,6 +170,27 @@ class Commands:
             done |= dict.fromkeys(of_worker, await self._engine.apply_worker_settings())
         return done
 
+    async def _history(self, names: list[str], span_s: float, points: int, until: float | None = None) -> Answer:
+        now = self._engine.clock.time()
+        try:
+            window = self._engine.vitals.chronicle.window(names, span_s, points, now if until is None else min(until, now))
+        except (ValueError, TypeError, OverflowError) as error:
+            return False, str(error), None
+        return True, "", _plain(window)
+
+    async def _moment(self, at: float) -> Answer:
+        moment = self._engine.vitals.chronicle.moment(at)
+        if moment is not None:
+            return True, "", _plain(moment)
+        since = self._engine.vitals.chronicle.since
+        return False, "nothing is remembered yet" if since is None else f"the engine remembers nothing before {_utc(since)}", None
+
+    async def _acknowledge(self, key: str = "") -> Answer:
+        seen = self._engine.vitals.acknowledge(key)
+        if seen:
+            return True, "1 alert acknowledged" if seen == 1 else f"{seen} alerts acknowledged", None
+        return False, f"no unseen alert {key!r} stands" if key else "no unseen alert stands", None
+
     async def _record_start(self, max_mb: float | None = None) -> Answer:
         engine = self._engine
         limit_mb = engine.desk.settings.WS_RECORD_MAX_MB if max_mb is None else max_mb
@@ -186,3 +219,7 @@ class Commands:
 def _plain(value: Any) -> Any:
     """As it comes out at the other end of a socket, lists for tuples and all, so that a LocalLink gives the same."""
     return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def _utc(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

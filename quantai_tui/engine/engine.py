@@ -23,6 +23,7 @@ from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot, Mode, Severity, Sto
 from ..training.config import WorkerConfig
 from ..training.gpus import GpuWatch
 from ..training.supervisor import TrainingSupervisor
+from .chronicle import Chronicle
 from .commands import Commands
 from .control import ControlServer
 from .desk import SettingsDesk
@@ -150,7 +151,8 @@ class Engine:
             await self._open_recording(self._source.recording)
         self._store = await TradeStore.open(self.folder.store)
         self._symbols = self.desk.settings.SYMBOLS
-        self._vitals = Vitals(lambda: self.desk.settings.WS_MESSAGE_WARNING_TIMEOUT)
+        chronicle = Chronicle(self._log.tail.until)
+        self.vitals = Vitals(lambda: self.desk.settings.WS_MESSAGE_WARNING_TIMEOUT, chronicle)
         config = self._stream_config()
         replay = self._playback.replay if self._playback is not None else None
         # A recording's dials are none, and its bans long over: no other engine need know of them.
@@ -259,8 +261,8 @@ class Engine:
             stream=stream,
             training=training,
             store=StoreSnapshot(str(self.folder.store), self.store.size_bytes, self.store.queued, self.store.paused),
-            alerts=self._vitals.alerts,
-            series=dict(self._vitals.series()),
+            alerts=self.vitals.alerts,
+            series=dict(self.vitals.series()),
             log=self._log.tail.snapshot() if self._log is not None else (),
             theme=self.desk.settings.THEME,
         )
@@ -327,7 +329,7 @@ class Engine:
             await self._clock.sleep(PERIOD_S)
             snapshot = self.snapshot()
             samples = self.training.drain_samples()
-            raised = self._vitals.sample(snapshot, sum(sample.overflows for sample in samples) if samples else None)
+            raised = self.vitals.sample(snapshot, sum(sample.overflows for sample in samples) if samples else None)
             for alert in raised:
                 logger.log(_LEVELS[alert.severity], "alert: %s (%s)", alert.text, alert.remedy)
             if self._store is not None and self._store.failure is not None:

@@ -18,17 +18,24 @@ _SHORT = {logging.DEBUG: "DBUG", logging.WARNING: "WARN", logging.ERROR: "FAIL",
 class LogTail(logging.Handler):
     """The last lines for the screen: time, level and message; stack traces stay in the file."""
 
-    def __init__(self, lines: int = 40) -> None:
+    def __init__(self, lines: int = 40, kept: int = 5_000) -> None:
         super().__init__()
         self._lines: deque[str] = deque(maxlen=lines)
+        self._kept: deque[tuple[float, str]] = deque(maxlen=kept)
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage().splitlines()
         stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
-        self._lines.append(f"{stamp} {_SHORT.get(record.levelno, 'INFO')} {message[0][:300] if message else ''}")
+        line = f"{stamp} {_SHORT.get(record.levelno, 'INFO')} {message[0][:300] if message else ''}"
+        self._lines.append(line)
+        self._kept.append((record.created, line))
 
     def snapshot(self) -> tuple[str, ...]:
         return tuple(self._lines)
+
+    def until(self, when: float) -> tuple[str, ...]:
+        """The last lines up to a moment of the past (Unix seconds), as far as the memory goes back."""
+        return tuple(line for created, line in tuple(self._kept) if created <= when)[-(self._lines.maxlen or 0) :]
 
 
 class EngineLog:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..telemetry import EngineSnapshot
+from ..telemetry.happenings import Happening
 
 PROTOCOL_VERSION = 1
 MAX_FRAME_BYTES = 4 * 1024 * 1024
@@ -165,21 +166,13 @@ class SettingsText(msgspec.Struct, frozen=True):
     revision: str
 
 
-class HistoryEvent(msgspec.Struct, frozen=True):
-    """Something that happened, for the time axis. `kind`: state, reconnect, alert, overflow, reset, checkpoint or setting."""
-
-    time: float  # Unix seconds
-    kind: str
-    text: str
-
-
 class HistoryWindow(msgspec.Struct, frozen=True):
     """Series over a stretch of the past, `period_s` seconds a point, the newest at `until` (Unix time); None: not known."""
 
     until: float
     period_s: float
     series: dict[str, tuple[float | None, ...]] = {}
-    events: tuple[HistoryEvent, ...] = ()  # oldest first, those within the stretch
+    events: tuple[Happening, ...] = ()  # oldest first, those within the stretch
     since: float | None = None  # where the engine's memory begins
 
 

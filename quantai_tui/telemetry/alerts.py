@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import msgspec
+
 from .rules import News, Rule, Thresholds
 from .snapshots import Alert, EngineSnapshot, Severity, StreamState
 from .training_alerts import machine_rules, training_rules
@@ -135,6 +137,18 @@ class AlertBook:
             text = rule.check(snapshot, before.text if before else "")
             if text is not None:
                 since = before.since if before else snapshot.time
-                standing.append(Alert(rule.key, rule.severity, text, rule.remedy, since))
+                seen = before is not None and before.acknowledged
+                standing.append(Alert(rule.key, rule.severity, text, rule.remedy, since, seen))
         self._standing = {alert.key: alert for alert in standing}
         return tuple(standing)
+
+    @property
+    def standing(self) -> tuple[Alert, ...]:
+        return tuple(self._standing.values())
+
+    def acknowledge(self, key: str) -> int:
+        """Mark one standing alert as seen, or all with an empty key, until it is over; returns how many were not seen yet."""
+        fresh = [alert for alert in self._standing.values() if not alert.acknowledged and key in {"", alert.key}]
+        for alert in fresh:
+            self._standing[alert.key] = msgspec.structs.replace(alert, acknowledged=True)
+        return len(fresh)

@@ -22,7 +22,7 @@ from textual.worker import WorkerFailed
 
 from ..link.base import EngineLink, LinkState
 from ..telemetry import SYSTEM_CLOCK, Clock
-from .actions import ACTIONS, Handler, action, bindings
+from .actions import ACTIONS, STREAM, TRAINING, Handler, action, bindings
 from .cells import Pace
 from .commands import Commands
 from .dashboard import Dashboard
@@ -32,6 +32,7 @@ from .painter import CellMemory
 from .pane import Pane
 from .steering import Steering
 from .themes import token_defaults, without_no_color
+from .timeline import Timeline
 from .trouble import Troubles
 from .view import Status, View, look
 from .wardrobe import Wardrobe
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 _POLL_PERIOD_S = 0.25
 _CLOSE_LIMIT_S = 30.0
 _STATUS_LASTS_S = {"state-pending": math.inf, "state-failed": 30.0}  # what is under way stays, a refusal can be read
+_ABOUT_THE_PRESENT = frozenset({STREAM, TRAINING})  # what they do happens now: nobody should look at then meanwhile
 _EVERYWHERE = frozenset(item.id for item in ACTIONS if item.priority)
 
 
@@ -95,6 +97,7 @@ class DashboardApp(App[Outcome]):
         self._due = dict.fromkeys(Pace, 0.0)
         self._wardrobe = Wardrobe(self, themes_folder, wanted=theme)
         self.dashboard = Dashboard(self._wardrobe.palette, self.view(), self.say)
+        self._timeline = Timeline(self, self._commands.ask, clock)
         self._handlers = self._table()
 
     def _table(self) -> dict[str, Handler]:
@@ -104,6 +107,8 @@ class DashboardApp(App[Outcome]):
             **self._wardrobe.handlers(),
             **self._departure.handlers(),
             **self.dashboard.handlers(),
+            **self._timeline.handlers(),
+            "step-back": self._step_back,
             "config": self._open_config,
             "help": self._open_help,
             "redraw": self._redraw,
@@ -148,7 +153,7 @@ class DashboardApp(App[Outcome]):
         self._follow()
         if not self.screen_stack or self.screen is not self.dashboard:  # none is left while the app closes
             return
-        view = self.view()
+        view = self._timeline.shown(self.view())
         now = self._clock.monotonic()
         fresh = view.shape != self._last_shape
         due = [pace for pace in Pace if fresh or now >= self._due[pace]]
@@ -180,6 +185,8 @@ class DashboardApp(App[Outcome]):
     def action_do(self, name: str) -> None:
         """Every key, click and palette entry ends here. One that fails is told, and takes nothing else with it."""
         try:
+            if action(name).group in _ABOUT_THE_PRESENT:
+                self._timeline.leave_the_past(action(name).label)
             self._handlers[name]()
         except Exception as error:  # noqa: BLE001 - shown and kept by what takes it
             self._troubles.take(error, f"'{action(name).label}'")
@@ -206,6 +213,12 @@ class DashboardApp(App[Outcome]):
         from .help import HelpScreen
 
         self.push_screen(HelpScreen(), lambda _: self.tick())
+
+    def _step_back(self) -> None:
+        if self._timeline.past and not self.dashboard.zoomed:
+            self._timeline.go_live()
+        else:
+            self.dashboard.step_back()
 
     def _redraw(self) -> None:
         self._cells.forget()

@@ -120,7 +120,6 @@ class Dashboard(Screen[None], inherit_bindings=False):
     def handlers(self) -> dict[str, Handler]:
         return {
             "zoom": self._toggle_zoom,
-            "step-back": self._step_back,
             "focus-next": lambda: self.step_focus(1),
             "focus-previous": lambda: self.step_focus(-1),
         }
@@ -133,7 +132,8 @@ class Dashboard(Screen[None], inherit_bindings=False):
         else:
             self._say("zoom: choose a pane first (tab)")
 
-    def _step_back(self) -> None:
+    def step_back(self) -> None:
+        """Leave the zoom, or the focus."""
         if self.zoomed:
             self.zoom("")
         else:

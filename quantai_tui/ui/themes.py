@@ -25,6 +25,8 @@ TOKENS: dict[str, str] = {
     "muted": "secondary",
     "edge": "secondary",
     "edge-focus": "primary",
+    "past": "warning",
+    "frozen": "warning",
     "title": "foreground",
     "value": "foreground",
     "key": "primary",
@@ -47,7 +49,9 @@ TOKENS: dict[str, str] = {
 """Every token a pane may use besides `text`, and the base colour that stands in where a theme does not name it."""
 
 _NAME = re.compile(r"[a-z0-9-]+")
-_BOLD = frozenset({"value", "title", "key", "state-live", "state-pending", "state-backoff", "state-failed", "alert-critical"})
+_BOLD = frozenset(
+    {"value", "title", "key", "state-live", "state-pending", "state-backoff", "state-failed", "alert-critical", "past", "frozen"}
+)
 _PLAIN_DIM = frozenset({"muted", "edge", "state-idle", "stale"})
 _PLAIN_REVERSE = frozenset({"state-failed", "alert-critical"})
 

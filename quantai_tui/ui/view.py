@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..link.base import EngineLink, LinkState
+from ..link.messages import HistoryWindow
 from ..telemetry import Clock, EngineSnapshot, SeriesSnapshot, StreamState, TrainingState
 
 _STREAM_OFF = (StreamState.IDLE, StreamState.STOPPED, StreamState.FAILED)
@@ -34,8 +35,28 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """How what is shown differs from the present. Times are Unix seconds.
+
+    `cursor` is where the time cursor stands, `moment` the moment that is shown for it, `waiting` whether another is on its way.
+    `span` names the stretch of the charts where it is not the usual one.
+    """
+
+    cursor: float | None = None
+    moment: float | None = None
+    ago_s: float = 0.0
+    waiting: bool = False
+    span: str = ""
+    frozen_s: float | None = None
+    changes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class View:
-    """One moment as the dashboard shows it. `snapshot` is None until an engine has sent one."""
+    """One moment as the dashboard shows it. `snapshot` is None until an engine has sent one.
+
+    `now` is the time that ages count from, that of the moment shown; `clock` is the time at the operator's wall.
+    """
 
     snapshot: EngineSnapshot | None
     link: LinkState
@@ -46,6 +67,9 @@ class View:
     now: float = 0.0
     waited_s: float = 0.0
     status: Status = Status()
+    clock: float = 0.0
+    charts: HistoryWindow | None = None
+    past: Past | None = None
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -53,9 +77,10 @@ class View:
         snapshot = self.snapshot
         if snapshot is None:
             return (self.link, self.detail, self.stale, self.status)
-        alerts = tuple(alert.key for alert in snapshot.alerts)
-        states = (snapshot.stream.state, snapshot.training.state, snapshot.finished, alerts)
-        return (self.link, self.detail, self.stale, self.status, states)
+        alerts = tuple((alert.key, alert.acknowledged) for alert in snapshot.alerts)
+        states = (snapshot.stream.state, snapshot.training.state, snapshot.finished, alerts, snapshot.trial is None)
+        past = self.past and (self.past.cursor, self.past.moment, self.past.waiting, self.past.span, self.past.frozen_s is None)
+        return (self.link, self.detail, self.stale, self.status, states, past)
 
     @property
     def broken(self) -> bool:
@@ -74,8 +99,11 @@ class View:
     def chart(self, name: str) -> Chart:
         if self.snapshot is None:
             return Chart()
+        cursor = self.past.cursor if self.past is not None else None
+        if self.charts is not None:
+            return Chart(self.charts.series.get(name, ()), self.charts.period_s, self.charts.until, cursor)
         series = self.snapshot.series.get(name, _EMPTY_SERIES)
-        return Chart(series.values, series.period_s, self.snapshot.time)
+        return Chart(series.values, series.period_s, self.snapshot.time, cursor)
 
 
 def look(link: EngineLink, clock: Clock, started: float, stale_after_s: float, status: Status) -> View:
@@ -90,7 +118,8 @@ def look(link: EngineLink, clock: Clock, started: float, stale_after_s: float, s
         name=link.engine_name or (snapshot.name if snapshot else ""),
         age_s=age,
         stale=stale,
-        now=clock.time(),
+        now=(wall := clock.time()),
+        clock=wall,
         waited_s=clock.monotonic() - started,
         status=status,
     )

@@ -31,10 +31,31 @@ def draw_header(view: View, width: int, height: int) -> list[Row]:
     if snapshot is not None:
         groups += [_mode(snapshot.mode, snapshot.replay_progress, snapshot.finished)]
         groups += [[("up ", "muted"), (duration(snapshot.uptime_s), "text")], [("pid ", "muted"), (str(snapshot.pid), "text")]]
-    clock: list[Span] = [(f"{wall_clock(view.now, seconds=False)} {zone(view.now)}", "muted")]
+    clock: list[Span] = [(f"{wall_clock(view.clock, seconds=False)} {zone(view.clock)}", "muted")]
     if view.stale:
         clock = [(f"STALE {age(view.age_s)}", "alert-critical"), ("  ", "text"), *clock]
-    return [spread(width, fitted(width - 20, *groups), clock)]
+    for words in reversed(when_shown(view)):
+        clock = [*words, ("  ", "text"), *clock]
+    return [spread(width, fitted(width - width_of(clock) - 2, *groups), clock)]
+
+
+def when_shown(view: View) -> list[list[Span]]:
+    """In words, that something else than the present is shown, and which stretch of time the charts show."""
+    past = view.past
+    if past is None:
+        return []
+    said: list[list[Span]] = []
+    if past.cursor is not None:
+        told = past.moment is not None and past.cursor - past.moment >= 1.5
+        as_of = f" as of {wall_clock(past.moment)}" if told and past.moment is not None else ""
+        ago = " …" if past.waiting else f" {duration(past.ago_s)} ago"
+        said.append([(f"PAST {wall_clock(past.cursor)}", "past"), (f"{as_of}{ago}", "text")])
+    if past.frozen_s is not None:
+        changes = f", {past.changes} change{'s' if past.changes != 1 else ''} since" if past.changes else ""
+        said.append([(f"FROZEN {duration(past.frozen_s)}", "frozen"), (changes, "text")])
+    if past.span:
+        said.append([("charts ", "muted"), (past.span, "text")])
+    return said
 
 
 def _mode(mode: Mode, progress: float | None, finished: bool) -> list[Span]:
@@ -149,6 +170,7 @@ def draw_summary(view: View, width: int, height: int) -> list[Row]:
         width,
         [stream_sign(stream.state)],
         [(f"STALE {age(view.age_s)}", "alert-critical")] if view.stale else [],
+        *when_shown(view),
         [training_sign(training.state)],
         [(f"{len(view.snapshot.alerts)} alerts", "alert-warning")] if view.snapshot.alerts else [],
         [(milliseconds(stream.rtt_ms.last), "text"), (" ms", "muted")],

@@ -30,7 +30,17 @@ from quantai_tui.ui.layout import plan
 from quantai_tui.ui.panes import PANES
 from quantai_tui.ui.panes.market import wholeness
 from quantai_tui.ui.panes.states import STREAM_SIGNS, TRAINING_SIGNS
-from quantai_tui.ui.sparkline import AXIS_WIDTH, Range, columns, nice_ceiling, nice_range, spark_rows
+from quantai_tui.ui.sparkline import (
+    AXIS_WIDTH,
+    Fold,
+    Look,
+    Range,
+    columns,
+    nice_ceiling,
+    nice_range,
+    plotted,
+    spark_rows,
+)
 from quantai_tui.ui.themes import TOKENS
 from quantai_tui.ui.view import Chart, View
 
@@ -91,14 +101,14 @@ def test_the_scale_at_its_cap_is_said_and_the_cap_is_marked_on_the_line() -> Non
     at_cap = training_snapshot(scale=100_000.0)
     full = engine_snapshot(training=at_cap, series={"scale": series(1.0, 50_000.0, 100_000.0)})
     text = drawn("scale", full)
-    assert "100 % of cap 100,000  AT THE CAP" in text
+    assert "100,000  AT THE CAP  100 % of cap 100,000" in text
     assert "┄ cap" in text
     assert text.splitlines()[1].count("┄") > 20
 
 
 def test_the_backoff_shows_cause_and_advice_also_where_there_are_three_rows() -> None:
     lines = drawn("backoff", backoff_snapshot(), 38, 3).splitlines()
-    assert lines[0].startswith("attempt 3 of 10  next in 2 s  ━")
+    assert lines[0].startswith("attempt 3 of 10  next in 2 s   ━")
     assert lines[1].startswith("refused: [Errno 111] Connect call")
     assert lines[2].startswith("Check the network of this machine")
 
@@ -222,23 +232,26 @@ def all_trouble() -> StreamSnapshot:
     )
 
 
+PLAIN = Look("spark-rtt", fmt.brief)
+
+
 def test_a_gap_in_a_series_is_shown_as_a_gap() -> None:
-    (line,) = spark_rows(Chart((1.0, None, 10.0)), 3 + AXIS_WIDTH, 1, Range(0.0, 10.0), "spark-rtt")
+    (line,) = spark_rows(plotted(Chart((1.0, None, 10.0)), 3), 1, Range(0.0, 10.0), PLAIN)
     assert line.text.rstrip() == "▂·█"
     assert line.pace is Pace.LINE
 
 
 def test_something_never_looks_like_nothing() -> None:
-    assert columns((0.0, 0.001, 10.0), 3, 1, Range(0.0, 10.0)) == [1, 2, 8]
+    assert columns((0.0, 0.001, 10.0), 1, Range(0.0, 10.0)) == [1, 2, 8]
 
 
 def test_a_tall_chart_moves_more_slowly_than_a_line() -> None:
-    assert {line.pace for line in spark_rows(Chart((1.0, 2.0)), 20, 5, Range(0.0, 2.0), "spark-rtt")} == {Pace.CHART}
+    assert {line.pace for line in spark_rows(plotted(Chart((1.0, 2.0)), 20), 5, Range(0.0, 2.0), PLAIN)} == {Pace.CHART}
 
 
 def test_a_logarithmic_range_gives_each_octave_the_same_height() -> None:
     span = Range(256.0, 65_536.0, log=True)
-    assert columns((512.0, 4_096.0, 65_536.0, 1e9, 1.0), 5, 1, span) == [2, 4, 8, 8, 1]
+    assert columns((512.0, 4_096.0, 65_536.0, 1e9, 1.0), 1, span) == [2, 4, 8, 8, 1]
 
 
 @given(st.floats(1e-6, 1e12))
@@ -253,8 +266,10 @@ def test_an_axis_ends_on_a_round_number_that_is_not_below(value: float) -> None:
 def test_any_series_can_be_drawn(values: list[float | None], from_zero: bool) -> None:
     finite = [value for value in values if value is None or not math.isfinite(value) or abs(value) < 1e100]
     span = nice_range(finite, from_zero=from_zero)
-    rows = spark_rows(Chart(tuple(finite)), 40, 3, span, "spark-rtt", marked="scale-cap", shaded=True)
-    assert [len(line.text) for line in rows] == [40, 40, 40]
+    look = Look("spark-rtt", fmt.brief, cap="scale-cap", floor="scale-cap", shaded=True)
+    for fold in Fold:
+        rows = spark_rows(plotted(Chart(tuple(finite), cursor=-1.0), 32, fold), 3, span, look)
+        assert [len(line.text) for line in rows] == [32 + AXIS_WIDTH] * 3
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,18 @@ class Dashboard(Screen[None], inherit_bindings=False):
             "step-back": self._step_back,
             "focus-next": lambda: self.step_focus(1),
             "focus-previous": lambda: self.step_focus(-1),
+            "scroll-up": lambda: self._scroll(lambda pane: -1),
+            "scroll-down": lambda: self._scroll(lambda pane: 1),
+            "scroll-page-up": lambda: self._scroll(lambda pane: -pane.scroll_page),
+            "scroll-page-down": lambda: self._scroll(lambda pane: pane.scroll_page),
         }
+
+    def _scroll(self, rows: Callable[[Pane], int]) -> None:
+        name = self.zoomed or (self.focused.id if self.focused is not None else None)
+        if name in self._panes:
+            self._panes[name].scroll(rows(self._panes[name]))
+        else:
+            self._say("scroll: choose a pane first (tab)")
 
     def _toggle_zoom(self) -> None:
         if self.zoomed:
@@ -190,6 +201,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
         arrangement = plan(size.width, size.height, layout.zoomed, layout.notice)
         for name, pane in self._panes.items():
             pane.frame(boxed=arrangement.boxed)
+            pane.zoom(on=name == layout.zoomed)
             pane.display = name in arrangement.regions
         self._keys.display = "footer" in arrangement.regions
         self._desk.refresh(layout=True)

@@ -1,4 +1,7 @@
-"""The one widget that all panes are: draws rows, and marks as dirty only those that differ from what it drew before."""
+"""The one widget that all panes are: draws rows, and marks as dirty only those that differ from what it drew before.
+
+At rest a pane shows the essentials in the room it has. Zoomed or scrolled it shows its page: everything, as far as it fits.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,8 @@ class Pane(Widget):
         self._palette = palette
         self._view: View | None = None
         self._rows: list[Row] = []
+        self._zoomed = False
+        self._scrolled = 0  # rows away from where it rests: the top, or the end where the newest is there
         if spec.title:
             self.border_title = spec.title
         self.frame(boxed=True)
@@ -57,6 +62,24 @@ class Pane(Widget):
             wanted = ("framed" if boxed else "ruled") if self._spec.title else "bare"
             self.set_class(name == wanted, name)
 
+    def zoom(self, *, on: bool) -> None:
+        """Whether it has the screen to itself. Either way it begins where it rests."""
+        if on != self._zoomed:
+            self._zoomed, self._scrolled = on, 0
+
+    def scroll(self, rows: int) -> None:
+        """Move the page by so many rows, downwards if positive, as far as there is something."""
+        if self._view is None or self._spec.page is None:
+            return
+        most = max(0, len(self._spec.page(self._view, *self.size)) - self.size.height)
+        self._scrolled = max(0, min(self._scrolled + (-rows if self._spec.tail else rows), most))
+        self.show(self._view)
+
+    @property
+    def scroll_page(self) -> int:
+        """Rows that a page key moves by: one stays, to be found again."""
+        return max(1, self.size.height - 1)
+
     def dress(self, palette: Palette) -> None:
         self._palette = palette
         self.refresh()
@@ -68,7 +91,7 @@ class Pane(Widget):
         if width <= 0 or height <= 0:
             return
         stale = view.stale and self._spec.title != ""
-        rows = [_greyed(row) if stale else row for row in self._spec.draw(view, width, height)[:height]]
+        rows = [_greyed(row) if stale else row for row in self._content(view)]
         rows += [Row()] * (height - len(rows))
         if len(self._rows) != height:
             self._rows = rows
@@ -79,6 +102,31 @@ class Pane(Widget):
             self._rows[y] = rows[y]
         if changed:
             self.refresh(*(Region(0, y, width, 1) for y in changed))
+
+    def _content(self, view: View) -> list[Row]:
+        """The rows that are to be seen, and in the title which of how many they are."""
+        width, height = self.size
+        if self._spec.page is None or not (self._zoomed or self._scrolled):
+            self._entitle("")
+            return self._spec.draw(view, width, height)[:height]
+        page = self._spec.page(view, width, height)
+        most = max(0, len(page) - height)
+        away = min(self._scrolled, most)
+        top = most - away if self._spec.tail else away
+        self._entitle(f" {top + 1}-{top + height} of {len(page)}" if most else "")
+        return page[top : top + height]
+
+    def _entitle(self, mark: str) -> None:
+        title = f"{self._spec.title}{mark}"
+        if self._spec.title and self.border_title != title:
+            self.border_title = title
+
+    def on_blur(self) -> None:
+        """A pane that nobody is at shows the essentials."""
+        if self._scrolled and not self._zoomed:
+            self._scrolled = 0
+            if self._view is not None:
+                self.show(self._view)
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width

@@ -25,6 +25,7 @@ TOKENS: dict[str, str] = {
     "muted": "secondary",
     "edge": "secondary",
     "edge-focus": "primary",
+    "cursor": "primary",
     "title": "foreground",
     "value": "foreground",
     "key": "primary",

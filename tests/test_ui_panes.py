@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
+from ui_stories import STORIES
 from ui_support import NOW, alert, backoff_snapshot, engine_snapshot, series, stream_snapshot, training_snapshot
 
 from quantai_tui.link.base import LinkState
@@ -28,12 +31,14 @@ from quantai_tui.ui import format as fmt
 from quantai_tui.ui.cells import Pace, Row, clip, fitted, row, wrap
 from quantai_tui.ui.layout import plan
 from quantai_tui.ui.panes import PANES
+from quantai_tui.ui.panes.charts import LOSS, OVERFLOWS, RTT, SCALE, TRADES
 from quantai_tui.ui.panes.market import wholeness
 from quantai_tui.ui.panes.states import STREAM_SIGNS, TRAINING_SIGNS
 from quantai_tui.ui.sparkline import (
     AXIS_WIDTH,
     Fold,
     Look,
+    Plot,
     Range,
     columns,
     nice_ceiling,
@@ -333,8 +338,6 @@ def test_numbers_and_times_have_a_fixed_shape(said: str, expected: str) -> None:
 
 @given(st.text(max_size=60), st.integers(0, 30))
 def test_clipped_text_fits_whatever_it_is(text: str, width: int) -> None:
-    from rich.cells import cell_len
-
     assert cell_len(clip(fmt.clean(text), width)) <= width
     assert all(cell_len(line) <= max(width, 1) for line in wrap(fmt.clean(text), max(width, 1), 3))
 
@@ -343,3 +346,108 @@ def test_what_does_not_fit_is_left_out_whole_and_only_the_first_is_cut() -> None
     assert fitted(20, [("abcdefgh", "text")], [("123456789012", "text")], [("xy", "text")]).text == "abcdefgh  xy"
     assert fitted(5, [("abcdefgh", "text")]).text == "abcd…"
     assert fitted(9) == Row() == row()
+
+
+def test_samples_too_many_for_a_column_each_are_folded_and_no_peak_is_lost() -> None:
+    values = tuple(100.0 if i == 17 else 1.0 for i in range(240))
+    folded = {fold: plotted(Chart(values, 0.5, NOW), 30, fold) for fold in Fold}
+    assert max(value for value in folded[Fold.MAX].values if value is not None) == 100.0
+    counted = sum(value for value in folded[Fold.SUM].values if value is not None)
+    assert sum(values) - folded[Fold.SUM].per_column < counted <= sum(values)  # the oldest column may not be whole
+    assert all(len(plot.values) <= 30 for plot in folded.values())
+    assert folded[Fold.MEAN].column_s == 4.0
+
+
+@given(st.integers(1, 300), st.integers(1, 120), st.integers(0, 40), st.sampled_from([Fold.MAX, Fold.MEAN]))
+def test_a_column_keeps_its_value_while_time_goes_on(count: int, width: int, later: int, fold: Fold) -> None:
+    tape = [float((i * 7919) % 101) for i in range(count + later)]
+    before = plotted(Chart(tuple(tape[:count]), 0.5, NOW), width, fold)
+    after = plotted(Chart(tuple(tape[later:]), 0.5, NOW + later * 0.5), width, fold)
+
+    def by_time(plot: Plot) -> dict[float, float | None]:
+        inner = range(plot.pad + 1, plot.width - 1)  # the first and the last column are not whole
+        return {plot.first + column - plot.pad: plot.value_at(column) for column in inner}
+
+    seen, now = by_time(before), by_time(after)
+    assert all(seen[time] == now[time] for time in seen.keys() & now.keys())
+
+
+def test_a_column_is_a_gap_only_where_nothing_at_all_is_known() -> None:
+    plot = plotted(Chart((1.0, None, None, None, 5.0, math.nan), 1.0, NOW + 1), 3)
+    assert plot.values == (1.0, None, 5.0)
+
+
+@pytest.mark.parametrize("height", [1, 2, 5])
+def test_the_time_cursor_stands_in_every_row_and_its_value_at_the_axis(height: int) -> None:
+    values = tuple(float(i) for i in range(20))
+    rows = spark_rows(plotted(Chart(values, 1.0, NOW, NOW - 6.2), 30), height, Range(0.0, 20.0), PLAIN)
+    assert {line.text.index("│") for line in rows} == {29 - 6}
+    assert [text.strip() for line in rows for text, token in line.spans if token == "cursor" and text != "│"] == ["13"]
+
+
+def test_the_time_cursor_is_seen_where_nothing_was_known_and_not_drawn_outside_the_chart() -> None:
+    def drawn_at(cursor: float) -> str:
+        chart = Chart((1.0, None, 3.0), 1.0, NOW, cursor)
+        return spark_rows(plotted(chart, 8), 1, Range(0.0, 4.0), PLAIN)[0].text
+
+    assert drawn_at(NOW - 1) == "     ▂│▆ ·      "
+    assert drawn_at(NOW - 5)[2] == "│"
+    assert "│" not in drawn_at(NOW - 60)
+    assert "│" not in drawn_at(NOW + 60)
+
+
+def test_the_extremes_of_a_tall_chart_are_marked_with_their_values() -> None:
+    values = (5.0, 5.0, 9.0, 5.0, 2.0, 5.0)
+    rows = [line.text for line in spark_rows(plotted(Chart(values), 6), 5, Range(0.0, 10.0), PLAIN)]
+    assert rows[0][2] == "█" or "▾" in rows[0]
+    assert rows[-1][4] == "▴"
+    assert rows[1].endswith(" ▾9     ")
+    assert rows[3].endswith(" ▴2     ")
+    flat = spark_rows(plotted(Chart((5.0, 5.0)), 6), 5, Range(0.0, 10.0), PLAIN)
+    assert not any(mark in line.text for line in flat for mark in "▾▴")
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e14, max_value=1e14))
+def test_an_axis_label_is_never_too_long_for_its_axis(value: float) -> None:
+    for kind in (RTT, TRADES, LOSS, OVERFLOWS, SCALE):
+        said = kind.look.say(abs(value) if kind is not LOSS else value)
+        assert len(said.replace(" ", "")) < AXIS_WIDTH - 1 or not 0.05 <= abs(value) < 1e12 or kind is LOSS
+
+
+@given(st.text("ab 0123456789.,:", max_size=40), st.integers(0, 40))
+def test_a_number_is_never_cut(text: str, width: int) -> None:
+    whole = set(re.findall(r"[\d.,:]+", text))
+    assert set(re.findall(r"[\d.,:]+", clip(text, width))) <= whole
+
+
+SIZES = [(60, 20), (61, 21), (79, 23), (80, 24), (100, 30), (116, 36), (120, 40), (132, 43), (176, 44), (200, 50), (250, 70)]
+
+
+def numbers(text: str) -> set[str]:
+    return {number.rstrip(".,:") for number in re.findall(r"\d[\d.,:]*", text)}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("story", STORIES)
+def test_at_every_size_every_pane_of_every_story_is_whole(size: tuple[int, int], story: str) -> None:
+    snapshot = STORIES[story]()
+    view = View(snapshot, LinkState.ATTACHED, now=NOW)
+    faces = {spec.id: [draw for draw in (spec.draw, spec.page) if draw is not None] for spec in PANES}
+    whole = {
+        name: {number for draw in draws for line in draw(view, 600, 60) for number in numbers(line.text)}
+        for name, draws in faces.items()
+    }
+    for zoomed in ("", *(spec.id for spec in PANES if spec.page is not None)):
+        arrangement = plan(*size, zoomed)
+        for spec in PANES:
+            region = arrangement.regions.get(spec.id)
+            if region is None or spec.id == "footer" or (zoomed and spec.id != zoomed):
+                continue
+            width = region.width - (4 if arrangement.boxed and spec.title else 2)
+            height = region.height - ((2 if arrangement.boxed else 1) if spec.title else 0)
+            rows = spec.page(view, width, height) if zoomed and spec.page else spec.draw(view, width, height)
+            assert zoomed or len(rows) <= height, spec.id
+            for line in rows:
+                assert cell_len(line.text) <= width, (spec.id, line.text)
+                assert "…" not in line.text or numbers(line.text) <= whole[spec.id], (spec.id, line.text)
+                assert {token.removesuffix("-area") for _, token in line.spans} <= {"text", *TOKENS}

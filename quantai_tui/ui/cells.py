@@ -12,6 +12,7 @@ Span = tuple[str, str]
 """Text and the theme token that colours it."""
 
 LABEL_WIDTH = 10
+_FIGURES = "0123456789.,:"
 
 
 class Pace(Enum):
@@ -43,12 +44,18 @@ def width_of(spans: Iterable[Span]) -> int:
 
 
 def clip(text: str, width: int) -> str:
-    """Text in at most `width` cells; what does not fit ends in an ellipsis, so that a cut is seen as a cut."""
+    """Text in at most `width` cells; what does not fit ends in an ellipsis, so that a cut is seen as a cut.
+
+    A number is kept whole or left out: half of one would be another number.
+    """
     if width <= 0:
         return ""
     if cell_len(text) <= width:
         return text
-    return set_cell_size(text, width - 1).rstrip() + "…"
+    kept = set_cell_size(text, width - 1)
+    if kept[-1:] in _FIGURES and text[len(kept) : len(kept) + 1] in _FIGURES:
+        kept = kept.rstrip(_FIGURES)
+    return kept.rstrip() + "…"
 
 
 def fitted(width: int, *groups: Sequence[Span], gap: int = 2) -> Row:

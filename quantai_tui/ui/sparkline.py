@@ -75,8 +75,9 @@ def nice_range(values: Sequence[float | None], *, least: float = 1.0, from_zero:
 class Plot:
     """A chart in columns. `values` are those of the columns that are filled, newest last and at the right edge.
 
-    `per_column` samples (1 or more, on average) make one column, `first` is the first column's number on a grid that stands still in time: a column keeps
-    its samples while it moves to the left. `cursor` is the column of the time cursor, counted from the left edge of the plot.
+    `per_column` samples (1 or more, on average) make one column, `first` is the first column's number on a grid that stands still
+    in time: a column keeps its samples while it moves to the left. `cursor` is the column of the time cursor, counted from the
+    left edge of the plot.
     """
 
     values: tuple[float | None, ...]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ..cells import Pace, Row, Span, fitted
+from ..cells import Pace, Row, Span, flow
 from ..format import brief, decimal, delay, duration, wall_clock
 from ..sparkline import AXIS_WIDTH, HIGHEST, Fold, Look, Plot, Range, nice_range, plot_rows, plotted, spark_rows
 from ..view import View
@@ -109,14 +109,14 @@ def chart_page(view: View, kind: Kind, width: int, height: int) -> list[Row]:
     labels = _value_labels(plot, tall, span, kind.look)
     for body, (text, token) in zip(plot_rows(plot, tall, span, kind.look), labels, strict=True):
         rows.append(Row(((f"{text:>{_VALUE_WIDTH - 1}}", token), ("┤" if text else "│", "edge"), *body), Pace.CHART))
-    return [_in_words(plot, kind, width), *rows, _time_axis(plot)]
+    return [*_in_words(plot, kind, width, view.chart(kind.series).until), *rows, _time_axis(plot)]
 
 
-def _in_words(plot: Plot, kind: Kind, width: int) -> Row:
+def _in_words(plot: Plot, kind: Kind, width: int, until: float) -> list[Row]:
     title: list[Span] = [(kind.title, "title")]
     if not plot.values:
-        return fitted(width, title, [("nothing yet", "muted")])
-    begin, end = plot.time_at(plot.pad), plot.time_at(plot.width)
+        return flow(width, title, [("nothing yet", "muted")])
+    begin, end = plot.time_at(plot.pad), min(until, plot.time_at(plot.width))
     column = delay(plot.column_s).replace(".0 s", " s")
     stretch: list[Span] = [
         (f"{duration(end - begin)}", "text"),
@@ -140,7 +140,7 @@ def _in_words(plot: Plot, kind: Kind, width: int) -> Row:
                         (f" at {wall_clock(plot.time_at(column_at))}", "muted"),
                     ]
                 )
-    return Row(fitted(width, title, under, stretch, *seen).spans, Pace.CHART)
+    return [Row(line.spans, Pace.CHART) for line in flow(width, title, under, stretch, *seen)]
 
 
 def _value_labels(plot: Plot, height: int, span: Range, look: Look) -> list[Span]:

@@ -92,22 +92,21 @@ def _paused(training: TrainingSnapshot, width: int, room: int) -> list[Row]:
 
 
 def _progress(training: TrainingSnapshot, width: int) -> Row:
-    """Epoch and step, speed, a bar between what is done and what is to come, and how long that takes."""
+    """Epoch and step, a bar between what is done and what is to come, and how long that takes."""
     done, total = training.epoch_step, training.steps_per_epoch
     head: list[Span] = [("epoch ", "muted"), (count(training.epoch), "text")]
     figures = len(count(total)) if width >= _ROOMY else 0
     step: list[Span] = [("step ", "muted"), (f"{count(done):>{figures}}/{count(total)}", "text")]
-    speed: list[Span] = [(f"{_samples(training.samples_per_s):>5}", "text"), (" samples/s", "muted")]
     if done is None or not total:
-        return fitted(width, head, step, speed)
+        return fitted(width, head, step)
     left: list[Span] = []
     if training.epoch_eta_s is not None and width >= _ROOMY:
         left = [(f"  {eta(training.epoch_eta_s):>6}", "text"), (" left", "muted")]
+    if width < _TIGHT:
+        left = left[:1]
     line = row()
-    for groups in ([head, step, speed], [head, step], [head, step[1:]]):
+    for groups in ([head, step], [head, step[1:]]):
         line = fitted(width, *groups)
-        if groups[-1] is not speed and width < _TIGHT:
-            left = left[:1]
         room = width - width_of((*line.spans, *left)) - 2
         if room >= _LEAST_BAR:
             return Row((*line.spans, ("  ", "text"), *bar(done / total, min(room, 24), "state-live"), *left))
@@ -137,6 +136,7 @@ def _steps(training: TrainingSnapshot, trend: list[Span]) -> list[list[Span]]:
         [(f"{count(training.nonfinite_loss)} NaN or Inf", "alert-critical")] if training.nonfinite_loss else trend,
         [("grad ", "muted"), (f"{decimal(training.grad_norm, 3):<4}", "text")],
         [("lr ", "muted"), (_learning_rate(training.learning_rate), "text")],
+        [(f"{_samples(training.samples_per_s):>5}", "text"), (" samples/s", "muted")],
         [("step ", "muted"), (count(training.step), "text"), (" in all", "muted")],
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -119,33 +120,34 @@ def plotted(chart: Chart, width: int, fold: Fold = Fold.MAX) -> Plot:
     is known shows it; one without is a gap.
     """
     width, period = max(1, width), chart.period_s
-    per_column = max(1.0, len(chart.values) / width)
-    if fold is Fold.SUM:
-        per_column = math.ceil(per_column)
+    each = per_column(len(chart.values), width, fold)
     newest = math.floor(chart.until / period + 1e-6)  # the samples' numbers on the grid of time
     oldest = newest - len(chart.values) + 1
-    groups: dict[int, list[float]] = {}
-    for number, value in enumerate(chart.values, oldest):
-        group = groups.setdefault(math.floor(number / per_column), [])
-        if value is not None and not math.isnan(value):
-            group.append(value)
-    last = math.floor(newest / per_column)
-    shown = list(groups.items())[-width:]
-    values = tuple(_folded(group, fold) if group else None for _, group in shown)
+    last = math.floor(newest / each)
+    first = max(math.floor(oldest / each), last - width + 1)
+    edges = [max(0, math.ceil(number * each) - oldest) for number in range(first, last + 2)]
+    values = tuple(_folded(chart.values[begin:end], fold) for begin, end in itertools.pairwise(edges))
     cursor = None
     if chart.cursor is not None:
         at = newest - math.floor((chart.until - chart.cursor) / period + 0.5)
-        column = width - 1 - (last - math.floor(at / per_column))
+        column = width - 1 - (last - math.floor(at / each))
         cursor = column if 0 <= column < width else None
-    return Plot(values, width, per_column, shown[0][0] if shown else last + 1, period, cursor)
+    return Plot(values if chart.values else (), width, each, first if chart.values else last + 1, period, cursor)
 
 
-def _folded(group: Sequence[float], fold: Fold) -> float:
-    if len(group) == 1:
-        return group[0]
+def per_column(samples: int, width: int, fold: Fold) -> float:
+    """How many samples stand in one column of `width`. What is counted is counted over equal times."""
+    each = max(1.0, samples / max(1, width))
+    return float(math.ceil(each)) if fold is Fold.SUM else each
+
+
+def _folded(samples: Sequence[float | None], fold: Fold) -> float | None:
+    known = [value for value in samples if value is not None and not math.isnan(value)]
+    if not known:
+        return None
     if fold is Fold.MAX:
-        return max(group)
-    return sum(group) if fold is Fold.SUM else sum(group) / len(group)
+        return max(known)
+    return sum(known) if fold is Fold.SUM else sum(known) / len(known)
 
 
 def columns(values: Sequence[float | None], height: int, span: Range) -> list[int | None]:

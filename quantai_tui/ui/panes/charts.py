@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ..cells import Pace, Row, Span, flow
 from ..format import brief, decimal, delay, duration, wall_clock
-from ..sparkline import AXIS_WIDTH, HIGHEST, Fold, Look, Plot, Range, nice_range, plot_rows, plotted, spark_rows
+from ..sparkline import AXIS_WIDTH, HIGHEST, Fold, Look, Plot, Range, nice_range, per_column, plot_rows, plotted, spark_rows
 from ..view import View
 
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
@@ -97,7 +97,12 @@ def inline(view: View, kind: Kind, width: int) -> list[Span]:
 
 def column_time(view: View, kind: Kind, width: int) -> str:
     """How long a column of the sparkline is: `4 s`."""
-    return delay(plotted(view.chart(kind.series), width - AXIS_WIDTH, kind.fold).column_s).replace(".0 s", " s")
+    chart = view.chart(kind.series)
+    return _each(per_column(len(chart.values), width - AXIS_WIDTH, kind.fold) * chart.period_s)
+
+
+def _each(column_s: float) -> str:
+    return delay(column_s).replace(".0 s", " s")
 
 
 def chart_page(view: View, kind: Kind, width: int, height: int) -> list[Row]:
@@ -117,7 +122,7 @@ def _in_words(plot: Plot, kind: Kind, width: int, until: float) -> list[Row]:
     if not plot.values:
         return flow(width, title, [("nothing yet", "muted")])
     begin, end = plot.time_at(plot.pad), min(until, plot.time_at(plot.width))
-    column = delay(plot.column_s).replace(".0 s", " s")
+    column = _each(plot.column_s)
     stretch: list[Span] = [
         (f"{duration(end - begin)}", "text"),
         (f" from {wall_clock(begin)} to {wall_clock(end)}, a column is {column}", "muted"),

@@ -451,3 +451,11 @@ def test_at_every_size_every_pane_of_every_story_is_whole(size: tuple[int, int],
                 assert cell_len(line.text) <= width, (spec.id, line.text)
                 assert "…" not in line.text or numbers(line.text) <= whole[spec.id], (spec.id, line.text)
                 assert {token.removesuffix("-area") for _, token in line.spans} <= {"text", *TOKENS}
+
+
+@given(st.integers(1, 300), st.integers(1, 120), st.integers(0, 10**10), st.sampled_from(list(Fold)))
+def test_no_column_of_a_full_series_is_a_gap(count: int, width: int, until: int, fold: Fold) -> None:
+    plot = plotted(Chart((1.0,) * count, 0.5, until / 3), width, fold)
+    assert plot.values
+    assert None not in plot.values
+    assert len(plot.values) <= width

@@ -120,25 +120,26 @@ def plotted(chart: Chart, width: int, fold: Fold = Fold.MAX) -> Plot:
     is known shows it; one without is a gap.
     """
     width, period = max(1, width), chart.period_s
-    each = per_column(len(chart.values), width, fold)
+    shared, among = per_column(len(chart.values), width, fold)  # so many samples among so many columns: exact, unlike a quotient
     newest = math.floor(chart.until / period + 1e-6)  # the samples' numbers on the grid of time
     oldest = newest - len(chart.values) + 1
-    last = math.floor(newest / each)
-    first = max(math.floor(oldest / each), last - width + 1)
-    edges = [max(0, math.ceil(number * each) - oldest) for number in range(first, last + 2)]
+    last = newest * among // shared
+    first = max(oldest * among // shared, last - width + 1)
+    edges = [max(0, -(-number * shared // among) - oldest) for number in range(first, last + 2)]
     values = tuple(_folded(chart.values[begin:end], fold) for begin, end in itertools.pairwise(edges))
     cursor = None
     if chart.cursor is not None:
         at = newest - math.floor((chart.until - chart.cursor) / period + 0.5)
-        column = width - 1 - (last - math.floor(at / each))
+        column = width - 1 - (last - at * among // shared)
         cursor = column if 0 <= column < width else None
-    return Plot(values if chart.values else (), width, each, first if chart.values else last + 1, period, cursor)
+    return Plot(values if chart.values else (), width, shared / among, first if chart.values else last + 1, period, cursor)
 
 
-def per_column(samples: int, width: int, fold: Fold) -> float:
-    """How many samples stand in one column of `width`. What is counted is counted over equal times."""
-    each = max(1.0, samples / max(1, width))
-    return float(math.ceil(each)) if fold is Fold.SUM else each
+def per_column(samples: int, width: int, fold: Fold) -> tuple[int, int]:
+    """How many samples are shared among how many columns, if `width` columns take all. What is counted gets equal times."""
+    if samples <= width:
+        return 1, 1
+    return (-(-samples // width), 1) if fold is Fold.SUM else (samples, width)
 
 
 def _folded(samples: Sequence[float | None], fold: Fold) -> float | None:

@@ -98,7 +98,8 @@ def inline(view: View, kind: Kind, width: int) -> list[Span]:
 def column_time(view: View, kind: Kind, width: int) -> str:
     """How long a column of the sparkline is: `4 s`."""
     chart = view.chart(kind.series)
-    return _each(per_column(len(chart.values), width - AXIS_WIDTH, kind.fold) * chart.period_s)
+    shared, among = per_column(len(chart.values), width - AXIS_WIDTH, kind.fold)
+    return _each(shared / among * chart.period_s)
 
 
 def _each(column_s: float) -> str:

@@ -46,19 +46,25 @@ def heartbeat_page(view: View, width: int, height: int) -> list[Row]:
 
 def _groups(stream: StreamSnapshot) -> list[list[Span]]:
     rtt = stream.rtt_ms
-    now: list[Span] = [("rtt ", "muted"), (f"{milliseconds(rtt.last):>3}", "value"), (" ms", "muted")]
     missed: list[Span] = [("missed ", "muted"), (count(rtt.missed), "alert-warning" if rtt.missed else "text")]
-    spread = _pair("p50/p95", rtt.p50, rtt.p95)
-    order = [now, missed, spread] if rtt.missed else [now, spread, missed]
-    return [*order, _pair("min/mean", rtt.min, rtt.ewma)]
+    return [
+        _figures(("rtt", rtt.last), ("p50", rtt.p50), ("p95", rtt.p95)),
+        missed,
+        _figures(("min", rtt.min), ("mean", rtt.ewma)),
+    ]
 
 
 def _head(stream: StreamSnapshot, width: int) -> Row:
     return fitted(width, *_groups(stream))
 
 
-def _pair(name: str, first: float | None, second: float | None) -> list[Span]:
-    return [(f"{name} ", "muted"), (f"{milliseconds(first)}/{milliseconds(second)}", "text"), (" ms", "muted")]
+def _figures(*named: tuple[str, float | None]) -> list[Span]:
+    """Several times with one unit."""
+    spans: list[Span] = []
+    for name, value in named:
+        token = "value" if name == "rtt" else "text"
+        spans += [(f"{name} " if not spans else f" {name} ", "muted"), (f"{milliseconds(value):>3}", token)]
+    return [*spans, (" ms", "muted")]
 
 
 def _slow(line: Row) -> Row:

@@ -31,7 +31,7 @@ class Pane(Widget):
     DEFAULT_CSS = """
     Pane { padding: 0 1; background: $background; }
     Pane.framed { border: round $edge; border-title-color: $title; border-title-style: bold; }
-    Pane.framed:focus { border: round $edge-focus; border-title-color: $edge-focus; }
+    Pane.framed:focus { border: heavy $edge-focus; border-title-color: $edge-focus; }
     Pane.ruled { border: none; border-top: solid $edge; border-title-color: $title; border-title-style: bold; }
     Pane.ruled:focus { border-top: heavy $edge-focus; border-title-color: $edge-focus; }
     Pane.bare:focus { background: $background; }

@@ -14,7 +14,7 @@ from ..view import View
 
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 _TICK_WIDTH = 12  # cells between two labels of the time axis
-_VALUE_WIDTH = 9  # of the value axis of a chart that has the screen
+_VALUE_WIDTH = 11  # of the value axis of a chart that has the screen
 _SCALE_OCTAVES = 8  # one eighth-block per octave in the one-row sparkline of the scale
 
 Values = Sequence[float | None]
@@ -159,7 +159,7 @@ def _value_labels(plot: Plot, height: int, span: Range, look: Look) -> list[Span
         if look.cap:
             labels[0] = (f"cap {look.say(span.high)}", look.cap)
         if look.floor:
-            labels[-1] = (f"flr {look.say(span.low)}", look.floor)
+            labels[-1] = (f"floor {look.say(span.low)}", look.floor)
     return labels
 
 

@@ -39,7 +39,7 @@ def test_the_connection_page_tells_of_every_symbol() -> None:
     head = next(line for line in lines if line.startswith("symbol "))
     assert head.split() == ["symbol", "price", "trades", "last", "subscription"]
     assert [line.split()[0] for line in lines[lines.index(head) + 1 :]] == ["ETHUSDT", "BTCUSDT"]
-    assert "repairing 1,325" in lines[0]
+    assert "repairing 1,325 ids" in lines[0]
 
 
 def test_the_heartbeat_page_tells_how_round_trips_are_spread() -> None:
@@ -47,7 +47,7 @@ def test_the_heartbeat_page_tells_how_round_trips_are_spread() -> None:
     assert "p90" in said
     assert "p99" in said
     assert "20 to 50 ms" in said
-    assert "no ping has been answered" in "\n".join(page("heartbeat", EngineSnapshot(time=NOW)))
+    assert "no ping answered yet" in "\n".join(page("heartbeat", EngineSnapshot(time=NOW)))
 
 
 def test_the_backoff_page_tells_the_waits_to_come_and_what_follows_them() -> None:

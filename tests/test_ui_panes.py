@@ -177,9 +177,10 @@ def test_no_pane_draws_outside_its_room_or_uses_an_unknown_colour(width: int, he
         "trouble": engine_snapshot(stream=all_trouble()),
     }
     view = View(snapshots[which], LinkState.ATTACHED, detail="why\nbecause", now=NOW)
-    rows = PANES[index].draw(view, width, height)
+    spec = PANES[index]
+    rows = spec.draw(view, width, height)
     assert len(rows) <= height
-    for line in rows:
+    for line in (*rows, *(spec.page(view, width, height) if spec.page is not None else ())):
         assert len(line.text) <= width, line.text
         assert {token.removesuffix("-area") for _, token in line.spans} <= {"text", *TOKENS}
 

@@ -58,7 +58,7 @@ def test_at_every_size_every_pane_of_every_story_is_whole(size: tuple[int, int],
         for name, draws in faces.items()
     }
     for zoomed in ("", *(spec.id for spec in PANES if spec.page is not None)):
-        arrangement = plan(*size, zoomed)
+        arrangement = plan(*size, zoomed, down=view.stream_is_down)
         for spec in PANES:
             region = arrangement.regions.get(spec.id)
             if region is None or spec.id == "footer" or (zoomed and spec.id != zoomed):
@@ -71,3 +71,12 @@ def test_at_every_size_every_pane_of_every_story_is_whole(size: tuple[int, int],
                 assert cell_len(line.text) <= width, (spec.id, line.text)
                 assert "…" not in line.text or numbers(line.text) <= whole[spec.id], (spec.id, line.text)
                 assert {token.removesuffix("-area") for _, token in line.spans} <= {"text", *TOKENS}
+
+
+@given(st.integers(60, 320), st.integers(20, 120))
+def test_while_the_stream_is_down_the_backoff_has_more_room_and_no_pane_is_lost(width: int, height: int) -> None:
+    quiet, down = plan(width, height).regions, plan(width, height, down=True).regions
+    assert sum(region.area for region in down.values()) == width * height
+    assert down.keys() == quiet.keys()
+    assert down["backoff"].height > quiet["backoff"].height or height > 60
+    assert all(region.height >= 2 for name, region in down.items() if name not in ("header", "alerts", "status", "footer"))

@@ -165,8 +165,9 @@ class Dashboard(Screen[None], inherit_bindings=False):
     def show(self, view: View, due: Collection[Pace] = tuple(Pace)) -> None:
         """Hand a view to every pane that is on the screen; rows whose pace is not due stay as they are."""
         self._view = view
-        if self._desk.plan_layout.notice != view.broken:
-            self._desk.plan_layout.notice = view.broken
+        layout = self._desk.plan_layout
+        if (layout.notice, layout.down) != (view.broken, view.stream_is_down):
+            layout.notice, layout.down = view.broken, view.stream_is_down
             self._rearrange(self.size)
         for pane in self._panes.values():
             pane.show(view, due)
@@ -198,7 +199,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
 
     def _rearrange(self, size: Size) -> None:
         layout = self._desk.plan_layout
-        arrangement = plan(size.width, size.height, layout.zoomed, layout.notice)
+        arrangement = plan(size.width, size.height, layout.zoomed, layout.notice, layout.down)
         for name, pane in self._panes.items():
             pane.frame(boxed=arrangement.boxed)
             pane.zoom(on=name == layout.zoomed)

@@ -52,7 +52,7 @@ def _to_come(stream: StreamSnapshot, width: int) -> list[Row]:
     ]
     whole = f"together {duration(sum(waits))}, then {'single probes' if stream.max_attempts else 'on like the last'}"
     return [
-        heading("waits before the next attempts, if each of them fails"),
+        heading(clip("waits before the next attempts, if each of them fails", width)),
         *flow(width, *groups),
         row((clip(whole, width), "muted")),
     ]

@@ -62,7 +62,7 @@ def connection_page(view: View, width: int, height: int) -> list[Row]:
 def _head(stream: StreamSnapshot, width: int) -> Row:
     repairing: list[Span] = [("repairing", "state-pending")] if stream.repairing else []
     if stream.repairing and stream.repair_pending:
-        repairing = [(f"repairing {count(stream.repair_pending)}", "state-pending")]
+        repairing = [(f"repairing {count(stream.repair_pending)} ids", "state-pending")]
     return fitted(width, [stream_sign(stream.state)], _how_long(stream), repairing, _recording(stream, brief=width < 50))
 
 

@@ -40,7 +40,7 @@ def heartbeat_page(view: View, width: int, height: int) -> list[Row]:
         *chart_page(view, RTT, width, max(7, min(16, height // 2))),
     ]
     if not known:
-        return [*rows, Row(), row(("no ping has been answered in this time", "muted"))]
+        return [*rows, Row(), row(("no ping answered yet", "muted"))]
     return [*rows, Row(), *_percentiles(known, width), Row(), *_histogram(known, width)]
 
 

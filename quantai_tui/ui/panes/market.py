@@ -31,8 +31,8 @@ def draw_market(view: View, width: int, height: int) -> list[Row]:
             rows.append(_ids(symbol, width))
     if len(shown) < len(symbols):
         rows.append(row((f"and {len(symbols) - len(shown)} more: z shows them", "muted")))
-    for more in (_notes(shown, width), _open_gaps(shown, width)):
-        rows += more[: max(0, height - len(rows) - _ROWS_BELOW)]
+    rows += _notes(shown, width, height - len(rows) - _ROWS_BELOW)
+    rows += _open_gaps(shown, width)[: max(0, height - len(rows) - _ROWS_BELOW)]
     sparks = height - len(rows) - 1
     if sparks >= 1:
         rows += spark(view, TRADES, width, min(sparks, 12))
@@ -55,7 +55,7 @@ def market_page(view: View, width: int, height: int) -> list[Row]:
     gaps = _open_gaps(symbols, width)
     return [
         *rows,
-        *_notes(symbols, width),
+        *_notes(symbols, width, len(symbols) * 8),
         *([Row(), heading("open gaps"), *gaps] if gaps else []),
         Row(),
         *chart_page(view, TRADES, width, max(7, min(14, height // 2))),
@@ -145,11 +145,15 @@ def _id(number: int | None) -> str:
     return UNKNOWN if number is None else str(number)
 
 
-def _notes(symbols: list[tuple[str, SymbolSnapshot]], width: int) -> list[Row]:
-    """What the venue says against a symbol, then how the newest gaps ended."""
+def _notes(symbols: list[tuple[str, SymbolSnapshot]], width: int, room: int) -> list[Row]:
+    """What the venue says against a symbol, then how the newest gaps ended. What does not fit is seen to be cut."""
     said = [(name, symbol.subscription_note, "alert-warning") for name, symbol in symbols if symbol.subscription_note]
     said += [(name, symbol.gap_note, "muted") for name, symbol in symbols if symbol.gap_note]
-    return [row((line, token)) for name, text, token in said for line in wrap(f"{clean(name)}: {clean(text)}", width, 2)]
+    rows: list[Row] = []
+    for name, text, token in said:
+        lines = wrap(f"{clean(name)}: {clean(text)}", width, min(2, room - len(rows))) if len(rows) < room else []
+        rows += [row((line, token)) for line in lines]
+    return rows
 
 
 def _open_gaps(symbols: list[tuple[str, SymbolSnapshot]], width: int) -> list[Row]:

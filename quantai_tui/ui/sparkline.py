@@ -136,10 +136,15 @@ def plotted(chart: Chart, width: int, fold: Fold = Fold.MAX) -> Plot:
 
 
 def per_column(samples: int, width: int, fold: Fold) -> tuple[int, int]:
-    """How many samples are shared among how many columns, if `width` columns take all. What is counted gets equal times."""
+    """How many samples are shared among how many columns, so that `width` columns take all of them.
+
+    What is counted gets equal times. For the rest there are eight steps to an octave: the picture of a series that still grows is
+    rearranged now and then, not with each sample.
+    """
     if samples <= width:
         return 1, 1
-    return (-(-samples // width), 1) if fold is Fold.SUM else (samples, width)
+    among = 1 if fold is Fold.SUM else max(1, 16 >> (samples // width).bit_length())
+    return -(-samples * among // width), among
 
 
 def _folded(samples: Sequence[float | None], fold: Fold) -> float | None:

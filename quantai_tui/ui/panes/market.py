@@ -87,7 +87,8 @@ def _headline(name: str, symbol: SymbolSnapshot, repairing: bool, width: int) ->
     named: list[Span] = [(f"{clean(name):<{column}}", "text"), (price(symbol.price), "value")]
     left = fitted(width, named, [(f"{per_second(symbol.trades_per_s):>8}", "text")])
     said, token = wholeness(symbol, repairing)
-    for candidate, words in ((left, said), (fitted(width, named), said), (fitted(width, named), said.partition(", ")[0])):
+    short, bare = said.partition(", ")[0], fitted(width, named)
+    for candidate, words in ((left, said), (bare, said), (left, short), (bare, short)):
         joined = spread(width, candidate, [(words, token)])
         if joined is not candidate:
             return joined

@@ -23,6 +23,16 @@ def test_delays_double_up_to_the_maximum():
     assert delays == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
+def test_the_waits_to_come_are_known_beforehand_and_end_with_the_retries():
+    reconnector = ExponentialBackoffReconnector(max_retries=5)
+    assert reconnector.schedule() == (1, 2, 4, 8, 16)
+    for _ in range(2):
+        reconnector.on_reconnect_attempt()
+        reconnector.on_reconnect_failure(ConnectionRefusedError(111, "refused"))
+    assert reconnector.schedule() == (4, 8, 16)
+    assert ExponentialBackoffReconnector(max_retries=0).schedule()[-4:] == (60, 60, 60, 60)
+
+
 def test_asking_for_the_delay_changes_nothing():
     reconnector = ExponentialBackoffReconnector()
     assert [reconnector.calculate_next_delay() for _ in range(3)] == [1, 1, 1]

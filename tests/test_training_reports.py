@@ -7,14 +7,18 @@ import contextlib
 import os
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from training_support import SYMBOL
 
 from quantai_tui.telemetry import SYSTEM_CLOCK, TrainingState
 from quantai_tui.training.channel import ChannelClosed, WorkerChannel
 from quantai_tui.training.child import WorkerLog
 from quantai_tui.training.messages import Ack, Event, FrameReader, Metrics
+from quantai_tui.training.progress import Progress
 from quantai_tui.training.view import TrainingView
 
 
@@ -46,7 +50,7 @@ def test_what_a_dead_worker_measured_last_is_not_shown_as_if_it_were_new() -> No
     measured = {
         "loss": 0.5, "grad_norm": 1.0, "learning_rate": 1e-3, "samples_per_s": 900.0, "scale": 1.0, "scale_max_seen": 65536.0,
         "growth_tracker": 3, "scale_growth_rate": -1.0, "overflow_rate": 0.6, "consecutive_overflow": 5, "epoch": 2,
-        "epoch_step": 9, "steps_per_epoch": 10,
+        "epoch_step": 9, "steps_per_epoch": 10, "epoch_eta_s": 0.2, "memory_bytes": 10**9,
     }  # fmt: skip
     view.take_metrics(Metrics(TrainingState.TRAINING, step=100, overflow_count=7, resets=1, **measured))  # type: ignore[arg-type]
     alive = view.snapshot(SYMBOL, ())
@@ -56,6 +60,73 @@ def test_what_a_dead_worker_measured_last_is_not_shown_as_if_it_were_new() -> No
     assert {name: getattr(dead, name) for name in measured} == dict.fromkeys(measured)
     assert (dead.step, dead.overflow_count, dead.resets) == (100, 7, 1)
     assert dead.age_s is not None
+
+
+class Hand:
+    """A clock moved by hand."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Still:
+    """Training of which nothing is told but how far it is."""
+
+    monitor = learning_rate = underflow_share = None
+    trace: Any = None
+
+    def drain(self) -> NDArray[np.float32]:
+        return np.empty((0, 2), np.float32)
+
+
+class Kept:
+    """Keeps what is reported."""
+
+    def __init__(self) -> None:
+        self.told: list[Metrics] = []
+
+    def metrics(self, metrics: Metrics) -> bool:
+        self.told.append(metrics)
+        return True
+
+    def send(self, message: object) -> None:
+        raise AssertionError(message)
+
+
+def test_the_end_of_the_epoch_is_told_from_the_pace_of_the_last_seconds_and_memory_is_that_of_the_process() -> None:
+    clock, reporter, still = Hand(), Kept(), Still()
+    still.trace = still
+    progress = Progress(reporter, clock)
+    progress.steps_per_epoch = 100
+
+    def second(steps: int, state: TrainingState = TrainingState.TRAINING) -> Metrics:
+        progress.state = state
+        for _ in range(steps):
+            progress.stepped(samples=32, skipped=0, scale=None)
+        clock.advance(1.0)
+        progress.flush(still)
+        return reporter.told[-1]
+
+    first = second(0)
+    assert (first.epoch_eta_s, first.memory_bytes) == (None, None)
+    told = second(20)
+    assert told.epoch_eta_s == pytest.approx(80 / 20)
+    assert told.memory_bytes is not None
+    assert 10**6 < told.memory_bytes < 10**12
+    slower = second(10).epoch_eta_s
+    assert slower is not None
+    assert 70 / 20 < slower < 70 / 10  # one slow second moves it a little, not all the way
+    assert second(0, TrainingState.PAUSED).epoch_eta_s is None
 
 
 async def test_when_nobody_reads_metrics_are_dropped_and_counted_and_the_rest_arrives(folder: Path) -> None:

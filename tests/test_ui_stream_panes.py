@@ -20,9 +20,10 @@ from quantai_tui.ui.panes import PANES
 from quantai_tui.ui.view import View
 
 DRAWN = {spec.id: spec.draw for spec in PANES}
+PAGES = {spec.id: spec.page for spec in PANES if spec.page is not None}
 NARROW = (38, 3)
 BOX = (54, 5)
-ZOOMED = (76, 18)
+BIG = (76, 18)
 
 
 def drawn(pane: str, size: tuple[int, int], **stream: object) -> str:
@@ -30,6 +31,14 @@ def drawn(pane: str, size: tuple[int, int], **stream: object) -> str:
     rows = DRAWN[pane](view, *size)
     assert len(rows) <= size[1]
     assert all(len(line.text) <= size[0] for line in rows)
+    return "\n".join(line.text for line in rows)
+
+
+def page(pane: str, width: int = 76, **stream: object) -> str:
+    """What the pane shows zoomed, to its end."""
+    view = View(engine_snapshot(stream=stream_snapshot(**stream)), LinkState.ATTACHED, now=NOW)
+    rows = PAGES[pane](view, width, 18)
+    assert all(len(line.text) <= width for line in rows)
     return "\n".join(line.text for line in rows)
 
 
@@ -52,7 +61,7 @@ def test_the_connection_shows_transport_cipher_certificate_and_when_it_rotates()
     text = drawn("connection", BOX, **LINK)
     assert "tls       TLSv1.3  certificate 89 days" in text
     assert "transport picows  rotates in 23 h  2 rotated" in text
-    assert "TLS_AES_256_GCM_SHA384" in drawn("connection", ZOOMED, **LINK)
+    assert "TLS_AES_256_GCM_SHA384" in drawn("connection", BIG, **LINK)
     assert "TLSv1.3  picows" in drawn("connection", NARROW, **LINK)
 
 
@@ -97,7 +106,7 @@ def test_bad_frames_and_a_recording_are_named_only_when_there_are_any(size: tupl
 def test_zoomed_the_connection_tells_its_history_and_what_was_not_understood() -> None:
     changes = tuple(StateChangeSnapshot(NOW - 60 + i, StreamState.LIVE, f"cause {i}") for i in range(12))
     bad = (BadFrame(NOW - 5, "no JSON", "{oops\x1b[2J (7 bytes)"), BadFrame(NOW - 2, "no such event", "{} (2 bytes)"))
-    text = drawn("connection", ZOOMED, changes=changes, quarantine=bad, bad_frames=2, tls_issuer="Some CA")
+    text = page("connection", changes=changes, quarantine=bad, bad_frames=2, tls_issuer="Some CA")
     assert "issuer    Some CA" in text
     assert "23:59:11  ● live          cause 11" in text
     assert text.index("cause 11") < text.index("cause 10")  # newest first
@@ -106,7 +115,7 @@ def test_zoomed_the_connection_tells_its_history_and_what_was_not_understood() -
     assert "23:59:55  no JSON: {oops[2J (7 bytes)" in text
 
 
-@pytest.mark.parametrize("size", [NARROW, BOX, ZOOMED])
+@pytest.mark.parametrize("size", [NARROW, BOX, BIG])
 def test_a_ban_is_a_countdown_with_its_reason_and_the_dials_that_are_left(size: tuple[int, int]) -> None:
     banned = {
         "state": StreamState.BACKOFF,
@@ -140,15 +149,15 @@ def test_while_a_connection_is_replaced_old_trouble_is_not_shown_as_new() -> Non
 
 
 def test_zoomed_the_backoff_shows_the_budget_the_errors_and_the_last_reconnects() -> None:
-    text = drawn("backoff", ZOOMED, dials_left=297, error_counts={"network_error": 2, "ssl_error": 1})
+    text = page("backoff", dials_left=297, error_counts={"network_error": 2, "ssl_error": 1})
     assert "297 dials left for these 5 minutes" in text
     assert "network error 2  ssl error 1" in text
-    assert "Connection reset by" in text
+    assert "Connection reset" in text
 
 
 def test_how_far_this_machine_is_behind_is_shown_apart_from_the_round_trip() -> None:
     lags = {"consumer_lag_ms": 84.6, "loop_lag_ms": 3.2, "rest_weight": 12}
-    assert "store lag 85 ms  loop lag 3.2 ms  rest weight 12" in drawn("heartbeat", BOX, **lags)
+    assert "store lag  85 ms  loop lag 3.2 ms  rest weight 12/min" in drawn("heartbeat", BOX, **lags)
     assert "reading paused 7 s" in drawn("heartbeat", BOX, paused_s=7.0, **lags)
 
 
@@ -171,7 +180,7 @@ def test_on_a_narrow_screen_what_is_missing_is_told_in_fewer_words_and_never_lef
 
 def test_open_gaps_are_listed_with_cause_and_since_where_there_is_room() -> None:
     gaps = (GapSnapshot(101, 120, "pong timeout", NOW - 61), GapSnapshot(125, 130, "no cause on record", 0.0))
-    text = market(ZOOMED, missing=26, gaps=9, open_gaps=gaps)
+    text = market(BIG, missing=26, gaps=9, open_gaps=gaps)
     assert "ETHUSDT 101 to 120  since 23:58:59  pong timeout" in text
     assert "ETHUSDT 125 to 130  no cause on record" in text
     assert "and 7 gaps more" in text
@@ -196,4 +205,4 @@ def test_what_is_far_off_is_told_roughly(said: str, expected: str) -> None:
 
 def test_a_link_without_numbers_yet_shows_no_zeros() -> None:
     text = drawn("heartbeat", BOX, rtt_ms=RttSnapshot())
-    assert "store lag – ms  loop lag – ms" in text  # noqa: RUF001
+    assert "store lag   – ms  loop lag   – ms" in text  # noqa: RUF001

@@ -36,6 +36,7 @@ from quantai_tui.ui.themes import TOKENS
 from quantai_tui.ui.view import View
 
 DRAWN = {spec.id: spec.draw for spec in PANES}
+PAGES = {spec.id: spec.page for spec in PANES if spec.page is not None}
 SMALLEST = (28, 4)  # training at 60x20
 NARROW = (38, 5)  # at 80x24
 BOX = (56, 8)  # at 120x40
@@ -352,9 +353,10 @@ def test_whatever_is_told_no_pane_draws_outside_its_room(
         reason=said,
         checkpoint=CheckpointSnapshot(said, 10**12, 0.0, known) if known else None,
     )
-    drawn = DRAWN[pane](View(engine_snapshot(training=training), LinkState.ATTACHED, now=NOW), *size)
+    view = View(engine_snapshot(training=training), LinkState.ATTACHED, now=NOW)
+    drawn = DRAWN[pane](view, *size)
     assert len(drawn) <= size[1]
-    for line in drawn:
+    for line in (*drawn, *PAGES[pane](view, *size)):
         assert cell_len(line.text) <= size[0], line.text
         assert {token.removesuffix("-area") for _, token in line.spans} <= {"text", *TOKENS}
         assert clean(line.text) == line.text

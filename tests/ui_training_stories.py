@@ -90,6 +90,8 @@ def paused_snapshot() -> EngineSnapshot:
     training = explained(
         state=TrainingState.PAUSED,
         paused_because=STUCK,
+        samples_per_s=None,
+        epoch_eta_s=None,
         scale=1.0,
         headroom_octaves=-2.5,
         consecutive_overflow=10,

@@ -121,15 +121,23 @@ class ExponentialBackoffReconnector:
         What is left to wait of it is `wait_left()`.
         """
         self._settle()
-        try:
-            delay = self.initial_delay * self.backoff_factor**self._attempt
-        except OverflowError:
-            delay = self.max_delay
-        delay = min(delay, self.max_delay)
+        delay = self._nominal(self._attempt)
         if self.jitter:
             delay = min(delay * (1 + self.jitter * self._rng.uniform(-1, 1)), self.max_delay)
         self._planned = delay
         return delay
+
+    def schedule(self) -> tuple[float, ...]:
+        """The waits to come if every dial from now on failed, in seconds, without jitter: as many as retries, 12 at most."""
+        self._settle()
+        most = min(12, max(0, self.max_retries - self._attempt)) if self.max_retries else 12
+        return tuple(self._nominal(self._attempt + ahead) for ahead in range(most))
+
+    def _nominal(self, attempt: int) -> float:
+        try:
+            return min(self.initial_delay * self.backoff_factor**attempt, self.max_delay)
+        except OverflowError:
+            return self.max_delay
 
     def wait_left(self, delay: float | None = None) -> float:
         """Seconds until the next attempt may begin: what is left of `delay` (None: of the one last calculated).

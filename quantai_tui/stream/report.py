@@ -70,6 +70,7 @@ def stream_snapshot(parts: Parts, config: StreamConfig, transport: str) -> Strea
         max_attempts=config.max_retries,
         backoff_remaining_s=max(0.0, supervisor.wait[0] - now) if supervisor.wait else 0.0,
         backoff_total_s=supervisor.wait[1] if supervisor.wait else 0.0,
+        backoff_schedule_s=reconnector.schedule(),
         messages=intake.frames,
         messages_per_s=intake.meter.per_second(),
         last_message_age_s=None if intake.last_data_at is None else now - intake.last_data_at,

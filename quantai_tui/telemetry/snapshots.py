@@ -205,6 +205,7 @@ class StreamSnapshot(msgspec.Struct, frozen=True):
     quarantine: tuple[BadFrame, ...] = ()  # the last of them
     changes: tuple[StateChangeSnapshot, ...] = ()  # the last changes of state, oldest first
     recording: RecordingSnapshot | None = None
+    backoff_schedule_s: tuple[float, ...] = ()  # the waits to come if every dial failed, before jitter
 
 
 class OverflowSnapshot(msgspec.Struct, frozen=True):
@@ -316,6 +317,8 @@ class TrainingSnapshot(msgspec.Struct, frozen=True):
     gpu_note: str = ""  # why there is nothing to tell of GPUs
     last_event: str = ""
     log_tail: tuple[str, ...] = ()
+    epoch_eta_s: float | None = None  # until the end of the epoch, at the pace of the last seconds
+    memory_bytes: int | None = None  # resident, of the worker's process
 
 
 class StoreSnapshot(msgspec.Struct, frozen=True):

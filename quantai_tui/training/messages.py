@@ -92,6 +92,8 @@ class Metrics(msgspec.Struct, frozen=True, tag="m", array_like=True):
     headroom_octaves: float | None = None  # between the scale and the one at which the largest recent gradient would overflow
     paused_because: str = ""  # why training has paused by itself: what was seen, and what to try
     underflow_share: float | None = None  # of the gradient elements, those that fp16 flushes to zero at this scale; 0 to 1
+    epoch_eta_s: float | None = None  # at the pace of the last seconds
+    memory_bytes: int | None = None  # resident, of this process
 
 
 class EpochDone(msgspec.Struct, frozen=True, tag="epoch", array_like=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +16,8 @@ from .monitor import GradScalerMonitor
 FLUSH_PERIOD_S = 0.04
 _RATE_PERIOD_S = 1.0
 _NONFINITE_PERIOD_S = 10.0
+_PACE_SHARE = 0.3  # of the newest second in the pace that the end of the epoch is told from
+_MEMORY = Path("/proc/self/statm")
 
 
 class Reporter(Protocol):
@@ -48,6 +52,14 @@ class Trained(Protocol):
     def underflow_share(self) -> float | None: ...
 
 
+def resident_bytes() -> int | None:
+    """Memory of this process that is in RAM now; None where the system does not tell."""
+    try:
+        return int(_MEMORY.read_text("ascii").split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 class Progress:
     """The running numbers of a training loop. `holds_scale`: on a step whose loss was not finite."""
 
@@ -73,6 +85,9 @@ class Progress:
         self._samples = 0
         self._samples_since: float | None = None
         self._samples_per_s: float | None = None
+        self._step_since = 0
+        self._steps_per_s: float | None = None
+        self._memory: int | None = None
         self._nonfinite_told_at = float("-inf")
         self._unscaled_skips = 0  # without a scaler a skipped step means a gradient that is not finite
 
@@ -145,12 +160,20 @@ class Progress:
 
     def _take_rate(self, now: float) -> None:
         if self.state is not TrainingState.TRAINING:
-            self._samples_since = self._samples_per_s = None
+            self._samples_since = self._samples_per_s = self._steps_per_s = None
         elif self._samples_since is None:
-            self._samples, self._samples_since = 0, now
+            self._samples, self._samples_since, self._step_since = 0, now, self.step
         elif now - self._samples_since >= _RATE_PERIOD_S:
             self._samples_per_s = self._samples / (now - self._samples_since)
-            self._samples, self._samples_since = 0, now
+            pace = (self.step - self._step_since) / (now - self._samples_since)
+            before = pace if self._steps_per_s is None else self._steps_per_s
+            self._steps_per_s = before + _PACE_SHARE * (pace - before)
+            self._samples, self._samples_since, self._step_since = 0, now, self.step
+            self._memory = resident_bytes()
+
+    def _eta(self) -> float | None:
+        left = self.steps_per_epoch - self.epoch_step
+        return left / self._steps_per_s if self._steps_per_s and self.steps_per_epoch and left >= 0 else None
 
     def _metrics(self, stepper: Trained) -> Metrics:
         monitor = stepper.monitor
@@ -179,4 +202,6 @@ class Progress:
             headroom_octaves=monitor.headroom_octaves if monitor else None,
             paused_because=self.paused_because,
             underflow_share=stepper.underflow_share,
+            epoch_eta_s=self._eta(),
+            memory_bytes=self._memory,
         )

@@ -169,6 +169,8 @@ class TrainingView:
             paused_because=now.paused_because,
             headroom_octaves=now.headroom_octaves,
             underflow_share=now.underflow_share,
+            epoch_eta_s=now.epoch_eta_s,
+            memory_bytes=now.memory_bytes,
         )
 
     def _with_epoch(self, snapshot: TrainingSnapshot) -> TrainingSnapshot:

@@ -12,6 +12,7 @@ Span = tuple[str, str]
 """Text and the theme token that colours it."""
 
 LABEL_WIDTH = 10
+_FIGURES = "0123456789.,:"
 
 
 class Pace(Enum):
@@ -43,12 +44,18 @@ def width_of(spans: Iterable[Span]) -> int:
 
 
 def clip(text: str, width: int) -> str:
-    """Text in at most `width` cells; what does not fit ends in an ellipsis, so that a cut is seen as a cut."""
+    """Text in at most `width` cells; what does not fit ends in an ellipsis, so that a cut is seen as a cut.
+
+    A number is kept whole or left out: half of one would be another number.
+    """
     if width <= 0:
         return ""
     if cell_len(text) <= width:
         return text
-    return set_cell_size(text, width - 1).rstrip() + "…"
+    kept = set_cell_size(text, width - 1)
+    if kept[-1:] in _FIGURES and text[len(kept) : len(kept) + 1] in _FIGURES:
+        kept = kept.rstrip(_FIGURES)
+    return kept.rstrip() + "…"
 
 
 def fitted(width: int, *groups: Sequence[Span], gap: int = 2) -> Row:
@@ -69,6 +76,60 @@ def field(label: str, width: int, *groups: Sequence[Span]) -> Row:
     """A label in its column, then the groups that fit."""
     rest = fitted(width - LABEL_WIDTH, *groups)
     return Row(((f"{label:<{LABEL_WIDTH}}", "muted"), *rest.spans))
+
+
+def flow(width: int, *groups: Sequence[Span], label: str = "", gap: int = 2) -> list[Row]:
+    """All groups, over as many rows as they take, `gap` cells apart. With a label they stand beside its column."""
+    indent = LABEL_WIDTH if label else 0
+    rows: list[list[Span]] = [[]]
+    for group in groups:
+        if not width_of(group):
+            continue
+        needed = width_of(group)
+        if rows[-1] and width_of(rows[-1]) + gap + needed > width - indent:
+            rows.append([])
+        rows[-1] += [(" " * gap, "text"), *group] if rows[-1] else _clipped(group, width - indent)
+    if not label:
+        return [Row(tuple(spans)) for spans in rows]
+    return [Row(((f"{'' if i else label:<{LABEL_WIDTH}}", "muted"), *spans)) for i, spans in enumerate(rows)]
+
+
+def steady(group: Sequence[Span], width: int) -> list[Span]:
+    """The group in at least `width` cells, so that what follows keeps its place when digits change."""
+    return [*group, (" " * (width - width_of(group)), "text")]
+
+
+def heading(text: str) -> Row:
+    """Above a part of a page."""
+    return Row(((text, "title"),))
+
+
+def table(width: int, heads: Sequence[str], lines: Sequence[Sequence[Span]]) -> list[Row]:
+    """Columns as wide as their widest cell, those that do not fit left out from the right. A head that begins with `>` stands
+    over numbers, which are flush right; the last column is text, and takes what room there is."""
+    names = [head.removeprefix(">") for head in heads]
+    sizes = [max(cell_len(name), *(cell_len(line[i][0]) for line in lines), 1) for i, name in enumerate(names)]
+    fit = 0
+    used = -2
+    for size in sizes[:-1]:
+        if used + 2 + size > width:
+            break
+        used += 2 + size
+        fit += 1
+    rest = width - used - 2
+    last = len(heads) - 1 if fit == len(heads) - 1 and rest >= min(sizes[-1], 8) else -1
+
+    def line_of(cells: Sequence[Span]) -> Row:
+        spans: list[Span] = []
+        for i in (*range(fit), *((last,) if last >= 0 else ())):
+            text, token = cells[i]
+            text = clip(text, rest) if i == last else text
+            pad = " " * (sizes[i] - cell_len(text))
+            text = pad + text if heads[i].startswith(">") else text if i == last else text + pad
+            spans += [("  ", "text"), (text, token)] if spans else [(text, token)]
+        return Row(tuple(spans))
+
+    return [line_of([(name, "muted") for name in names]), *map(line_of, lines)]
 
 
 def spread(width: int, left: Row, right: Sequence[Span]) -> Row:

@@ -122,7 +122,18 @@ class Dashboard(Screen[None], inherit_bindings=False):
             "zoom": self._toggle_zoom,
             "focus-next": lambda: self.step_focus(1),
             "focus-previous": lambda: self.step_focus(-1),
+            "scroll-up": lambda: self._scroll(lambda pane: -1),
+            "scroll-down": lambda: self._scroll(lambda pane: 1),
+            "scroll-page-up": lambda: self._scroll(lambda pane: -pane.scroll_page),
+            "scroll-page-down": lambda: self._scroll(lambda pane: pane.scroll_page),
         }
+
+    def _scroll(self, rows: Callable[[Pane], int]) -> None:
+        name = self.zoomed or (self.focused.id if self.focused is not None else None)
+        if name in self._panes:
+            self._panes[name].scroll(rows(self._panes[name]))
+        else:
+            self._say("scroll: choose a pane first (tab)")
 
     def _toggle_zoom(self) -> None:
         if self.zoomed:
@@ -154,8 +165,9 @@ class Dashboard(Screen[None], inherit_bindings=False):
     def show(self, view: View, due: Collection[Pace] = tuple(Pace)) -> None:
         """Hand a view to every pane that is on the screen; rows whose pace is not due stay as they are."""
         self._view = view
-        if self._desk.plan_layout.notice != view.broken:
-            self._desk.plan_layout.notice = view.broken
+        layout = self._desk.plan_layout
+        if (layout.notice, layout.down) != (view.broken, view.stream_is_down):
+            layout.notice, layout.down = view.broken, view.stream_is_down
             self._rearrange(self.size)
         for pane in self._panes.values():
             pane.show(view, due)
@@ -187,9 +199,10 @@ class Dashboard(Screen[None], inherit_bindings=False):
 
     def _rearrange(self, size: Size) -> None:
         layout = self._desk.plan_layout
-        arrangement = plan(size.width, size.height, layout.zoomed, layout.notice)
+        arrangement = plan(size.width, size.height, layout.zoomed, layout.notice, layout.down)
         for name, pane in self._panes.items():
             pane.frame(boxed=arrangement.boxed)
+            pane.zoom(on=name == layout.zoomed)
             pane.display = name in arrangement.regions
         self._keys.display = "footer" in arrangement.regions
         self._desk.refresh(layout=True)

@@ -99,6 +99,19 @@ def short(number: float) -> str:
     return f"{number:.0f}" if number == int(number) else decimal(number, 2)
 
 
+def brief(number: float) -> str:
+    """Four cells at most below a trillion, for axis labels with a unit: `950`, `1.2k`, `66k`, `4.3M`."""
+    if not math.isfinite(number):
+        return decimal(number)
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit * 0.9995:
+            scaled = number / limit
+            return f"{scaled:.1f}{suffix}" if abs(scaled) < 9.95 and scaled != int(scaled) else f"{scaled:.0f}{suffix}"
+    if number == int(number) or abs(number) >= 99.5:
+        return f"{number:.0f}"
+    return f"{number:.1f}" if abs(number) >= 0.05 else decimal(number, 1)
+
+
 def per_second(number: float | None) -> str:
     if number is None:
         return f"{UNKNOWN} /s"

@@ -45,10 +45,16 @@ _BOX_RIGHT = (Slot("training", 8, 10, 1), Slot("scale", 6, 9, 2), Slot("overflow
 _WIDE_LEFT = (Slot("connection", 7, 8), Slot("heartbeat", 6, 9, 2), Slot("backoff", 6, 7), Slot("reconnects", 6, 10, 2))
 _WIDE_MIDDLE = (Slot("market", 8, 14, 2), Slot("training", 10, 15, 2))
 _WIDE_RIGHT = (Slot("scale", 8, 15, 1), Slot("overflow", 8, 12, 1))
+# While there is no connection, why there is none and what to do comes before charts of what is not there.
+_DOWN: dict[tuple[Slot, ...], tuple[Slot, ...]] = {
+    _COMPACT_LEFT: (Slot("connection", 3, 3), Slot("heartbeat", 3, 3, 1), Slot("backoff", 4, 7, 1), Slot("market", 3, 5, 3)),
+    _BOX_LEFT: (Slot("connection", 6, 7), Slot("heartbeat", 4, 4, 1), Slot("backoff", 8, 9), Slot("market", 5, 7, 3)),
+    _WIDE_LEFT: (Slot("connection", 7, 9), Slot("heartbeat", 5, 6, 2), Slot("backoff", 8, 9), Slot("reconnects", 6, 10, 2)),
+}
 
 
-def plan(width: int, height: int, zoomed: str = "", notice: bool = False) -> Plan:
-    """The regions of all panes that are shown; the others are not."""
+def plan(width: int, height: int, zoomed: str = "", notice: bool = False, down: bool = False) -> Plan:
+    """The regions of all panes that are shown; the others are not. `down`: the stream has no connection."""
     if width < MIN_WIDTH or height < MIN_HEIGHT:
         body = Region(0, 0, width, max(1, height - 1))
         return Plan({"summary": body} | ({"footer": Region(0, height - 1, width, 1)} if height > 1 else {}), False)
@@ -65,12 +71,18 @@ def plan(width: int, height: int, zoomed: str = "", notice: bool = False) -> Pla
         return Plan(regions | {"alerts": Region(0, 1, width, height - 3)}, True)
     if zoomed:
         return Plan(regions | {zoomed: body}, True)
+
+    def left(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
+        return _DOWN[slots] if down else slots
+
     if width >= WIDE_WIDTH and height >= WIDE_HEIGHT:
-        return Plan(regions | _columns(body, (_WIDE_LEFT, _WIDE_MIDDLE, _WIDE_RIGHT), ("log",), 12), True)
+        return Plan(regions | _columns(body, (left(_WIDE_LEFT), _WIDE_MIDDLE, _WIDE_RIGHT), ("log",), 12), True)
     if width >= BOXES_WIDTH and height >= BOXES_HEIGHT:
-        return Plan(regions | _columns(body, (_BOX_LEFT, _BOX_RIGHT), ("reconnects", "log"), 9), True)
+        return Plan(regions | _columns(body, (left(_BOX_LEFT), _BOX_RIGHT), ("reconnects", "log"), 9), True)
     log = 4 if body.height >= 20 else 3
-    return Plan(regions | _columns(body, (_COMPACT_LEFT, _COMPACT_RIGHT), ("log",), log + max(0, body.height - 20) // 4), False)
+    return Plan(
+        regions | _columns(body, (left(_COMPACT_LEFT), _COMPACT_RIGHT), ("log",), log + max(0, body.height - 20) // 4), False
+    )
 
 
 def _columns(
@@ -116,10 +128,11 @@ class DashboardLayout(Layout):
     def __init__(self) -> None:
         self.zoomed = ""
         self.notice = False
+        self.down = False
 
     def arrange(self, parent: Widget, children: list[Widget], size: Size, greedy: bool = True) -> ArrangeResult:
         parent.pre_layout(self)
-        regions = plan(size.width, size.height, self.zoomed, self.notice).regions
+        regions = plan(size.width, size.height, self.zoomed, self.notice, self.down).regions
         return [
             WidgetPlacement(regions[child.id], NULL_OFFSET, Spacing(), child)
             for child in children

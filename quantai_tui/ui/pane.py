@@ -1,4 +1,7 @@
-"""The one widget that all panes are: draws rows, and marks as dirty only those that differ from what it drew before."""
+"""The one widget that all panes are: draws rows, and marks as dirty only those that differ from what it drew before.
+
+At rest a pane shows the essentials in the room it has. Zoomed or scrolled it shows its page: everything, as far as it fits.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Pane(Widget):
     DEFAULT_CSS = """
     Pane { padding: 0 1; background: $background; }
     Pane.framed { border: round $edge; border-title-color: $title; border-title-style: bold; }
-    Pane.framed:focus { border: round $edge-focus; border-title-color: $edge-focus; }
+    Pane.framed:focus { border: heavy $edge-focus; border-title-color: $edge-focus; }
     Pane.ruled { border: none; border-top: solid $edge; border-title-color: $title; border-title-style: bold; }
     Pane.ruled:focus { border-top: heavy $edge-focus; border-title-color: $edge-focus; }
     Pane.bare:focus { background: $background; }
@@ -51,6 +54,8 @@ class Pane(Widget):
         self._palette = palette
         self._view: View | None = None
         self._rows: list[Row] = []
+        self._zoomed = False
+        self._scrolled = 0  # rows away from where it rests: the top, or the end where the newest is there
         if spec.title:
             self.border_title = spec.title
         self.frame(boxed=True)
@@ -66,6 +71,24 @@ class Pane(Widget):
             wanted = ("framed" if boxed else "ruled") if self._spec.title else "bare"
             self.set_class(name == wanted, name)
 
+    def zoom(self, *, on: bool) -> None:
+        """Whether it has the screen to itself. Either way it begins where it rests."""
+        if on != self._zoomed:
+            self._zoomed, self._scrolled = on, 0
+
+    def scroll(self, rows: int) -> None:
+        """Move the page by so many rows, downwards if positive, as far as there is something."""
+        if self._view is None or self._spec.page is None:
+            return
+        most = max(0, len(self._spec.page(self._view, *self.size)) - self.size.height)
+        self._scrolled = max(0, min(self._scrolled + (-rows if self._spec.tail else rows), most))
+        self.show(self._view)
+
+    @property
+    def scroll_page(self) -> int:
+        """Rows that a page key moves by: one stays, to be found again."""
+        return max(1, self.size.height - 1)
+
     def dress(self, palette: Palette) -> None:
         self._palette = palette
         self.refresh()
@@ -77,7 +100,7 @@ class Pane(Widget):
         if width <= 0 or height <= 0:
             return
         stale = view.stale and self._spec.title != ""
-        rows = [_greyed(line) if stale else line for line in self._draw(view, width, height)[:height]]
+        rows = [_greyed(line) if stale else line for line in self._drawn(view)]
         rows += [Row()] * (height - len(rows))
         if len(self._rows) != height:
             self._rows = rows
@@ -89,12 +112,37 @@ class Pane(Widget):
         if changed:
             self.refresh(*(Region(0, y, width, 1) for y in changed))
 
-    def _draw(self, view: View, width: int, height: int) -> list[Row]:
+    def _drawn(self, view: View) -> list[Row]:
         try:
-            return self._spec.draw(view, width, height)
+            return self._content(view)
         except Exception as error:  # noqa: BLE001 - told by the app; the other panes are of use without this one
             self.post_message(self.Failed(self._spec.title or self._spec.id, error))
-            return [row((clip(f"✗ cannot be drawn: {type(error).__name__}", width), "state-failed"))]
+            return [row((clip(f"✗ cannot be drawn: {type(error).__name__}", self.size.width), "state-failed"))]
+
+    def _content(self, view: View) -> list[Row]:
+        """The rows that are to be seen, and in the title which of how many they are."""
+        width, height = self.size
+        if self._spec.page is None or not (self._zoomed or self._scrolled):
+            self._entitle("")
+            return self._spec.draw(view, width, height)[:height]
+        page = self._spec.page(view, width, height)
+        most = max(0, len(page) - height)
+        away = min(self._scrolled, most)
+        top = most - away if self._spec.tail else away
+        self._entitle(f" {top + 1}-{top + height} of {len(page)}" if most else "")
+        return page[top : top + height]
+
+    def _entitle(self, mark: str) -> None:
+        title = f"{self._spec.title}{mark}"
+        if self._spec.title and self.border_title != title:
+            self.border_title = title
+
+    def on_blur(self) -> None:
+        """A pane that nobody is at shows the essentials."""
+        if self._scrolled and not self._zoomed:
+            self._scrolled = 0
+            if self._view is not None:
+                self.show(self._view)
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width

@@ -27,6 +27,7 @@ TOKENS: dict[str, str] = {
     "edge-focus": "primary",
     "past": "warning",
     "frozen": "warning",
+    "cursor": "primary",
     "title": "foreground",
     "value": "foreground",
     "key": "primary",

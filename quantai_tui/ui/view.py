@@ -9,6 +9,8 @@ from ..link.messages import HistoryWindow
 from ..telemetry import Clock, EngineSnapshot, SeriesSnapshot, StreamState, TrainingState
 
 _STREAM_OFF = (StreamState.IDLE, StreamState.STOPPED, StreamState.FAILED)
+_STREAM_DOWN = (StreamState.BACKOFF, StreamState.COOLING_DOWN, StreamState.FAILED)
+_STREAM_DIALLING = (StreamState.CONNECTING, StreamState.HANDSHAKING, StreamState.SUBSCRIBING)
 _TRAINING_ON = (TrainingState.TRAINING, TrainingState.WAITING, TrainingState.STARTING, TrainingState.RESTARTING)
 _EMPTY_SERIES = SeriesSnapshot(1.0)
 
@@ -91,6 +93,16 @@ class View:
     def stream_is_off(self) -> bool:
         """Whether the stream would have to be connected: it is neither up nor on its way."""
         return self.snapshot is not None and self.snapshot.stream.state in _STREAM_OFF
+
+    @property
+    def stream_is_down(self) -> bool:
+        """Whether it has lost its connection, or may not have one. It stays so from one failed dial to the next."""
+        if self.snapshot is None:
+            return False
+        stream = self.snapshot.stream
+        return (
+            stream.state in _STREAM_DOWN or stream.banned_for_s > 0 or (stream.state in _STREAM_DIALLING and stream.attempt > 0)
+        )
 
     @property
     def training_is_on(self) -> bool:

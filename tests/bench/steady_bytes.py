@@ -39,7 +39,7 @@ class Sent:
 
 def run(options: Options) -> list[Row]:
     # In full long enough for one of the demo's planted overflow bursts, which come every 45 s, and for the sparklines to run out.
-    settle_s, steady_s, stop_s, still_s = (4.0, 6.0, 2.0, 3.0) if options.quick else (15.0, 46.0, 65.0, 20.0)
+    settle_s, steady_s, stop_s, still_s = (4.0, 6.0, 2.0, 3.0) if options.quick else (15.0, 46.0, 125.0, 20.0)
     with engine("demo") as entry, ExitStack() as stack:
         # All at once: they are idle most of the time, and processor time is counted for each process.
         ours = {size: stack.enter_context(Terminal(program("attach"), size)) for size in BOUNDS}

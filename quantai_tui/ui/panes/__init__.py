@@ -1,4 +1,7 @@
-"""The panes: functions from a view and a size to rows. None of them holds state or computes anything but words."""
+"""The panes: functions from a view and a size to rows. None of them holds state or computes anything but words.
+
+Each has two faces: `draw` gives the essentials in exactly the room there is, `page` everything, in as many rows as that takes.
+"""
 
 from __future__ import annotations
 
@@ -7,41 +10,55 @@ from dataclasses import dataclass
 
 from ..cells import Row
 from ..view import View
-from .backoff import draw_backoff
+from .backoff import backoff_page, draw_backoff
 from .bars import draw_alerts, draw_header, draw_notice, draw_status, draw_summary
-from .connection import draw_connection
-from .heartbeat import draw_heartbeat
-from .history import draw_log, draw_reconnects
-from .market import draw_market
-from .overflow import draw_overflow
-from .scale import draw_scale
-from .training import draw_training
+from .connection import connection_page, draw_connection
+from .heartbeat import draw_heartbeat, heartbeat_page
+from .history import draw_log, draw_reconnects, reconnects_page
+from .market import draw_market, market_page
+from .overflow import draw_overflow, overflow_page
+from .scale import draw_scale, scale_page
+from .training import draw_training, training_page
 
 Draw = Callable[[View, int, int], list[Row]]
 
 
 @dataclass(frozen=True, slots=True)
 class PaneSpec:
-    """A pane's id, its title (none: a bare line without frame or focus) and how it is drawn."""
+    """A pane's id, its title (none: a bare line without frame or focus) and how it is drawn.
+
+    `page` is shown zoomed or scrolled, through a window of `height` rows; without one there is nothing more to show. `tail`: its
+    newest rows are the last, and it rests at its end.
+    """
 
     id: str
     title: str
     draw: Draw
+    page: Draw | None = None
+    tail: bool = False
     focusable: bool = True
+
+
+_ALL = 10_000
+
+
+def _whole(draw: Draw) -> Draw:
+    """The page of a pane whose drawing leaves out nothing but what there is no room for."""
+    return lambda view, width, height: draw(view, width, _ALL)
 
 
 PANES: tuple[PaneSpec, ...] = (
     PaneSpec("header", "", draw_header, focusable=False),
-    PaneSpec("alerts", "", draw_alerts),
-    PaneSpec("connection", "connection", draw_connection),
-    PaneSpec("heartbeat", "heartbeat", draw_heartbeat),
-    PaneSpec("backoff", "backoff", draw_backoff),
-    PaneSpec("market", "market", draw_market),
-    PaneSpec("training", "training", draw_training),
-    PaneSpec("scale", "gradient scale", draw_scale),
-    PaneSpec("overflow", "overflow", draw_overflow),
-    PaneSpec("reconnects", "reconnects", draw_reconnects),
-    PaneSpec("log", "log", draw_log),
+    PaneSpec("alerts", "", draw_alerts, _whole(draw_alerts)),
+    PaneSpec("connection", "connection", draw_connection, connection_page),
+    PaneSpec("heartbeat", "heartbeat", draw_heartbeat, heartbeat_page),
+    PaneSpec("backoff", "backoff", draw_backoff, backoff_page),
+    PaneSpec("market", "market", draw_market, market_page),
+    PaneSpec("training", "training", draw_training, training_page),
+    PaneSpec("scale", "gradient scale", draw_scale, scale_page),
+    PaneSpec("overflow", "overflow", draw_overflow, overflow_page),
+    PaneSpec("reconnects", "reconnects", draw_reconnects, reconnects_page),
+    PaneSpec("log", "log", draw_log, _whole(draw_log), tail=True),
     PaneSpec("notice", "engine", draw_notice, focusable=False),
     PaneSpec("summary", "", draw_summary, focusable=False),
     PaneSpec("status", "", draw_status, focusable=False),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from ...telemetry import ErrorSnapshot, StreamSnapshot, StreamState
-from ..cells import Row, Span, bar, fitted, row, width_of, wrap
+from ..cells import Row, Span, bar, clip, fitted, flow, heading, row, steady, width_of, wrap
 from ..format import clean, count, countdown, delay, duration, percent, words
 from ..view import View
-from .history import draw_reconnects
+from .history import reconnect_statistics, reconnect_table
 from .states import NOT_KNOWN
 
 _SCARCE_DIALS = 50
-_ALL_ROWS = 12  # only a pane that has the whole screen is so high
-_NOW_ROWS = 6
+_COUNTDOWN_WIDTH = 12
+_ROOMY = 36  # cells from which on numbers may keep their places
+_NOW_ROWS = 12  # of a page: enough for any cause and its advice
 _UP = (StreamState.LIVE, StreamState.STALLED, StreamState.ROTATING)
 _DIALLING = (StreamState.CONNECTING, StreamState.HANDSHAKING, StreamState.SUBSCRIBING)
 
@@ -19,10 +20,42 @@ _DIALLING = (StreamState.CONNECTING, StreamState.HANDSHAKING, StreamState.SUBSCR
 def draw_backoff(view: View, width: int, height: int) -> list[Row]:
     if view.snapshot is None:
         return [row(NOT_KNOWN)]
+    return _now(view.snapshot.stream, view.now, width, height)
+
+
+def backoff_page(view: View, width: int, height: int) -> list[Row]:
+    """The wait and its reasons to the end, the waits to come, the budget of dials, and the last reconnects."""
+    if view.snapshot is None:
+        return [row(NOT_KNOWN)]
     stream = view.snapshot.stream
-    if height >= _ALL_ROWS:
-        return [*_now(stream, view.now, width, _NOW_ROWS), Row(), *_in_full(view, stream, width, height - _NOW_ROWS - 1)][:height]
-    return _now(stream, view.now, width, height)
+    dials: list[Span] = [(count(stream.dials_left), "text"), (" dials left for these 5 minutes", "muted")]
+    return [
+        *_now(stream, view.now, width, _NOW_ROWS),
+        Row(),
+        *flow(width, dials),
+        *_to_come(stream, width),
+        Row(),
+        *reconnect_statistics(stream, width),
+        Row(),
+        *reconnect_table(stream, width),
+    ]
+
+
+def _to_come(stream: StreamSnapshot, width: int) -> list[Row]:
+    """The waits if every dial failed, and how long all of them take."""
+    waits = stream.backoff_schedule_s
+    if not waits:
+        return []
+    first = stream.attempt + 1
+    groups: list[list[Span]] = [
+        [(f"{first + i}: ", "muted"), (delay(wait).replace(".0 s", " s"), "text")] for i, wait in enumerate(waits)
+    ]
+    whole = f"together {duration(sum(waits))}, then {'single probes' if stream.max_attempts else 'on like the last'}"
+    return [
+        heading(clip("waits before the next attempts, if each of them fails", width)),
+        *flow(width, *groups),
+        row((clip(whole, width), "muted")),
+    ]
 
 
 def _now(stream: StreamSnapshot, now: float, width: int, height: int) -> list[Row]:
@@ -54,14 +87,6 @@ def _banned(stream: StreamSnapshot, width: int, height: int) -> list[Row]:
     return (rows + [row((line, "alert-info")) for line in wrap(advice, width, max(0, height - len(rows)))])[:height]
 
 
-def _in_full(view: View, stream: StreamSnapshot, width: int, height: int) -> list[Row]:
-    """For the pane alone on the screen: the budget, the kinds of error, and the last reconnects."""
-    kinds = [[(f"{words(clean(kind))} ", "muted"), (count(number), "text")] for kind, number in stream.error_counts.items()]
-    dials: list[Span] = [(count(stream.dials_left), "text"), (" dials left for these 5 minutes", "muted")]
-    rows = [fitted(width, dials), *([fitted(width, *kinds)] if kinds else []), Row()]
-    return [*rows, *draw_reconnects(view, width, max(0, height - len(rows)))]
-
-
 def _dials(stream: StreamSnapshot, *, always: bool = False) -> list[Span]:
     """What is left of the venue's budget of new connections, when it has become scarce."""
     left = stream.dials_left
@@ -74,13 +99,14 @@ def _attempt(stream: StreamSnapshot) -> list[Span]:
     """Which attempt is under way, or waited for."""
     if stream.state is StreamState.COOLING_DOWN:
         return [("single probes", "muted")]
-    most = str(stream.max_attempts) if stream.max_attempts else "any number"
+    most = str(stream.max_attempts) if stream.max_attempts else "any"
     number = stream.attempt + (stream.state is StreamState.BACKOFF)
     return [("attempt ", "muted"), (str(number), "value"), (f" of {most}", "muted")]
 
 
 def _waiting(stream: StreamSnapshot, width: int, height: int) -> list[Row]:
     left: list[Span] = [("next in ", "muted"), (countdown(stream.backoff_remaining_s), "state-backoff")]
+    left = steady(left, _COUNTDOWN_WIDTH if width >= _ROOMY else 0)
     fraction = stream.backoff_remaining_s / stream.backoff_total_s if stream.backoff_total_s > 0 else 0.0
     if height > 3:
         total: list[Span] = [("of ", "muted"), (delay(stream.backoff_total_s), "text")]
@@ -118,7 +144,7 @@ def _trouble(error: ErrorSnapshot, width: int, room: int) -> list[Row]:
     kind = words(clean(error.kind or error.type))
     said = clean(error.message)
     advice = clean(error.advice)
-    for_advice = min(2, room // 2) if room > 1 and advice else 0
+    for_advice = min(max(2, room // 3), room // 2) if room > 1 and advice else 0
     causes = wrap(f"{kind}: {said}" if said else kind, width, room - for_advice)
     rows = [row((line, "text")) for line in causes]
     return rows + [row((line, "alert-info")) for line in wrap(advice, width, room - len(rows))] if advice else rows

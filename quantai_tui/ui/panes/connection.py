@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ...telemetry import BadFrame, StateChangeSnapshot, StreamSnapshot, StreamState
-from ..cells import Row, Span, clip, field, fitted, row, wrap
-from ..format import UNKNOWN, age, clean, count, duration, per_second, rough, size, wall_clock, whole_days, words
+from ...telemetry import BadFrame, RecordingSnapshot, StateChangeSnapshot, StreamSnapshot, StreamState
+from ..cells import LABEL_WIDTH, Row, Span, clip, field, fitted, flow, heading, row, table, wrap
+from ..format import UNKNOWN, age, clean, count, duration, per_second, price, rough, size, wall_clock, whole_days, words
 from ..view import View
 from .states import NOT_KNOWN, STREAM_SIGNS, stream_sign
 
 _CERTIFICATE_ALERT_DAYS = 14
-_ALL_ROWS = 12  # only a pane that has the whole screen is so high
+_ROOMY = 36  # cells from which on numbers may keep their places
 _UP = (StreamState.LIVE, StreamState.STALLED, StreamState.ROTATING)
 
 
@@ -17,16 +17,13 @@ def draw_connection(view: View, width: int, height: int) -> list[Row]:
     if view.snapshot is None:
         return [row(NOT_KNOWN)]
     stream = view.snapshot.stream
-    repairing: list[Span] = [("repairing", "state-pending")] if stream.repairing else []
-    head = fitted(width, [stream_sign(stream.state)], _how_long(stream), repairing, _recording(stream, brief=width < 50))
-    rate: list[Span] = [(per_second(stream.messages_per_s).replace("/s", "msg/s"), "value")]
     symbols: list[Span] = [(clean(", ".join(stream.symbols)) or UNKNOWN, "text")]
     if height < 4:
-        return [head, fitted(width, rate, _last(stream), _bad(stream), symbols), _peer_in_brief(stream, width)][:height]
-    total: list[Span] = [(count(stream.messages), "text"), (" in all", "muted")]
+        rate = fitted(width, _rate(stream, width), _last(stream), _bad(stream), symbols)
+        return [_head(stream, width), rate, _peer_in_brief(stream, width)][:height]
     rows = [
-        head,
-        field("messages", width, rate, _last(stream), _bad(stream), total),
+        _head(stream, width),
+        field("messages", width, _rate(stream, width), _last(stream), _bad(stream), _total(stream)),
         field("endpoint", width, [(clean(stream.endpoint) or UNKNOWN, "text")]),
         field("tls", width, _tls(stream), _certificate(stream), [(clean(stream.tls_cipher or ""), "text")]),
         field("transport", width, _successor(stream) or [(clean(stream.transport) or UNKNOWN, "text")], *_rotation(stream)),
@@ -34,9 +31,48 @@ def draw_connection(view: View, width: int, height: int) -> list[Row]:
     ]
     if stream.cause and stream.state is not StreamState.LIVE:
         rows[1:1] = _cause(stream, width, max(1, height - len(rows)))
-    if height >= _ALL_ROWS:
-        rows += _in_full(stream, width, height - len(rows))
     return rows[:height]
+
+
+def connection_page(view: View, width: int, height: int) -> list[Row]:
+    """All that is known of the connection, its symbols, what state there was when and why, what was not understood."""
+    if view.snapshot is None:
+        return [row(NOT_KNOWN)]
+    stream = view.snapshot.stream
+    dials: list[Span] = [(count(stream.dials_left), "text"), (" left for these 5 minutes", "muted")]
+    rows = [
+        _head(stream, width),
+        *(_cause(stream, width, 4) if stream.cause else []),
+        *flow(width, _rate(stream, width), _last(stream), _bad(stream), _total(stream), label="messages"),
+        *_written("endpoint", stream.endpoint, width),
+        *flow(width, _tls(stream), _certificate(stream), [(clean(stream.tls_cipher or ""), "text")], label="tls"),
+        *_written("issuer", stream.tls_issuer or "", width),
+        *flow(width, [(clean(stream.transport) or UNKNOWN, "text")], _successor(stream), *_rotation(stream), label="transport"),
+        *flow(width, dials, label="dials"),
+    ]
+    if stream.rest_weight is not None:
+        rows += flow(width, [("weight used this minute ", "muted"), (count(stream.rest_weight), "text")], label="rest")
+    if stream.suspends:
+        rows += flow(width, [(f"{count(stream.suspends)} jumps (suspended, or set)", "text")], label="clock")
+    if stream.recording is not None:
+        rows += _recorded(stream.recording, width)
+    return [*rows, Row(), *_symbols(stream, view.now, width), *_changes(stream, width), *_not_understood(stream, width)]
+
+
+def _head(stream: StreamSnapshot, width: int) -> Row:
+    repairing: list[Span] = [("repairing", "state-pending")] if stream.repairing else []
+    if stream.repairing and stream.repair_pending:
+        repairing = [(f"repairing {count(stream.repair_pending)} ids", "state-pending")]
+    return fitted(width, [stream_sign(stream.state)], _how_long(stream), repairing, _recording(stream, brief=width < 50))
+
+
+def _rate(stream: StreamSnapshot, width: int) -> list[Span]:
+    said = per_second(stream.messages_per_s).replace("/s", "msg/s")
+    return [(f"{said:>12}" if width >= _ROOMY else said, "value")]
+
+
+def _total(stream: StreamSnapshot) -> list[Span]:
+    return [(count(stream.messages), "text"), (" in all", "muted")]
 
 
 def _how_long(stream: StreamSnapshot) -> list[Span]:
@@ -47,7 +83,7 @@ def _how_long(stream: StreamSnapshot) -> list[Span]:
 
 def _last(stream: StreamSnapshot) -> list[Span]:
     known: list[Span] = [(" ago", "muted")] if stream.last_message_age_s is not None else []
-    return [("last ", "muted"), (age(stream.last_message_age_s), "text"), *known]
+    return [("last ", "muted"), (f"{age(stream.last_message_age_s):>4}", "text"), *known]
 
 
 def _bad(stream: StreamSnapshot) -> list[Span]:
@@ -109,26 +145,56 @@ def _cause(stream: StreamSnapshot, width: int, room: int) -> list[Row]:
     return [field("cause" if not i else "", width, [(line, "text")]) for i, line in enumerate(lines)]
 
 
-def _in_full(stream: StreamSnapshot, width: int, room: int) -> list[Row]:
-    """For the pane alone on the screen: issuer, what state there was when and why, and what was not understood."""
-    rows = [field("issuer", width, [(clean(stream.tls_issuer or UNKNOWN), "text")])]
-    if stream.rest_weight is not None:
-        rows.append(field("rest", width, [("weight used this minute ", "muted"), (count(stream.rest_weight), "text")]))
-    if stream.suspends:
-        rows.append(field("clock", width, [(f"{count(stream.suspends)} jumps (suspended, or set)", "text")]))
-    if stream.recording is not None:
-        ended = stream.recording.ended
-        rows.append(field("recording", width, [(clean(stream.recording.path), "text")], [(clean(ended), "muted")]))
-    room -= len(rows)
-    bad = min(len(stream.quarantine), max(1, room // 3)) if stream.quarantine else 0
-    changes = min(len(stream.changes), room - 1 - (bad + 1 if bad else 0))
-    if changes > 0:
-        rows.append(row(("state changes", "title")))
-        rows += [_change(one, width) for one in stream.changes[: -changes - 1 : -1]]
-    if bad:
-        rows.append(row((clip(f"not understood: {count(stream.bad_frames)}, the last of them", width), "title")))
-        rows += [_bad_frame(one, width) for one in stream.quarantine[: -bad - 1 : -1]]
-    return rows
+def _written(label: str, text: str, width: int) -> list[Row]:
+    """Outside text to its end."""
+    lines = wrap(clean(text), width - LABEL_WIDTH, 3) or [UNKNOWN]
+    return [field("" if i else label, width, [(line, "text")]) for i, line in enumerate(lines)]
+
+
+def _recorded(recording: RecordingSnapshot, width: int) -> list[Row]:
+    limit: list[Span] = [(f"{size(recording.size_bytes)} of {size(recording.limit_bytes)}", "text")]
+    return [
+        *_written("recording", recording.path, width),
+        *flow(
+            width,
+            limit,
+            [(count(recording.frames), "text"), (" frames", "muted")],
+            [(clean(recording.ended), "muted")],
+            label=" ",
+        ),
+    ]
+
+
+def _symbols(stream: StreamSnapshot, now: float, width: int) -> list[Row]:
+    lines: list[list[Span]] = []
+    for name, symbol in stream.symbols.items():
+        since = None if symbol.last_trade_time is None else now - symbol.last_trade_time
+        lines.append(
+            [
+                (clean(name), "text"),
+                (price(symbol.price), "value"),
+                (per_second(symbol.trades_per_s), "text"),
+                (age(since if since is not None else symbol.silent_s), "text"),
+                (clean(symbol.subscription) or UNKNOWN, "alert-warning" if symbol.subscription_note else "text"),
+                (clean(symbol.subscription_note), "muted"),
+            ]
+        )
+    if not lines:
+        return [row(("no symbol subscribed", "muted"))]
+    return [heading("symbols"), *table(width, ["symbol", ">price", ">trades", ">last", "subscription", ""], lines)]
+
+
+def _changes(stream: StreamSnapshot, width: int) -> list[Row]:
+    if not stream.changes:
+        return []
+    return [Row(), heading("state changes"), *[_change(one, width) for one in reversed(stream.changes)]]
+
+
+def _not_understood(stream: StreamSnapshot, width: int) -> list[Row]:
+    if not stream.quarantine:
+        return []
+    title = f"not understood: {count(stream.bad_frames)}, the last of them"
+    return [Row(), heading(clip(title, width)), *[_bad_frame(one, width) for one in reversed(stream.quarantine)]]
 
 
 def _change(change: StateChangeSnapshot, width: int) -> Row:

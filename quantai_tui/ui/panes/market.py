@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ...telemetry import StoreSnapshot, SymbolSnapshot
-from ..cells import Row, Span, fitted, row, spread, wrap
-from ..format import UNKNOWN, clean, count, delay, per_second, price, short, size, wall_clock
-from ..sparkline import nice_range, spark_rows
+from ..cells import Row, Span, fitted, flow, heading, row, spread, wrap
+from ..format import UNKNOWN, age, clean, count, delay, per_second, price, size, wall_clock
 from ..view import View
+from .charts import TRADES, chart_page, spark
 from .states import NOT_KNOWN
 
 _TROUBLED = ("silent", "refused")
@@ -31,14 +31,38 @@ def draw_market(view: View, width: int, height: int) -> list[Row]:
             rows.append(_ids(symbol, width))
     if len(shown) < len(symbols):
         rows.append(row((f"and {len(symbols) - len(shown)} more: z shows them", "muted")))
-    for more in (_notes(shown, width), _open_gaps(shown, width)):
-        rows += more[: max(0, height - len(rows) - _ROWS_BELOW)]
-    spark = height - len(rows) - 1
-    if spark >= 1:
-        chart = view.chart("trades_per_s")
-        span = nice_range(chart.values, least=5.0)
-        rows += spark_rows(chart, width, min(spark, 12), span, "spark-trades", labels=(f"{short(span.high)}/s", "0"))
+    rows += _notes(shown, width, height - len(rows) - _ROWS_BELOW)
+    rows += _open_gaps(shown, width)[: max(0, height - len(rows) - _ROWS_BELOW)]
+    sparks = height - len(rows) - 1
+    if sparks >= 1:
+        rows += spark(view, TRADES, width, min(sparks, 12))
     return [*rows[: height - 1], _store_row(store, width)][-height:]
+
+
+def market_page(view: View, width: int, height: int) -> list[Row]:
+    """Each symbol with all its counts and notes, every gap that is open, the trades as a chart, the store."""
+    if view.snapshot is None:
+        return [row(NOT_KNOWN)]
+    stream, store = view.snapshot.stream, view.snapshot.store
+    symbols = list(stream.symbols.items())
+    if not symbols:
+        return [row(("no symbol subscribed", "muted")), _store_row(store, width)]
+    rows: list[Row] = []
+    for name, symbol in symbols:
+        rows.append(_headline(name, symbol, stream.repairing, width))
+        rows += flow(width, *_id_groups(symbol), *_counts(symbol), label=" ")
+    where = [row((line, "muted")) for line in wrap(clean(store.path), width, 3)]
+    gaps = _open_gaps(symbols, width)
+    return [
+        *rows,
+        *_notes(symbols, width, len(symbols) * 8),
+        *([Row(), heading("open gaps"), *gaps] if gaps else []),
+        Row(),
+        *chart_page(view, TRADES, width, max(7, min(14, height // 2))),
+        Row(),
+        _store_row(store, width),
+        *where,
+    ]
 
 
 def wholeness(symbol: SymbolSnapshot, repairing: bool) -> Span:
@@ -61,9 +85,10 @@ def _headline(name: str, symbol: SymbolSnapshot, repairing: bool, width: int) ->
     """Name and price, then the rate where there is room, and at the right edge whether the tape is whole."""
     column = 10 if width >= 34 else 8
     named: list[Span] = [(f"{clean(name):<{column}}", "text"), (price(symbol.price), "value")]
-    left = fitted(width, named, [(per_second(symbol.trades_per_s), "text")])
+    left = fitted(width, named, [(f"{per_second(symbol.trades_per_s):>8}", "text")])
     said, token = wholeness(symbol, repairing)
-    for candidate, words in ((left, said), (fitted(width, named), said), (fitted(width, named), said.partition(", ")[0])):
+    short, bare = said.partition(", ")[0], fitted(width, named)
+    for candidate, words in ((left, said), (bare, said), (left, short), (bare, short)):
         joined = spread(width, candidate, [(words, token)])
         if joined is not candidate:
             return joined
@@ -71,29 +96,65 @@ def _headline(name: str, symbol: SymbolSnapshot, repairing: bool, width: int) ->
 
 
 def _ids(symbol: SymbolSnapshot, width: int) -> Row:
+    return fitted(width, *_id_groups(symbol), *_oddities(symbol))
+
+
+def _id_groups(symbol: SymbolSnapshot) -> list[list[Span]]:
     through = symbol.complete_through_id
     level = through is not None and through == symbol.last_id
     upto: list[Span] = [("  complete", "muted")] if level else [("  whole to ", "muted"), (_id(through), "text")]
-    return fitted(
-        width,
+    return [
         [("last ", "muted"), (_id(symbol.last_id), "text"), *upto],
         [("gaps ", "muted"), (count(symbol.gaps), "alert-warning" if symbol.gaps else "text")],
+    ]
+
+
+def _oddities(symbol: SymbolSnapshot) -> list[list[Span]]:
+    """What is said only where there is any of it."""
+    return [
         [("venue holes ", "muted"), (count(symbol.venue_holes), "text")] if symbol.venue_holes else [],
         [("duplicates ", "muted"), (count(symbol.duplicates), "text")] if symbol.duplicates else [],
         [("late ", "muted"), (count(symbol.late), "text")] if symbol.late else [],
         [("suspected when silent for ", "muted"), (delay(symbol.silence_limit_s), "text")] if symbol.silence_limit_s else [],
-    )
+    ]
+
+
+def _counts(symbol: SymbolSnapshot) -> list[list[Span]]:
+    """All that is counted, zeros too: on a page nothing is left to guess."""
+    numbers = {
+        "stored": symbol.stored,
+        "missing": symbol.missing,
+        "repaired": symbol.repaired,
+        "duplicates": symbol.duplicates,
+        "late": symbol.late,
+        "venue holes": symbol.venue_holes,
+        "lost for good": symbol.unrecoverable,
+    }
+    said: list[list[Span]] = [[(f"{name} ", "muted"), (count(number), "text")] for name, number in numbers.items()]
+    if symbol.last_trade_time is not None:
+        said.append([("last trade ", "muted"), (wall_clock(symbol.last_trade_time), "text")])
+    if symbol.silent_s is not None:
+        said.append([("silent for ", "muted"), (age(symbol.silent_s), "text")])
+    if symbol.silence_limit_s is not None:
+        said.append([("suspected when silent for ", "muted"), (delay(symbol.silence_limit_s), "text")])
+    if symbol.subscription:
+        said.append([("subscription ", "muted"), (clean(symbol.subscription), "text")])
+    return said
 
 
 def _id(number: int | None) -> str:
     return UNKNOWN if number is None else str(number)
 
 
-def _notes(symbols: list[tuple[str, SymbolSnapshot]], width: int) -> list[Row]:
-    """What the venue says against a symbol, then how the newest gaps ended."""
+def _notes(symbols: list[tuple[str, SymbolSnapshot]], width: int, room: int) -> list[Row]:
+    """What the venue says against a symbol, then how the newest gaps ended. What does not fit is seen to be cut."""
     said = [(name, symbol.subscription_note, "alert-warning") for name, symbol in symbols if symbol.subscription_note]
     said += [(name, symbol.gap_note, "muted") for name, symbol in symbols if symbol.gap_note]
-    return [row((line, token)) for name, text, token in said for line in wrap(f"{clean(name)}: {clean(text)}", width, 2)]
+    rows: list[Row] = []
+    for name, text, token in said:
+        lines = wrap(f"{clean(name)}: {clean(text)}", width, min(2, room - len(rows))) if len(rows) < room else []
+        rows += [row((line, token)) for line in lines]
+    return rows
 
 
 def _open_gaps(symbols: list[tuple[str, SymbolSnapshot]], width: int) -> list[Row]:
@@ -109,7 +170,7 @@ def _open_gaps(symbols: list[tuple[str, SymbolSnapshot]], width: int) -> list[Ro
 
 
 def _store_row(store: StoreSnapshot, width: int) -> Row:
-    queued: list[Span] = [("queued ", "muted"), (count(store.queued), "text")]
+    queued: list[Span] = [("queued ", "muted"), (count(store.queued), "text"), (" trades", "muted")]
     if store.paused:
         queued = [(f"disk behind, {count(store.queued)} queued: reading slower", "alert-warning")]
     return fitted(width, [("store ", "muted"), (size(store.size_bytes), "text")], queued)

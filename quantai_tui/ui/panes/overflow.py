@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ...telemetry import OVERFLOW_CAUSES, OverflowSnapshot, TrainingSnapshot, cause_name
-from ..cells import Row, Span, fitted, row, width_of, wrap
-from ..format import clean, count, percent, rough, short
-from ..sparkline import nice_range, spark_rows
+from ..cells import Row, Span, fitted, flow, heading, row, width_of, wrap
+from ..format import clean, count, percent, rough
 from ..view import View
+from .charts import OVERFLOWS, chart_page, column_time, spark
 from .states import NOT_KNOWN
 
 _RATE_ALERT = 0.20
@@ -21,20 +21,34 @@ def draw_overflow(view: View, width: int, height: int) -> list[Row]:
     if view.snapshot is None:
         return [row(NOT_KNOWN)]
     training = view.snapshot.training
-    rate, running = training.overflow_rate, training.consecutive_overflow
-    rate_token = "overflow" if rate is not None and rate > _RATE_ALERT else "value"
-    run_token = "overflow" if running is not None and running >= _ROW_ALERT else "text"
-    head = fitted(
-        width, [(percent(rate), rate_token), (" of steps", "muted")], [(count(running), run_token), (" in a row", "muted")]
-    )
     foot = _explained(training, view.now, width, height - bool(training.planted))
     if training.planted:
         foot.append(fitted(width, [(clean(training.planted), "state-pending")]))
-    chart = view.chart("overflows")
-    span = nice_range(chart.values, least=4.0)
-    spark = max(1, height - 1 - len(foot))
-    rows = spark_rows(chart, width, spark, span, "overflow", labels=(short(span.high), "0"), shaded=True)
-    return [head, *rows, *foot][:height]
+    column: list[Span] = [("a column is ", "muted"), (column_time(view, OVERFLOWS, width), "text")]
+    head = fitted(width, *_rates(training), column)
+    return [head, *spark(view, OVERFLOWS, width, max(1, height - 1 - len(foot))), *foot][:height]
+
+
+def overflow_page(view: View, width: int, height: int) -> list[Row]:
+    """How often and why: the counts as a chart, the last overflow in full, every cause that was seen."""
+    if view.snapshot is None:
+        return [row(NOT_KNOWN)]
+    training = view.snapshot.training
+    planted = [row((line, "state-pending")) for line in wrap(clean(training.planted), width, 3)]
+    chart = chart_page(view, OVERFLOWS, width, max(7, min(14, height // 3)))
+    return [*flow(width, *_rates(training)), *planted, Row(), *chart, Row(), *_in_full(training, view.now, width)]
+
+
+def _rates(training: TrainingSnapshot) -> list[list[Span]]:
+    rate, running = training.overflow_rate, training.consecutive_overflow
+    alarming = running is not None and running >= _ROW_ALERT
+    rate_token = "overflow" if rate is not None and rate > _RATE_ALERT else "value"
+    storm: list[Span] = [("STORM", "overflow")] if rate_token == "overflow" or alarming else []
+    return [
+        [(percent(rate), rate_token), (" of steps", "muted")],
+        [(count(running), "overflow" if alarming else "text"), (" in a row", "muted")],
+        storm,
+    ]
 
 
 def _explained(training: TrainingSnapshot, now: float, width: int, height: int) -> list[Row]:
@@ -47,12 +61,32 @@ def _explained(training: TrainingSnapshot, now: float, width: int, height: int) 
     if height < _WITH_TEXT:
         rows = [fitted(width, total, _cause(last, width))]
         return rows if height < _WITH_CULPRITS or not last.culprits else [*rows, _culprits(last, width)]
-    when: list[Span] = [(rough(now - last.time), "text"), (" ago", "muted")]
-    rows = [fitted(width, total, _cause(last, width), [("step ", "muted"), (count(last.step), "text")], when)]
+    rows = [fitted(width, total, _cause(last, width), *_when(last, now))]
     if height < _ALL_ROWS:
         return rows + ([_culprits(last, width)] if last.culprits else _text(last, width, 1))
-    rows += [fitted(width, [("in ", "muted"), (clean(name), "value")]) for name in last.culprits]
-    return [*rows, *_text(last, width, 3), *_counts(training, width)]
+    return [*rows, *_guilty(last, width), *_text(last, width, 3), *_counts(training, width)]
+
+
+def _in_full(training: TrainingSnapshot, now: float, width: int) -> list[Row]:
+    total: list[Span] = [("total ", "muted"), (count(training.overflow_count), "text"), (" steps", "muted")]
+    last = training.last_overflow
+    if last is None:
+        event: list[Span] = [(clean(training.last_event), "text")] if training.last_event else []
+        return flow(width, total, event)
+    return [
+        *flow(width, total, _cause(last, width), *_when(last, now)),
+        *_guilty(last, width),
+        *_text(last, width, 9),
+        *_counts(training, width),
+    ]
+
+
+def _when(last: OverflowSnapshot, now: float) -> list[list[Span]]:
+    return [[("step ", "muted"), (count(last.step), "text")], [(rough(now - last.time), "text"), (" ago", "muted")]]
+
+
+def _guilty(last: OverflowSnapshot, width: int) -> list[Row]:
+    return [fitted(width, [("in ", "muted"), (clean(name), "value")]) for name in last.culprits]
 
 
 def _cause(last: OverflowSnapshot, width: int) -> list[Span]:
@@ -78,7 +112,7 @@ def _counts(training: TrainingSnapshot, width: int) -> list[Row]:
     """Each cause that was seen, how often, and what it is."""
     seen = training.overflow_causes
     known = [cause for cause in OVERFLOW_CAUSES if seen.get(cause)]
-    rows = [row(("causes", "title"))] if seen else []
+    rows = [heading("causes")] if seen else []
     for cause in [*known, *sorted(set(seen) - set(OVERFLOW_CAUSES))]:
         number: list[Span] = [(f"{clean(cause_name(cause)):<18}", "muted"), (f"{count(seen[cause]):>6}", "text")]
         brief = OVERFLOW_CAUSES[cause].brief if cause in OVERFLOW_CAUSES else ""

@@ -3,43 +3,73 @@
 from __future__ import annotations
 
 from ...telemetry import TrainingSnapshot, TrainingState
-from ..cells import Row, Span, bar, fitted, row, wrap
-from ..format import age, clean, count, date_and_time, decimal, rough, short
-from ..sparkline import nice_range, spark_rows
+from ..cells import Row, Span, bar, clip, fitted, flow, heading, row, width_of, wrap
+from ..format import UNKNOWN, age, clean, count, countdown, date_and_time, decimal, rough, short, size
 from ..view import View
 from .accuracy import draw_accuracy, draw_baselines, draw_quality, draw_verdict
+from .charts import LOSS, chart_page, inline, spark
 from .machines import draw_machines, draw_ranks_in_brief
 from .states import NOT_KNOWN, training_sign
 
 _ALL_ROWS = 12  # so high, it has room for what it runs on
-_LOW = 8  # below it a pause is all that is worth a row
+_LOW = 8  # below it a pause is all that is worth a row, and the loss has a small chart beside its number
+_INLINE = 8  # cells of that chart
+_ROOMY = 36  # cells from which on numbers keep their places, and the time left has one
+_TIGHT = 48  # below it that time is told without a word
+_LEAST_BAR = 6
+_EVERY_MACHINE = 1_000
 
 
 def draw_training(view: View, width: int, height: int) -> list[Row]:
     if view.snapshot is None:
         return [row(NOT_KNOWN)]
     training = view.snapshot.training
-    rows = [_head(training, width)]
-    if training.paused_because:
-        rows += _paused(training, width, height - 1 if height < _LOW else 5)
-    elif training.detail and training.state is not TrainingState.TRAINING:
-        rows.append(fitted(width, [(clean(training.detail), "text")]))
-    rows += [_progress(training, width), _optimizer(training, width)]
+    low = height < _LOW
+    rows = [_head(training, width), *_why_not(training, width, height - 1 if low else 5)]
+    rows += [_progress(training, width), _optimizer(training, width, inline(view, LOSS, _INLINE) if low else [])]
     rows += [draw_accuracy(training, width), draw_baselines(training, width)]
-    for_chart = 1 if height >= _LOW else 0
+    for_chart = 0 if low else 1
     more = [*draw_verdict(training, width), *draw_quality(training, width), *_more(training, view.now, width)]
     rows += more[: max(0, height - for_chart - len(rows))]
     if height >= _ALL_ROWS:
         rows += _runs_on(training, width, height - for_chart - len(rows))
-    spark = height - len(rows)
-    if spark >= 1:
-        chart = view.chart("loss")
-        span = nice_range(chart.values, from_zero=False)
-        labels = (
-            (decimal(span.high, 3), decimal(span.low, 3)) if any(value is not None for value in chart.values) else ("loss", "")
-        )
-        rows += spark_rows(chart, width, min(spark, 12), span, "spark-loss", labels=labels)
+    for_loss = height - len(rows)
+    if for_loss >= 1 and not low:
+        rows += spark(view, LOSS, width, min(for_loss, 12))
     return rows[:height]
+
+
+def training_page(view: View, width: int, height: int) -> list[Row]:
+    """All that training tells of itself, the loss as a chart, and every machine it runs on."""
+    if view.snapshot is None:
+        return [row(NOT_KNOWN)]
+    training = view.snapshot.training
+    log = [row((clip(clean(line), width), "muted")) for line in training.log_tail]
+    return [
+        _head(training, width),
+        *_why_not(training, width, 12),
+        _progress(training, width),
+        *flow(width, *_steps(training, [])),
+        draw_accuracy(training, width),
+        draw_baselines(training, width),
+        *draw_verdict(training, width),
+        *draw_quality(training, width),
+        *_more(training, view.now, width),
+        *[row((line, "muted")) for line in wrap(clean(training.reason), width, 4)],
+        *draw_machines(training, width, _EVERY_MACHINE),
+        Row(),
+        *chart_page(view, LOSS, width, max(7, min(16, height // 2))),
+        *([Row(), heading("the worker's own log"), *log] if log else []),
+    ]
+
+
+def _why_not(training: TrainingSnapshot, width: int, room: int) -> list[Row]:
+    """Why it does not train, as far as it says."""
+    if training.paused_because:
+        return _paused(training, width, room)
+    if training.detail and training.state is not TrainingState.TRAINING:
+        return [fitted(width, [(clean(training.detail), "text")])]
+    return []
 
 
 def _head(training: TrainingSnapshot, width: int) -> Row:
@@ -49,7 +79,11 @@ def _head(training: TrainingSnapshot, width: int) -> Row:
     late = training.age_s is not None and training.age_s >= 5 and training.state is TrainingState.TRAINING
     silent: list[Span] = [(f"silent {age(training.age_s)}", "alert-warning")] if late else []
     itself: list[Span] = [("by itself", "alert-critical")] if training.paused_because else []
-    return fitted(width, [training_sign(training.state)], itself, silent, where, [(clean(training.symbol or ""), "text")])
+    memory: list[Span] = []
+    if training.memory_bytes is not None:
+        memory = [("memory ", "muted"), (size(training.memory_bytes), "text")]
+    symbol: list[Span] = [(clean(training.symbol or ""), "text")]
+    return fitted(width, [training_sign(training.state)], itself, silent, where, symbol, memory)
 
 
 def _paused(training: TrainingSnapshot, width: int, room: int) -> list[Row]:
@@ -58,31 +92,53 @@ def _paused(training: TrainingSnapshot, width: int, room: int) -> list[Row]:
 
 
 def _progress(training: TrainingSnapshot, width: int) -> Row:
+    """Epoch and step, a bar between what is done and what is to come, and how long that takes."""
     done, total = training.epoch_step, training.steps_per_epoch
-    speed: list[Span] = [(_samples(training.samples_per_s), "text"), (" samples/s", "muted")]
     head: list[Span] = [("epoch ", "muted"), (count(training.epoch), "text")]
-    step: list[Span] = [("step ", "muted"), (f"{count(done)}/{count(total)}", "text")]
-    left = fitted(width, head, step, speed)
-    room = width - len(left.text) - 2
-    if done is None or not total or room < 6:
-        return left
-    return Row((*left.spans, ("  ", "text"), *bar(done / total, min(room, 24), "state-live")))
+    figures = len(count(total)) if width >= _ROOMY else 0
+    step: list[Span] = [("step ", "muted"), (f"{count(done):>{figures}}/{count(total)}", "text")]
+    if done is None or not total:
+        return fitted(width, head, step)
+    left: list[Span] = []
+    if training.epoch_eta_s is not None and width >= _ROOMY:
+        left = [(f"  {eta(training.epoch_eta_s):>6}", "text"), (" left", "muted")]
+    if width < _TIGHT:
+        left = left[:1]
+    line = row()
+    for groups in ([head, step], [head, step[1:]]):
+        line = fitted(width, *groups)
+        room = width - width_of((*line.spans, *left)) - 2
+        if room >= _LEAST_BAR:
+            return Row((*line.spans, ("  ", "text"), *bar(done / total, min(room, 24), "state-live"), *left))
+    return line
+
+
+def eta(seconds: float | None) -> str:
+    """Time left, as coarse as its length: six cells at most."""
+    if seconds is None:
+        return UNKNOWN
+    return countdown(seconds) if seconds < 60 else rough(seconds)
 
 
 def _samples(number: float | None) -> str:
     return decimal(None) if number is None else short(round(number))
 
 
-def _optimizer(training: TrainingSnapshot, width: int) -> Row:
+def _optimizer(training: TrainingSnapshot, width: int, trend: list[Span]) -> Row:
+    return fitted(width, *_steps(training, trend))
+
+
+def _steps(training: TrainingSnapshot, trend: list[Span]) -> list[list[Span]]:
+    """`trend`: a small sparkline of the loss, where there is no other."""
     loss_token = "alert-critical" if training.nonfinite_loss else "value"
-    return fitted(
-        width,
-        [("loss ", "muted"), (decimal(training.loss), loss_token)],
-        [("grad ", "muted"), (decimal(training.grad_norm, 3), "text")],
+    return [
+        [("loss ", "muted"), (f"{decimal(training.loss):<6}", loss_token)],
+        [(f"{count(training.nonfinite_loss)} NaN or Inf", "alert-critical")] if training.nonfinite_loss else trend,
+        [("grad ", "muted"), (f"{decimal(training.grad_norm, 3):<4}", "text")],
         [("lr ", "muted"), (_learning_rate(training.learning_rate), "text")],
-        [(f"{count(training.nonfinite_loss)} NaN or Inf", "alert-critical")] if training.nonfinite_loss else [],
+        [(f"{_samples(training.samples_per_s):>5}", "text"), (" samples/s", "muted")],
         [("step ", "muted"), (count(training.step), "text"), (" in all", "muted")],
-    )
+    ]
 
 
 def _learning_rate(rate: float | None) -> str:

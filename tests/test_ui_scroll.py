@@ -1,0 +1,66 @@
+"""Panes that hold more than they can show: their pages are scrolled, zoomed or in place."""
+
+from __future__ import annotations
+
+from ui_stories import failed_snapshot, repairing_snapshot
+from ui_support import FakeLink, dashboard, engine_snapshot, screen_text, until
+
+
+async def test_a_zoomed_page_is_scrolled_by_rows_and_pages_and_says_where_it_stands() -> None:
+    async with dashboard(FakeLink(failed_snapshot())) as (app, pilot, _):
+        app.dashboard.set_focus(app.dashboard.pane("backoff"))
+        await pilot.press("z")
+        await until(pilot, lambda: "backoff 1-18 of " in screen_text(app))
+        first = app.dashboard.pane("backoff").rows[0].text
+        await pilot.press("down")
+        await until(pilot, lambda: "backoff 2-19 of " in screen_text(app))
+        assert first not in screen_text(app)
+        await pilot.press("pagedown", "pagedown")  # no further than to the end
+        await until(pilot, lambda: "the last 10" in screen_text(app) and "link lasted" in screen_text(app))
+        await pilot.press("pageup", "pageup")
+        await until(pilot, lambda: "backoff 1-18 of " in screen_text(app) and first in screen_text(app))
+
+
+async def test_resizing_keeps_the_place_in_a_page_and_leaving_the_zoom_gives_the_essentials_back() -> None:
+    async with dashboard(FakeLink(failed_snapshot())) as (app, pilot, _):
+        app.dashboard.set_focus(app.dashboard.pane("backoff"))
+        await pilot.press("z", "down", "down")
+        await until(pilot, lambda: "backoff 3-20 of " in screen_text(app))
+        await pilot.resize_terminal(120, 50)
+        await until(pilot, lambda: "backoff" in screen_text(app) and " of " not in screen_text(app).splitlines()[2])
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "backoff 3-20 of " in screen_text(app))
+        await pilot.press("z")
+        await until(pilot, lambda: "heartbeat" in screen_text(app) and "backoff 3" not in screen_text(app))
+        assert app.dashboard.pane("backoff").rows[0].text.startswith("retries used up")
+
+
+async def test_a_small_pane_is_scrolled_in_place_and_shows_the_essentials_again_when_it_is_left() -> None:
+    async with dashboard(FakeLink(repairing_snapshot())) as (app, pilot, _):
+        pane = app.dashboard.pane("market")
+        app.dashboard.set_focus(pane)
+        essentials = [line.text for line in pane.rows]
+        await pilot.press("down", "down", "down")
+        await until(pilot, lambda: "market 4-" in screen_text(app))
+        assert [line.text for line in pane.rows] != essentials
+        await pilot.press("tab")
+        await until(pilot, lambda: "market 4-" not in screen_text(app))
+        assert [line.text for line in pane.rows] == essentials
+
+
+async def test_a_log_rests_at_its_end_and_is_scrolled_back_into_the_past() -> None:
+    lines = tuple(f"12:00:{i:02d} line {i}" for i in range(40))
+    async with dashboard(FakeLink(engine_snapshot(log=lines))) as (app, pilot, _):
+        app.dashboard.set_focus(app.dashboard.pane("log"))
+        await until(pilot, lambda: "line 39" in screen_text(app))
+        await pilot.press("up")
+        await until(pilot, lambda: "line 39" not in screen_text(app) and "line 38" in screen_text(app))
+        assert "of 40" in screen_text(app)
+        await pilot.press("down")
+        await until(pilot, lambda: "line 39" in screen_text(app) and "of 40" not in screen_text(app))
+
+
+async def test_without_a_pane_to_scroll_the_keys_say_so() -> None:
+    async with dashboard(FakeLink(engine_snapshot())) as (app, pilot, _):
+        await pilot.press("down")
+        await until(pilot, lambda: "scroll: choose a pane first" in screen_text(app))

@@ -241,7 +241,8 @@ async def test_all_alerts_are_read_with_their_remedies_by_zooming_their_line() -
     async with dashboard(link) as (app, pilot, _):
         assert "■ CRITICAL  loss is NaN" in screen_text(app)
         await pilot.press("tab", "z")
-        await until(pilot, lambda: "▲ WARNING  the scale stands at its cap" in screen_text(app))
+        await until(pilot, lambda: "2 alerts standing" in screen_text(app))
+        assert "the scale stands at its cap" in screen_text(app)
         assert "Raise GRAD_SCALER_MAX_SCALE" in screen_text(app)
 
 

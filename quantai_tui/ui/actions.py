@@ -58,6 +58,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("focus-next", "tab", "next pane", "Focus the next pane", SCREEN),
     Action("focus-previous", "shift+tab", "previous pane", "Focus the pane before", SCREEN),
     Action("step-back", "escape", "back", "Leave the zoomed pane, or the focus", SCREEN, show_key="esc"),
+    Action("ack-alerts", "a", "alerts seen", "Acknowledge all alerts that stand", SCREEN),
+    Action("filter-log", "slash", "filter log", "Filter the log: words, !without, /regex/, >=warning", SCREEN, show_key="/"),
     Action("cursor-left", "left", "back in time", "Time cursor back: every pane shows that moment", SCREEN, show_key="←"),
     Action("cursor-right", "right", "on in time", "Time cursor on", SCREEN, show_key="→"),
     Action("cursor-left-far", "shift+left", "far back", "Time cursor back by a tenth of the charts", SCREEN, show_key="shift+←"),

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,8 +27,11 @@ from .actions import ACTIONS, STREAM, TRAINING, Handler, action, bindings
 from .cells import Pace
 from .commands import Commands
 from .dashboard import Dashboard
+from .filter_line import FilterLine
 from .format import clean
 from .leaving import Departure, Outcome
+from .log_filter import LogFilter, LogMemory
+from .notices import Notices
 from .painter import CellMemory
 from .pane import Pane
 from .steering import Steering
@@ -95,6 +99,9 @@ class DashboardApp(App[Outcome]):
         self._cells = CellMemory()
         self._last_shape: tuple[object, ...] = ()
         self._due = dict.fromkeys(Pace, 0.0)
+        self._notices = Notices(self, self._commands, clock)
+        self._engine_log = LogMemory()
+        self._log_filter: LogFilter | None = None
         self._wardrobe = Wardrobe(self, themes_folder, wanted=theme)
         self.dashboard = Dashboard(self._wardrobe.palette, self.view(), self.say)
         self._timeline = Timeline(self, self._commands.ask, clock)
@@ -108,6 +115,8 @@ class DashboardApp(App[Outcome]):
             **self._departure.handlers(),
             **self.dashboard.handlers(),
             **self._timeline.handlers(),
+            **self._notices.handlers(),
+            "filter-log": self.dashboard.open_filter,
             "step-back": self._step_back,
             "config": self._open_config,
             "help": self._open_help,
@@ -146,7 +155,8 @@ class DashboardApp(App[Outcome]):
         """The link as it stands now."""
         if self._clock.monotonic() > self._status_until:
             self._status = Status()
-        return look(self._link, self._clock, self._started, self._stale_after_s, self._status)
+        now = look(self._link, self._clock, self._started, self._stale_after_s, self._status)
+        return replace(now, log=self._engine_log.lines, log_filter=self._log_filter, over=self._notices.over)
 
     def tick(self) -> None:
         """Sample the link. Each kind of row follows at its own pace; a change of state reaches all of them at once."""
@@ -171,6 +181,19 @@ class DashboardApp(App[Outcome]):
         if state is LinkState.FAILED and self._link.exit_code is not None:
             self._departure.engine_has_ended()
         self._wardrobe.follow(snapshot.theme if snapshot is not None else "")
+        if snapshot is not None:
+            self._notices.hear(snapshot)
+            self._engine_log.take(snapshot.log)
+
+    def on_app_focus(self) -> None:
+        self._notices.focus(here=True)
+
+    def on_app_blur(self) -> None:
+        self._notices.focus(here=False)
+
+    def on_filter_line_changed_to(self, message: FilterLine.ChangedTo) -> None:
+        self._log_filter = message.chosen
+        self.tick()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """The dashboard's keys are its own: on any other screen only the way out works."""

@@ -18,6 +18,7 @@ from textual.widget import Widget
 from ..telemetry import Mode
 from .actions import ACTIONS, Action, Handler
 from .cells import Pace, Span, width_of
+from .filter_line import FilterLine
 from .layout import DashboardLayout, plan
 from .pane import Pane
 from .panes import PANES
@@ -112,7 +113,9 @@ class Dashboard(Screen[None], inherit_bindings=False):
         self._say = say
         self._panes = {spec.id: Pane(spec, palette) for spec in PANES}
         self._keys = KeyLine(palette)
-        self._desk = Desk(*self._panes.values(), self._keys)
+        self._filter = FilterLine()
+        self._before_filter: Widget | None = None
+        self._desk = Desk(*self._panes.values(), self._filter, self._keys)
 
     def compose(self) -> ComposeResult:
         yield self._desk
@@ -149,6 +152,26 @@ class Dashboard(Screen[None], inherit_bindings=False):
             self.zoom("")
         else:
             self.set_focus(None)
+
+    def open_filter(self) -> None:
+        """Type the log's filter in place of the status line."""
+        if "status" not in plan(self.size.width, self.size.height, self.zoomed, self._desk.plan_layout.notice).regions:
+            self._say("filter: this window has no room for the log")
+            return
+        self._before_filter = self.focused
+        self._show_filter(True)
+        self.set_focus(self._filter)
+
+    def on_filter_line_closed(self, message: FilterLine.Closed) -> None:
+        self._show_filter(False)
+        self.set_focus(self._before_filter)
+        if message.problem:
+            self._say(f"filter: {message.problem}; the last good one stays")
+
+    def _show_filter(self, shown: bool) -> None:
+        self._filter.display = shown
+        self._panes["status"].display = not shown
+        self._desk.refresh(layout=True)
 
     @property
     def zoomed(self) -> str:
@@ -203,7 +226,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
         for name, pane in self._panes.items():
             pane.frame(boxed=arrangement.boxed)
             pane.zoom(on=name == layout.zoomed)
-            pane.display = name in arrangement.regions
+            pane.display = name in arrangement.regions and not (name == "status" and self._filter.display)
         self._keys.display = "footer" in arrangement.regions
         self._desk.refresh(layout=True)
         self.call_after_refresh(lambda: self.show(self._view))

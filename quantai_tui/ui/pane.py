@@ -56,8 +56,8 @@ class Pane(Widget):
         self._rows: list[Row] = []
         self._zoomed = False
         self._scrolled = 0  # rows away from where it rests: the top, or the end where the newest is there
-        if spec.title:
-            self.border_title = spec.title
+        self._titled = ""
+        self._entitle("")
         self.frame(boxed=True)
 
     @property
@@ -123,19 +123,20 @@ class Pane(Widget):
         """The rows that are to be seen, and in the title which of how many they are."""
         width, height = self.size
         if self._spec.page is None or not (self._zoomed or self._scrolled):
-            self._entitle("")
+            self._entitle(self._spec.mark(view))
             return self._spec.draw(view, width, height)[:height]
         page = self._spec.page(view, width, height)
         most = max(0, len(page) - height)
         away = min(self._scrolled, most)
         top = most - away if self._spec.tail else away
-        self._entitle(f" {top + 1}-{top + height} of {len(page)}" if most else "")
+        self._entitle(f"{self._spec.mark(view)} {top + 1}-{top + height} of {len(page)}" if most else self._spec.mark(view))
         return page[top : top + height]
 
     def _entitle(self, mark: str) -> None:
         title = f"{self._spec.title}{mark}"
-        if self._spec.title and self.border_title != title:
-            self.border_title = title
+        if self._spec.title and self._titled != title:
+            self._titled = title
+            self.border_title = title.replace("[", "\\[")  # it is read as markup, and a mark has what was typed in it
 
     def on_blur(self) -> None:
         """A pane that nobody is at shows the essentials."""

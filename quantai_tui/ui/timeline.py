@@ -102,9 +102,9 @@ class Timeline:
         """The view that the panes get while `live` is how things stand."""
         self._keep_up()
         if self._frozen is not None:
-            if self._last_shape != live.shape[4:]:
+            if self._last_shape != live.shape[4:5]:
                 self._changes += self._last_shape is not None
-                self._last_shape = live.shape[4:]
+                self._last_shape = live.shape[4:5]
             past = replace(self._frozen.past or Past(), frozen_s=live.clock - self._frozen.clock, changes=self._changes)
             live = replace(self._frozen, past=past, status=live.status, link=live.link, detail=live.detail, clock=live.clock)
         span = "" if self._wish.span_s == SPANS_S[0] else _words(self._wish.span_s)
@@ -201,7 +201,7 @@ class Timeline:
         if live.snapshot is None:
             self._app.say("freeze: there is nothing to see yet")
             return
-        self._frozen, self._changes, self._last_shape = live, 0, live.shape[4:]
+        self._frozen, self._changes, self._last_shape = live, 0, live.shape[4:5]
         self._app.say("screen: frozen; p thaws it, keys go on acting")
 
     # Asking the engine

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ..link.base import EngineLink, LinkState
 from ..link.messages import HistoryWindow
-from ..telemetry import Clock, EngineSnapshot, SeriesSnapshot, StreamState, TrainingState
+from ..telemetry import Alert, Clock, EngineSnapshot, SeriesSnapshot, StreamState, TrainingState
+from .log_filter import LogFilter
 
 _STREAM_OFF = (StreamState.IDLE, StreamState.STOPPED, StreamState.FAILED)
 _STREAM_DOWN = (StreamState.BACKOFF, StreamState.COOLING_DOWN, StreamState.FAILED)
@@ -34,6 +35,14 @@ class Status:
 
     text: str = ""
     token: str = "muted"
+
+
+@dataclass(frozen=True, slots=True)
+class OverAlert:
+    """An alert that does not stand any more, and when it ended (Unix time)."""
+
+    alert: Alert
+    ended: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,16 @@ class View:
     clock: float = 0.0
     charts: HistoryWindow | None = None
     past: Past | None = None
+    log: tuple[str, ...] = ()  # as far back as this dashboard has seen it
+    log_filter: LogFilter | None = None
+    over: tuple[OverAlert, ...] = ()
+
+    @property
+    def log_lines(self) -> tuple[str, ...]:
+        """Of the moment that is shown."""
+        if self.snapshot is None:
+            return ()
+        return self.log if self.log and (self.past is None or self.past.moment is None) else self.snapshot.log
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -82,7 +101,7 @@ class View:
         alerts = tuple((alert.key, alert.acknowledged) for alert in snapshot.alerts)
         states = (snapshot.stream.state, snapshot.training.state, snapshot.finished, alerts, snapshot.trial is None)
         past = self.past and (self.past.cursor, self.past.moment, self.past.waiting, self.past.span, self.past.frozen_s is None)
-        return (self.link, self.detail, self.stale, self.status, states, past)
+        return (self.link, self.detail, self.stale, self.status, states, past, self.log_filter and self.log_filter.text)
 
     @property
     def broken(self) -> bool:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from ..cells import Row
 from ..view import View
+from .alerts import alerts_page, draw_alerts
 from .backoff import backoff_page, draw_backoff
-from .bars import draw_alerts, draw_header, draw_notice, draw_status, draw_summary
+from .bars import draw_header, draw_notice, draw_status, draw_summary
 from .connection import connection_page, draw_connection
 from .heartbeat import draw_heartbeat, heartbeat_page
-from .history import draw_log, draw_reconnects, reconnects_page
+from .history import draw_reconnects, reconnects_page
+from .log import draw_log, log_mark
 from .market import draw_market, market_page
 from .overflow import draw_overflow, overflow_page
 from .scale import draw_scale, scale_page
@@ -23,12 +25,16 @@ from .training import draw_training, training_page
 Draw = Callable[[View, int, int], list[Row]]
 
 
+def _no_mark(view: View) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class PaneSpec:
     """A pane's id, its title (none: a bare line without frame or focus) and how it is drawn.
 
     `page` is shown zoomed or scrolled, through a window of `height` rows; without one there is nothing more to show. `tail`: its
-    newest rows are the last, and it rests at its end.
+    newest rows are the last, and it rests at its end. `mark` is what the title adds about the view.
     """
 
     id: str
@@ -37,6 +43,7 @@ class PaneSpec:
     page: Draw | None = None
     tail: bool = False
     focusable: bool = True
+    mark: Callable[[View], str] = _no_mark
 
 
 _ALL = 10_000
@@ -49,7 +56,7 @@ def _whole(draw: Draw) -> Draw:
 
 PANES: tuple[PaneSpec, ...] = (
     PaneSpec("header", "", draw_header, focusable=False),
-    PaneSpec("alerts", "", draw_alerts, _whole(draw_alerts)),
+    PaneSpec("alerts", "", draw_alerts, alerts_page),
     PaneSpec("connection", "connection", draw_connection, connection_page),
     PaneSpec("heartbeat", "heartbeat", draw_heartbeat, heartbeat_page),
     PaneSpec("backoff", "backoff", draw_backoff, backoff_page),
@@ -58,7 +65,7 @@ PANES: tuple[PaneSpec, ...] = (
     PaneSpec("scale", "gradient scale", draw_scale, scale_page),
     PaneSpec("overflow", "overflow", draw_overflow, overflow_page),
     PaneSpec("reconnects", "reconnects", draw_reconnects, reconnects_page),
-    PaneSpec("log", "log", draw_log, _whole(draw_log), tail=True),
+    PaneSpec("log", "log", draw_log, _whole(draw_log), tail=True, mark=log_mark),
     PaneSpec("notice", "engine", draw_notice, focusable=False),
     PaneSpec("summary", "", draw_summary, focusable=False),
     PaneSpec("status", "", draw_status, focusable=False),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from ...link.base import LinkState
-from ...telemetry import Alert, Mode, Severity
-from ..cells import Row, Span, fitted, row, spread, width_of, wrap
+from ...telemetry import Mode
+from ..cells import Row, Span, fitted, spread, width_of
 from ..format import (
     age,
     clean,
     count,
-    date_and_time,
     decimal,
     duration,
     milliseconds,
@@ -20,9 +19,7 @@ from ..format import (
     zone,
 )
 from ..view import View
-from .states import ALERT_SIGNS, stream_sign, training_sign
-
-_SEVERITIES = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
+from .states import link_trouble, stream_sign, training_sign
 
 
 def draw_header(view: View, width: int, height: int) -> list[Row]:
@@ -68,67 +65,6 @@ def _mode(mode: Mode, progress: float | None, finished: bool) -> list[Span]:
     return [("REPLAY", "state-pending"), (f" {percent(progress, 0)}" if progress is not None else "", "muted")]
 
 
-def draw_alerts(view: View, width: int, height: int) -> list[Row]:
-    """One line: trouble with the link first, else the worst alert and how many more. With room, all of them."""
-    trouble = _link_trouble(view, width)
-    alerts = [] if view.snapshot is None else sorted(view.snapshot.alerts, key=lambda alert: _SEVERITIES.index(alert.severity))
-    if height > 1:
-        rows = [trouble] if trouble else []
-        for alert in alerts:
-            rows += _full_alert(alert, width)
-        if not rows:
-            rows = [row((line, "muted")) for line in wrap("✓ no alerts; what stands is listed here, with its remedy", width, 2)]
-        return rows[:height]
-    if trouble is not None:
-        return [trouble]
-    if not alerts:
-        return [row(("✓ no alerts", "muted"))]
-    more: list[Span] = [(f"and {len(alerts) - 1} more", "muted")] if len(alerts) > 1 else []
-    left = fitted(width - (12 if more else 0), _sign(alerts[0]), [(clean(alerts[0].remedy), "text")])
-    return [spread(width, left, more)]
-
-
-def _sign(alert: Alert) -> list[Span]:
-    glyph, token = ALERT_SIGNS[alert.severity]
-    return [(f"{glyph} {alert.severity.value.upper()}", token), ("  ", "text"), (clean(alert.text), "text")]
-
-
-def _full_alert(alert: Alert, width: int) -> list[Row]:
-    since: list[Span] = [("since ", "muted"), (date_and_time(alert.since), "text")]
-    sign = _sign(alert)
-    lines = wrap(clean(alert.text), width - width_of(sign[:-1]), 4)
-    head = fitted(width, [*sign[:-1], (lines[0], "text")] if len(lines) > 1 else sign, since)
-    return [
-        head,
-        *[row((f"  {line}", "text")) for line in lines[1:]],
-        *[row((f"  {line}", "muted")) for line in wrap(clean(alert.remedy), width - 2, 2)],
-    ]
-
-
-def _link_trouble(view: View, width: int) -> Row | None:
-    detail: list[Span] = [(clean(view.detail.splitlines()[-1]), "muted")] if view.detail.strip() else []
-    waited = duration(view.waited_s)
-    if view.link is LinkState.STARTING:
-        return fitted(width, [("◌ starting engine … ", "state-pending"), (waited, "text")], detail)
-    if view.link is LinkState.LOST:
-        return fitted(width, [("◆ engine link lost, trying again", "state-backoff")], detail)
-    if view.link is LinkState.REFUSED:
-        return fitted(width, [("✗ the engine refused this dashboard", "state-failed")], detail)
-    if view.link is LinkState.FAILED:
-        return fitted(width, [("✗ no engine", "state-failed")], detail)
-    if view.link is LinkState.CLOSED:
-        return row(("■ detached", "state-idle"))
-    if view.snapshot is None:
-        return fitted(width, [("◌ attached, waiting for the first snapshot … ", "state-pending"), (waited, "text")])
-    if view.stale:
-        return fitted(
-            width,
-            [(f"◆ the engine has sent nothing for {age(view.age_s)}", "state-backoff")],
-            [("old numbers are greyed", "muted")],
-        )
-    return None
-
-
 def draw_status(view: View, width: int, height: int) -> list[Row]:
     """What the last key did; when no key has been pressed, the engine's own note, and in the demo the key to play with."""
     if view.status.text:
@@ -162,7 +98,7 @@ def draw_notice(view: View, width: int, height: int) -> list[Row]:
 
 def draw_summary(view: View, width: int, height: int) -> list[Row]:
     """For a terminal too small for panes: the one line that matters."""
-    trouble = _link_trouble(view, width)
+    trouble = link_trouble(view, width)
     if view.snapshot is None or view.broken:
         return [trouble or Row()]
     stream, training = view.snapshot.stream, view.snapshot.training

@@ -1,4 +1,4 @@
-"""What happened: the reconnects of late, and the end of the engine's log."""
+"""The reconnects of late."""
 
 from __future__ import annotations
 
@@ -88,10 +88,3 @@ def _entry(entry: ReconnectSnapshot, width: int) -> Row:
     ]
     room = width - width_of(base) - 2
     return fitted(width, base, [(clip(clean(entry.error_message or ""), room), "muted")] if room >= 16 else [])
-
-
-def draw_log(view: View, width: int, height: int) -> list[Row]:
-    """The last lines, newest at the bottom."""
-    if view.snapshot is None:
-        return [row(NOT_KNOWN)]
-    return [row((clip(clean(line), width), "text")) for line in view.snapshot.log[-height:]]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ...link.base import LinkState
 from ...telemetry import Severity, StreamState, TrainingState
-from ..cells import Span
-from ..format import UNKNOWN, words
+from ..cells import Row, Span, fitted, row
+from ..format import UNKNOWN, age, clean, duration, words
+from ..view import View
 
 STREAM_SIGNS: dict[StreamState, tuple[str, str]] = {
     StreamState.IDLE: ("○", "state-idle"),
@@ -48,3 +50,28 @@ def stream_sign(state: StreamState) -> Span:
 def training_sign(state: TrainingState) -> Span:
     glyph, token = TRAINING_SIGNS[state]
     return f"{glyph} {words(state.value).upper()}", token
+
+
+def link_trouble(view: View, width: int) -> Row | None:
+    """Why what is shown may be old, or is not there: one line, None where all is well."""
+    detail: list[Span] = [(clean(view.detail.splitlines()[-1]), "muted")] if view.detail.strip() else []
+    waited = duration(view.waited_s)
+    if view.link is LinkState.STARTING:
+        return fitted(width, [("◌ starting engine … ", "state-pending"), (waited, "text")], detail)
+    if view.link is LinkState.LOST:
+        return fitted(width, [("◆ engine link lost, trying again", "state-backoff")], detail)
+    if view.link is LinkState.REFUSED:
+        return fitted(width, [("✗ the engine refused this dashboard", "state-failed")], detail)
+    if view.link is LinkState.FAILED:
+        return fitted(width, [("✗ no engine", "state-failed")], detail)
+    if view.link is LinkState.CLOSED:
+        return row(("■ detached", "state-idle"))
+    if view.snapshot is None:
+        return fitted(width, [("◌ attached, waiting for the first snapshot … ", "state-pending"), (waited, "text")])
+    if view.stale:
+        return fitted(
+            width,
+            [(f"◆ the engine has sent nothing for {age(view.age_s)}", "state-backoff")],
+            [("old numbers are greyed", "muted")],
+        )
+    return None

@@ -21,7 +21,7 @@ def shows_everything(text: str) -> bool:
     """A connection that is up, a round trip, a loss, a scale against its cap, and sparklines with something in them."""
     return (
         "● LIVE" in text
-        and bool(re.search(r"rtt\s+[\d.,]+ ms", text))
+        and bool(re.search(r"rtt\s+[\d.,]+ p50", text))
         and bool(re.search(r"loss\s+\d", text))
         and bool(re.search(r"[\d,]+\s+\d+ % of cap", text))
         and bool(SPARKS & set(text))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from ui_stories import STORIES, failed_snapshot, operator_paused_snapshot, overflow_storm_snapshot, repairing_snapshot
 from ui_support import NOW, backoff_snapshot, engine_snapshot, stream_snapshot, training_snapshot
@@ -10,10 +12,22 @@ from quantai_tui.link.base import LinkState
 from quantai_tui.telemetry import EngineSnapshot
 from quantai_tui.ui.cells import flow, table
 from quantai_tui.ui.panes import PANES
-from quantai_tui.ui.view import View
+from quantai_tui.ui.panes.charts import TRADES, chart_page
+from quantai_tui.ui.view import Chart, View
 
 PAGES = {spec.id: spec.page for spec in PANES if spec.page is not None}
 DRAWN = {spec.id: spec.draw for spec in PANES}
+
+
+class Fixed(View):
+    """A view of one chart."""
+
+    def __init__(self, chart: Chart) -> None:
+        super().__init__(None, LinkState.ATTACHED)
+        object.__setattr__(self, "one", chart)
+
+    def chart(self, name: str) -> Chart:
+        return self.one  # type: ignore[attr-defined,no-any-return]
 
 
 def page(pane: str, snapshot: EngineSnapshot, width: int = 116, height: int = 34) -> list[str]:
@@ -32,6 +46,18 @@ def test_a_zoomed_chart_has_a_value_axis_a_time_axis_and_its_range_in_words(pane
     assert all(line.split("┤")[0].strip() for line in labelled)
     assert any(line.count("╵23:5") >= 3 for line in lines)
     assert any("from 23:58:0" in line and "a column is" in line for line in lines)
+
+
+def test_the_time_cursor_is_on_the_axis_of_a_zoomed_chart_and_in_its_words() -> None:
+    for ago in (0.0, 45.0, 119.0):
+        chart = Chart(tuple(float(i) for i in range(120)), 1.0, NOW, NOW - ago)
+        lines = [line.text for line in chart_page(Fixed(chart), TRADES, 80, 10)]
+        column = lines[-2].index("│", 11)
+        assert all(line[column] == "│" for line in lines[-9:-1])
+        at = re.search(r"│ (\d\d:\d\d:\d\d)  (\d+)", " ".join(lines[:-9]))
+        assert at is not None
+        assert f"│{at[1]}" in lines[-1]
+        assert abs(float(at[2]) - (119 - ago)) <= 2
 
 
 def test_the_connection_page_tells_of_every_symbol() -> None:
@@ -85,7 +111,7 @@ def test_the_reconnects_page_has_the_statistics_and_every_entry() -> None:
 def test_an_overflow_storm_is_a_word_and_the_scale_at_its_floor_too() -> None:
     storm = overflow_storm_snapshot()
     assert "34.0 % of steps  9 in a row  STORM" in essentials("overflow", storm, 60, 8)
-    assert "1  AT THE FLOOR  <1 % of cap 100,000" in essentials("scale", storm, 60, 8)
+    assert "1  <1 % of cap 100,000  AT THE FLOOR" in essentials("scale", storm, 60, 8)
     assert "STORM" not in essentials("overflow", engine_snapshot(), 60, 8)
 
 

@@ -91,7 +91,7 @@ def test_the_scale_at_its_cap_is_said_and_the_cap_is_marked_on_the_line() -> Non
     at_cap = training_snapshot(scale=100_000.0)
     full = engine_snapshot(training=at_cap, series={"scale": series(1.0, 50_000.0, 100_000.0)})
     text = drawn("scale", full)
-    assert "100,000  AT THE CAP  100 % of cap 100,000" in text
+    assert "100 % of cap 100,000  AT THE CAP" in text
     assert "┄ cap" in text
     assert text.splitlines()[1].count("┄") > 20
 

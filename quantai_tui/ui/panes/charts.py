@@ -164,17 +164,25 @@ def _value_labels(plot: Plot, height: int, span: Range, look: Look) -> list[Span
 
 
 def _time_axis(plot: Plot) -> Row:
-    """Ticks at round local times. The cursor's time stands over them."""
+    """Ticks at round local times, those left out that the cursor's time covers."""
     begin, end = plot.time_at(0), plot.time_at(plot.width)
     step = next((step for step in _STEPS_S if step >= _TICK_WIDTH * plot.column_s), _STEPS_S[-1])
-    axis = [" "] * plot.width
     offset = time.localtime(end).tm_gmtoff
     tick = -(-(begin + offset) // step) * step - offset
+    marks: list[tuple[int, Span]] = []
     while tick < end and plot.values:
         at = int((tick - begin) / plot.column_s + 1e-6)
-        for i, char in enumerate("╵" + wall_clock(tick, seconds=step < 60)):
-            if at + i < plot.width and at + len("╵00:00:00") <= plot.width:
-                axis[at + i] = char
+        marks.append((at, (f"╵{wall_clock(tick, seconds=step < 60)}", "muted")))
         tick += step
-    spans: list[Span] = [(" " * (_VALUE_WIDTH - 1) + "└", "edge"), ("".join(axis), "muted")]
+    if plot.cursor is not None:
+        said = f"│{wall_clock(plot.time_at(plot.cursor))}"
+        at = max(0, min(plot.cursor, plot.width - len(said)))
+        marks = [(x, mark) for x, mark in marks if x + len(mark[0]) < at or x > at + len(said)]
+        marks = sorted([*marks, (at, (said, "cursor"))])
+    spans: list[Span] = [(" " * (_VALUE_WIDTH - 1) + "└", "edge")]
+    used = 0
+    for at, (text, token) in marks:
+        if used <= at <= plot.width - len(text):
+            spans += [(" " * (at - used), "text"), (text, token)]
+            used = at + len(text)
     return Row(tuple(spans), Pace.CHART)

@@ -88,7 +88,7 @@ def _value(training: TrainingSnapshot) -> list[list[Span]]:
     if scale is not None and floor is not None and scale <= floor and not at_limit:
         at_limit = [("AT THE FLOOR", "scale-cap")]
     seen: list[Span] = [("highest ", "muted"), (quantity(training.scale_max_seen), "text")]
-    return [[(quantity(scale), "value")], at_limit, against, seen] if at_limit else [[(quantity(scale), "value")], against, seen]
+    return [[(quantity(scale), "value")], against, at_limit, seen]
 
 
 def _growth(training: TrainingSnapshot, width: int, *more: list[Span]) -> Row:

@@ -26,6 +26,7 @@ from .cells import Pace
 from .commands import Commands
 from .dashboard import Dashboard
 from .format import clean
+from .keyboard import Keyboard
 from .leaving import Departure, Outcome
 from .painter import CellMemory
 from .steering import Steering
@@ -47,12 +48,13 @@ _STATUS_LASTS_S = {"state-pending": math.inf, "state-failed": 30.0}  # what is u
 _EVERYWHERE = frozenset(item.id for item in ACTIONS if item.priority)
 
 
-class DashboardApp(App[Outcome]):
+class DashboardApp(App[Outcome], inherit_bindings=False):
     """Shows one engine. Its return value says how it was left: "stop" (the engine was told to stop) or "detach".
 
     `stop_on_quit`: plain `q` and Ctrl-C stop the engine, as they do in demo and replay anyway. `theme`: fixes the theme; without
     it the engine's setting is followed. `stale_after_s`: age from which a snapshot counts as old. `crash_log`: file that gets the
-    traceback of a crash; without it the traceback goes to the log.
+    traceback of a crash; without it the traceback goes to the log. Textual's own keys, a quit without a word on ctrl+q among
+    them, are left out: those of the registry are all there are.
     """
 
     ENABLE_COMMAND_PALETTE = False
@@ -90,6 +92,7 @@ class DashboardApp(App[Outcome]):
         self._last_shape: tuple[object, ...] = ()
         self._due = dict.fromkeys(Pace, 0.0)
         self._wardrobe = Wardrobe(self, themes_folder, wanted=theme)
+        self._keyboard = Keyboard(self, self._wardrobe)
         self.dashboard = Dashboard(self._wardrobe.palette, self.view(), self.say)
         self._handlers = self._table()
 
@@ -98,10 +101,10 @@ class DashboardApp(App[Outcome]):
         return {
             **self._steering.handlers(),
             **self._wardrobe.handlers(),
+            **self._keyboard.handlers(),
             **self._departure.handlers(),
             **self.dashboard.handlers(),
             "config": self._open_config,
-            "help": self._open_help,
             "redraw": self._redraw,
             "toggle-mouse": self._toggle_mouse,
         }
@@ -155,13 +158,14 @@ class DashboardApp(App[Outcome]):
             self.dashboard.show(view, due)
 
     def _follow(self) -> None:
-        """What the engine decides about the dashboard: that there is nothing to look at, and the theme of its settings."""
+        """What the engine decides about the dashboard: that there is nothing to look at, and what its settings say."""
         state, snapshot = self._link.state, self._link.snapshot
         if state is not LinkState.STARTING:
             self._departure.engine_has_started()
         if state is LinkState.FAILED and self._link.exit_code is not None:
             self._departure.engine_has_ended()
         self._wardrobe.follow(snapshot.theme if snapshot is not None else "")
+        self._keyboard.follow(snapshot.keys if snapshot is not None else ())
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """The dashboard's keys are its own: on any other screen only the way out works."""
@@ -185,14 +189,10 @@ class DashboardApp(App[Outcome]):
     def _back_from_editor(self, said: str | None) -> None:
         self.say(said or "", "text")
 
-    def _open_help(self) -> None:
-        from .help import HelpScreen
-
-        self.push_screen(HelpScreen(), lambda _: self.tick())
-
     def _redraw(self) -> None:
         self._cells.forget()
         self.refresh(layout=True)
+        self.say("redraw: all of the screen has been painted again")
 
     def _toggle_mouse(self) -> None:
         switch = getattr(self._driver, "switch_mouse", None)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
+from textual.content import Content
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -28,7 +29,7 @@ class Pane(Widget):
     DEFAULT_CSS = """
     Pane { padding: 0 1; background: $background; }
     Pane.framed { border: round $edge; border-title-color: $title; border-title-style: bold; }
-    Pane.framed:focus { border: round $edge-focus; border-title-color: $edge-focus; }
+    Pane.framed:focus { border: heavy $edge-focus; border-title-color: $edge-focus; }
     Pane.ruled { border: none; border-top: solid $edge; border-title-color: $title; border-title-style: bold; }
     Pane.ruled:focus { border-top: heavy $edge-focus; border-title-color: $edge-focus; }
     Pane.bare:focus { background: $background; }
@@ -42,14 +43,18 @@ class Pane(Widget):
         self._palette = palette
         self._view: View | None = None
         self._rows: list[Row] = []
-        if spec.title:
-            self.border_title = spec.title
+        self.number("")
         self.frame(boxed=True)
 
     @property
     def rows(self) -> list[Row]:
         """What it shows now."""
         return self._rows
+
+    def number(self, key: str) -> None:
+        """Show the key that goes to this pane before its title."""
+        if self._spec.title:
+            self.border_title = Content.assemble((f"{key} " if key else "", "not bold $muted"), self._spec.title)
 
     def frame(self, *, boxed: bool) -> None:
         """A box, or only a rule above: on a small screen rows are dear."""

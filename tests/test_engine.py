@@ -131,14 +131,16 @@ async def test_saved_settings_are_checked_written_logged_and_applied(engine: Eng
     assert not default_config_path().exists()
 
     reconnects = engine.snapshot().stream.reconnects
-    values = {"WS_PING_INTERVAL": "0.2", "LOG_LEVEL": "DEBUG"}
+    values = {"WS_PING_INTERVAL": "0.2", "LOG_LEVEL": "DEBUG", "KEYS": "rotate=ctrl+r,quit=x"}
     saved, _, result = await ask(engine, CommandName.SETTINGS_SAVE, values=values, revision=form["revision"])
     assert saved
     assert isinstance(result, dict)
     assert result["applied"] == {
         "WS_PING_INTERVAL": "stream reconnects with the new numbers",
         "LOG_LEVEL": "live now",
+        "KEYS": "live now",
     }
+    assert engine.snapshot().keys == ("rotate=ctrl+r", "quit=x")
     assert "WS_PING_INTERVAL = 0.2" in default_config_path().read_text()
     await until(lambda: engine.snapshot().stream.reconnects > reconnects or engine.snapshot().stream.uptime_s < 5)
     await until(lambda: engine.snapshot().stream.state is StreamState.LIVE)

@@ -64,6 +64,7 @@ BAD_VALUES = {
     "BACKFILL_START": ["nowhere", "12x", "\u0663", "1" * 19],
     "PROXY_URL": ["foo", "xhttp://proxy:1", "http://proxy:99999", "http://:3128", "http://proxy:3128 x"],
     "THEME": ["NOT A THEME"],
+    "KEYS": ["rotate", "=x", "rotate=", "Rotate=x", "rotate=x y", "rotate=x,rotate=y"],
     "EXCHANGE_WS_URL": ["ws://127.0.0.1:9/?wss://x", "wss://x?y", "wss://x:0", "wss://:9"],
     "EXCHANGE_REST_URL": ["http://127.0.0.1:9/?https://x", "https://"],
     "TRAIN_DEVICE": ["cuda:\u0663", "cuda:"],
@@ -323,6 +324,11 @@ def test_symbols_are_comma_separated_everywhere_and_an_array_is_fine_in_toml(tmp
     config = tmp_path / "config.toml"
     config.write_text(f"SYMBOLS = {text}\n" if text.startswith("[") else f'SYMBOLS = "{text}"\n')
     assert load(config).settings.SYMBOLS == ("ETHUSDT", "BTCUSDT")
+
+
+def test_keys_are_pairs_and_a_key_may_be_an_equals_sign() -> None:
+    Path(".env").write_text("KEYS=rotate=ctrl+r, quit==,\n")
+    assert load().settings.KEYS == ("rotate=ctrl+r", "quit==")
 
 
 def test_an_old_dotenv_file_goes_on_working() -> None:

@@ -22,8 +22,6 @@ from ui_support import (
 from quantai_tui.link.base import LinkState
 from quantai_tui.link.messages import Ack, CommandName
 from quantai_tui.telemetry import Severity, StreamState, TrainingState
-from quantai_tui.ui.actions import ACTIONS, bindings, markdown_table
-from quantai_tui.ui.help import help_text
 
 
 async def test_the_essentials_of_every_pane_are_on_an_80x24_screen() -> None:
@@ -263,20 +261,6 @@ async def test_at_every_size_all_panes_are_there_and_no_row_is_wider_than_its_pa
             assert pane.size.height >= 2, name
             assert all(len(row.text) <= pane.size.width for row in pane.rows), name
         assert "missing 132" in screen_text(app)
-
-
-async def test_every_action_is_bound_reachable_helped_and_in_the_readme_table() -> None:
-    async with dashboard(live()) as (app, _, _clock):
-        assert [binding.id for binding in bindings()] == [item.id for item in ACTIONS]
-        active = {binding.binding.id: binding for binding in app.screen.active_bindings.values()}
-        for item in ACTIONS:
-            assert item.id in app.actions_handled
-            assert item.id in active, f"{item.id} is not reachable by {item.key}"
-            assert active[item.id].enabled
-            assert item.help in help_text().plain
-            assert f"| `{item.key_text}` | {item.help} |" in markdown_table()
-            assert len(item.help) <= 63, f"{item.id} would wrap at 80 columns"
-        assert len({item.key for item in ACTIONS}) == len(ACTIONS)
 
 
 async def test_the_dashboards_keys_do_nothing_on_other_screens() -> None:

@@ -31,7 +31,9 @@ def test_importing_the_dashboard_loads_nothing_heavy_and_none_of_the_rooms_it_sh
 
 
 def test_what_a_key_opens_is_loaded_when_it_is_pressed() -> None:
-    later = [f"quantai_tui.ui.{name}" for name in ("editor", "help", "dialogs", "faults", "crash")]
+    later = [
+        f"quantai_tui.ui.{name}" for name in ("editor", "help", "glossary", "dialogs", "palette", "chooser", "faults", "crash")
+    ]
     code = f"import sys, quantai_tui.ui.app; print([name for name in {later} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

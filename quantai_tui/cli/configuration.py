@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,21 @@ def config_validate(file: str | None) -> None:
     """Check FILE by itself, or without one all sources as they stand."""
     from ..settings import SettingsProblems, default_config_path, load, validate_file
 
+    keys: tuple[str, ...] = ()
     if file is not None:
         problems = [str(problem) for problem in validate_file(Path(file))]
+        if not problems:
+            keys = load(Path(file), environment={}, dotenv_path=Path(os.devnull)).settings.KEYS
     else:
         try:
-            load()
+            keys = load().settings.KEYS
             problems = []
         except SettingsProblems as error:
             problems = [str(problem) for problem in error.problems]
+    if keys:
+        from ..ui.keymap import resolve  # brings Textual, which nothing else here needs
+
+        problems += resolve(keys).problems
     if problems:
         fail("\n".join(problems))
     click.echo(f"{file or default_config_path()}: valid" if file else "all settings are valid")

@@ -265,6 +265,7 @@ class Engine:
             series=dict(self.vitals.series()),
             log=self._log.tail.snapshot() if self._log is not None else (),
             theme=self.desk.settings.THEME,
+            keys=self.desk.settings.KEYS,
         )
         trains = self.desk.settings.TRAIN_AUTOSTART and (self._playback is None or self._playback.can_train(self.worker_config()))
         interval_s = INTERVALS[self.desk.settings.BAR_INTERVAL]

@@ -181,7 +181,7 @@ def _verdict(engine: Engine, snapshot: EngineSnapshot, deadline: float | None, s
 def _json_line(snapshot: EngineSnapshot) -> str:
     """The public form: everything but what only a screen needs."""
     fields = msgspec.to_builtins(snapshot)
-    for name in ("series", "log", "theme"):
+    for name in ("series", "log", "theme", "keys"):
         del fields[name]
     return msgspec.json.encode(fields).decode()
 

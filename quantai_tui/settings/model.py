@@ -17,6 +17,7 @@ from .rules import CROSS_RULES
 # A loss scale and its reciprocal must both be normal fp32 numbers.
 _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-126, 2.0**127
 
+_KEY = re.compile(r"[a-z0-9-]{1,40}=[^\s,]{1,60}")
 _SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 RETENTION_RULE = "0, or from 1/24 (one hour) to 36500"
@@ -310,6 +311,14 @@ class Settings(BaseSettings):
     THEME: str = setting(
         "", "Program", "Theme", "Name of the dashboard's theme; empty for the default.", applies="live", pattern=r"[a-z0-9-]*"
     )
+    KEYS: Annotated[tuple[str, ...], NoDecode] = setting(
+        (),
+        "Program",
+        "Keys",
+        "Keys of the dashboard that are not the default: action=key, comma-separated, as in rotate=ctrl+r,quit=x.",
+        applies="live",
+        max_length=100,
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -319,9 +328,9 @@ class Settings(BaseSettings):
             raise PydanticCustomError("int_type" if kind is int else "float_type", "must be a number")
         return value
 
-    @field_validator("SYMBOLS", mode="before")
+    @field_validator("SYMBOLS", "KEYS", mode="before")
     @classmethod
-    def _split_symbols(cls, value: object) -> object:
+    def _split_lists(cls, value: object) -> object:
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
         return value
@@ -336,6 +345,16 @@ class Settings(BaseSettings):
         if len(set(names)) != len(names):
             raise PydanticCustomError("symbol", "each symbol at most once")
         return names
+
+    @field_validator("KEYS")
+    @classmethod
+    def _check_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        # Which actions and keys there are the dashboard knows, and says.
+        if not all(_KEY.fullmatch(pair) for pair in value):
+            raise PydanticCustomError("keys", "must be action=key, comma-separated, as in rotate=ctrl+r,quit=x")
+        if len({pair.partition("=")[0] for pair in value}) != len(value):
+            raise PydanticCustomError("keys", "each action at most once")
+        return value
 
     @field_validator("TRAIN_SYMBOL")
     @classmethod

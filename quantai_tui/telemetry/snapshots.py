@@ -365,4 +365,5 @@ class EngineSnapshot(msgspec.Struct, frozen=True):
     series: dict[str, SeriesSnapshot] = {}
     log: tuple[str, ...] = ()
     theme: str = ""
+    keys: tuple[str, ...] = ()  # those that the operator has moved, as action=key
     trial: TrialSnapshot | None = None

@@ -29,6 +29,7 @@ from .commands import Commands
 from .dashboard import Dashboard
 from .filter_line import FilterLine
 from .format import clean
+from .keyboard import Keyboard
 from .leaving import Departure, Outcome
 from .log_filter import LogFilter, LogMemory
 from .notices import Notices
@@ -56,12 +57,13 @@ _ABOUT_THE_PRESENT = frozenset({STREAM, TRAINING})  # what they do happens now: 
 _EVERYWHERE = frozenset(item.id for item in ACTIONS if item.priority)
 
 
-class DashboardApp(App[Outcome]):
+class DashboardApp(App[Outcome], inherit_bindings=False):
     """Shows one engine. Its return value says how it was left: "stop" (the engine was told to stop) or "detach".
 
     `stop_on_quit`: plain `q` and Ctrl-C stop the engine, as they do in demo and replay anyway. `theme`: fixes the theme; without
     it the engine's setting is followed. `stale_after_s`: age from which a snapshot counts as old. `crash_log`: file that gets the
-    traceback of a crash; without it the traceback goes to the log.
+    traceback of a crash; without it the traceback goes to the log. Textual's own keys, a quit without a word on ctrl+q among
+    them, are left out: those of the registry are all there are.
     """
 
     ENABLE_COMMAND_PALETTE = False
@@ -103,6 +105,7 @@ class DashboardApp(App[Outcome]):
         self._engine_log = LogMemory()
         self._log_filter: LogFilter | None = None
         self._wardrobe = Wardrobe(self, themes_folder, wanted=theme)
+        self._keyboard = Keyboard(self, self._wardrobe)
         self.dashboard = Dashboard(self._wardrobe.palette, self.view(), self.say)
         self._timeline = Timeline(self, self._commands.ask, clock)
         self._handlers = self._table()
@@ -112,6 +115,7 @@ class DashboardApp(App[Outcome]):
         return {
             **self._steering.handlers(),
             **self._wardrobe.handlers(),
+            **self._keyboard.handlers(),
             **self._departure.handlers(),
             **self.dashboard.handlers(),
             **self._timeline.handlers(),
@@ -119,7 +123,6 @@ class DashboardApp(App[Outcome]):
             "filter-log": self.dashboard.open_filter,
             "step-back": self._step_back,
             "config": self._open_config,
-            "help": self._open_help,
             "redraw": self._redraw,
             "toggle-mouse": self._toggle_mouse,
         }
@@ -174,13 +177,14 @@ class DashboardApp(App[Outcome]):
             self.dashboard.show(view, due)
 
     def _follow(self) -> None:
-        """What the engine decides about the dashboard: that there is nothing to look at, and the theme of its settings."""
+        """What the engine decides about the dashboard: that there is nothing to look at, and what its settings say."""
         state, snapshot = self._link.state, self._link.snapshot
         if state is not LinkState.STARTING:
             self._departure.engine_has_started()
         if state is LinkState.FAILED and self._link.exit_code is not None:
             self._departure.engine_has_ended()
         self._wardrobe.follow(snapshot.theme if snapshot is not None else "")
+        self._keyboard.follow(snapshot.keys if snapshot is not None else ())
         if snapshot is not None:
             self._notices.hear(snapshot)
             self._engine_log.take(snapshot.log)
@@ -232,11 +236,6 @@ class DashboardApp(App[Outcome]):
     def _back_from_editor(self, said: str | None) -> None:
         self.say(said or "", "text")
 
-    def _open_help(self) -> None:
-        from .help import HelpScreen
-
-        self.push_screen(HelpScreen(), lambda _: self.tick())
-
     def _step_back(self) -> None:
         if self._timeline.past and not self.dashboard.zoomed:
             self._timeline.go_live()
@@ -246,6 +245,7 @@ class DashboardApp(App[Outcome]):
     def _redraw(self) -> None:
         self._cells.forget()
         self.refresh(layout=True)
+        self.say("redraw: all of the screen has been painted again")
 
     def _toggle_mouse(self) -> None:
         switch = getattr(self._driver, "switch_mouse", None)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from rich.segment import Segment
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.geometry import Size
 from textual.layout import Layout
-from textual.message import Message
 from textual.screen import Screen
-from textual.strip import Strip
 from textual.widget import Widget
 
-from ..telemetry import Mode
-from .actions import ACTIONS, Action, Handler
-from .cells import Pace, Span, width_of
+from .actions import PANE_KEYS, Handler, action
+from .cells import Pace
 from .filter_line import FilterLine
-from .layout import DashboardLayout, plan
+from .keyline import KeyLine
+from .keymap import Keymap
+from .layout import MIN_HEIGHT, MIN_WIDTH, DashboardLayout, plan
 from .pane import Pane
 from .panes import PANES
+from .possible import labels_now
 
 if TYPE_CHECKING:
     from textual import events
@@ -44,61 +44,6 @@ class Desk(Widget):
         return self.plan_layout
 
 
-class KeyLine(Widget):
-    """The most important keys, as many as fit; labels say what a key would do now. Clickable where there is a mouse."""
-
-    DEFAULT_CSS = "KeyLine { height: 1; padding: 0 1; background: $background; }"
-    ALLOW_SELECT: ClassVar[bool] = False
-
-    class Pressed(Message):
-        def __init__(self, action: Action) -> None:
-            super().__init__()
-            self.action = action
-
-    def __init__(self, palette: Palette) -> None:
-        super().__init__(id="footer")
-        self._palette = palette
-        self._labels: dict[str, str] = {}
-
-    def dress(self, palette: Palette) -> None:
-        self._palette = palette
-        self.refresh()
-
-    def relabel(self, labels: dict[str, str]) -> None:
-        if labels != self._labels:
-            self._labels = labels
-            self.refresh()
-
-    def entries(self, width: int) -> list[tuple[Action, list[Span]]]:
-        """The actions that fit into `width`, in the registry's order."""
-        shown: list[Action] = []
-        offered = [item for item in ACTIONS if item.footer and self._labels.get(item.id) != ""]
-        for item in sorted(offered, key=lambda item: item.footer):
-            if sum(width_of(self._spans(other)) + 2 for other in [*shown, item]) - 2 <= width:
-                shown.append(item)
-        return [(item, self._spans(item)) for item in ACTIONS if item in shown]
-
-    def _spans(self, item: Action) -> list[Span]:
-        return [(item.key_text, "key"), (f" {self._labels.get(item.id, item.label)}", "muted")]
-
-    def render_line(self, y: int) -> Strip:
-        width = self.size.width
-        spans: list[Span] = []
-        for _, entry in self.entries(width) if y == 0 else ():
-            spans += [("  ", "text"), *entry] if spans else entry
-        spans.append((" " * (width - width_of(spans)), "text"))
-        return Strip([Segment(text, self._palette[token]) for text, token in spans])
-
-    def on_click(self, event: events.Click) -> None:
-        x = event.x - self.content_offset.x
-        for item, entry in self.entries(self.size.width):
-            width = width_of(entry)
-            if 0 <= x < width:
-                self.post_message(self.Pressed(item))
-                return
-            x -= width + 2
-
-
 class Dashboard(Screen[None], inherit_bindings=False):
     """All panes on one screen. Its keys are the app's, from the registry alone."""
 
@@ -113,6 +58,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
         self._say = say
         self._panes = {spec.id: Pane(spec, palette) for spec in PANES}
         self._keys = KeyLine(palette)
+        self.rekey(Keymap())
         self._filter = FilterLine()
         self._before_filter: Widget | None = None
         self._desk = Desk(*self._panes.values(), self._filter, self._keys)
@@ -129,7 +75,14 @@ class Dashboard(Screen[None], inherit_bindings=False):
             "scroll-down": lambda: self._scroll(lambda pane: 1),
             "scroll-page-up": lambda: self._scroll(lambda pane: -pane.scroll_page),
             "scroll-page-down": lambda: self._scroll(lambda pane: pane.scroll_page),
+            **{f"pane-{name}": partial(self.go_to, name) for name in PANE_KEYS.values()},
         }
+
+    def rekey(self, keymap: Keymap) -> None:
+        """Name the keys that are in force from now on."""
+        self._keys.rekey(keymap)
+        for name in PANE_KEYS.values():
+            self._panes[name].number(keymap.shown(action(f"pane-{name}")))
 
     def _scroll(self, rows: Callable[[Pane], int]) -> None:
         name = self.zoomed or (self.focused.id if self.focused is not None else None)
@@ -152,6 +105,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
             self.zoom("")
         else:
             self.set_focus(None)
+            self._say("back: no pane is zoomed or focused")
 
     def open_filter(self) -> None:
         """Type the log's filter in place of the status line."""
@@ -194,7 +148,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
             self._rearrange(self.size)
         for pane in self._panes.values():
             pane.show(view, due)
-        self._keys.relabel(_labels(view))
+        self._keys.relabel(labels_now(view))
 
     def zoom(self, pane: str) -> None:
         """Give one pane all the room; an empty name brings all of them back."""
@@ -206,6 +160,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
         shown = plan(self.size.width, self.size.height).regions
         names = [spec.id for spec in PANES if spec.focusable and spec.id in shown]
         if not names:
+            self._say_too_small()
             return
         focused = self.focused.id if self.focused is not None else None
         index = names.index(focused) + step if focused in names else (0 if step > 0 else -1)
@@ -213,6 +168,24 @@ class Dashboard(Screen[None], inherit_bindings=False):
         if self.zoomed:
             self.zoom(name)
         self.set_focus(self._panes[name])
+        if not self._panes[name].border_title and not self.zoomed:
+            self._say(f"{name}: z shows them all")  # a pane without a frame does not show that it is focused
+
+    def go_to(self, name: str) -> None:
+        """Focus a pane. One without a frame to be seen in, and one that has no room, takes the screen; a zoom moves along."""
+        arrangement = plan(self.size.width, self.size.height, notice=self._desk.plan_layout.notice)
+        if self._desk.plan_layout.notice:
+            self._say(f"{name}: there is no engine, so there is nothing to show")
+        elif "summary" in arrangement.regions:
+            self._say_too_small()
+        elif self.zoomed or name not in arrangement.regions or not self._panes[name].border_title:
+            self.zoom(name)
+            self.call_after_refresh(self.set_focus, self._panes[name])
+        else:
+            self.set_focus(self._panes[name])
+
+    def _say_too_small(self) -> None:
+        self._say(f"panes: they need a window of {MIN_WIDTH}x{MIN_HEIGHT}")
 
     def on_mount(self) -> None:
         self._rearrange(self.size)
@@ -234,14 +207,3 @@ class Dashboard(Screen[None], inherit_bindings=False):
     def on_key_line_pressed(self, message: KeyLine.Pressed) -> None:
         message.stop()
         self.app.call_later(self.app.run_action, message.action.call)
-
-
-def _labels(view: View) -> dict[str, str]:
-    """What the keys with two meanings would do now; empty for one that would do nothing."""
-    if view.snapshot is None:
-        return {}
-    return {
-        **({"break": ""} if view.snapshot.mode is Mode.LIVE else {}),
-        "toggle-stream": "connect" if view.stream_is_off else "disconnect",
-        "toggle-training": "pause" if view.training_is_on else "train",
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -12,6 +12,13 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
+
+from ..telemetry import Mode, TrainingState
+from .format import clean
+from .options import Options
+
+if TYPE_CHECKING:
+    from .view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class Question(ModalScreen[str]):
         with Vertical() as box:
             box.border_title = Content(self._title).plain
             yield Static(Content(self._text), markup=False)
-            yield OptionList(
+            yield Options(
                 *(
                     Option(Content.assemble((f"{answer.key:>5}  ", "bold"), answer.text), id=answer.id)
                     for answer in self._answers
@@ -76,16 +83,39 @@ class Question(ModalScreen[str]):
         self.dismiss(self._answers[-1].id)
 
 
-def ask_quit(engine: str) -> Question:
+def ask_quit(view: View) -> Question:
     return Question(
         "Leave",
-        f"The engine {engine or '(no name yet)'} runs on its own: it goes on receiving and training without this screen.",
+        f"The engine {clean(view.name) or '(no name yet)'} runs on its own: it goes on receiving and training without this "
+        f"screen.\n\nStopped, it does neither. {_stopping(view)}",
         (
             Answer("detach", "l", "leave it running"),
             Answer("stop", "s", "stop it"),
             Answer("cancel", "esc", "cancel"),
         ),
     )
+
+
+def ask_stop(view: View) -> Question:
+    return Question(
+        "Stop the engine",
+        f"The engine {clean(view.name) or '(no name yet)'} will end, and this screen with it. {_stopping(view)}",
+        (Answer("stop", "y", "stop it"), Answer("cancel", "esc", "cancel")),
+        preferred="cancel",
+    )
+
+
+def _stopping(view: View) -> str:
+    """What stopping the engine will do, and what it will not lose."""
+    snapshot = view.snapshot
+    if snapshot is None:
+        return "It has not said yet what it is doing."
+    step = snapshot.training.step
+    trains = view.training_is_on or snapshot.training.state is TrainingState.PAUSED
+    training = f"Training is at step {step:,}: a checkpoint is written first." if trains and step else "No training is under way."
+    if snapshot.mode is not Mode.LIVE:
+        return f"{training} The stream stops, and the embedded exchange with it."
+    return f"{training} The stream stops; trades meanwhile are fetched on the next start, as far back as BACKFILL_MAX_AGE_H."
 
 
 def ask_reset(scale: str, cap: str, floor: str) -> Question:

@@ -1,4 +1,4 @@
-"""The help page, made from the registry of actions and the tables of signs."""
+"""The help page, made from the registry of actions and the tables of signs and words."""
 
 from __future__ import annotations
 
@@ -9,76 +9,57 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
-from .actions import by_group
+from .actions import action, key_lines
 from .format import words
+from .glossary import WORDS
+from .keymap import Keymap
 from .panes.states import ALERT_SIGNS, STREAM_SIGNS, TRAINING_SIGNS
 
-_WORDS = (
-    ("whole", "every trade id up to the last one is stored"),
-    ("missing", "ids that exist and have not arrived; they are fetched again"),
-    ("whole to", "the id up to which nothing is missing; training reads no further"),
-    ("silent", "acknowledged by the venue, which then sends nothing of it"),
-    ("bad", "messages that were not understood; z on connection shows them"),
-    ("dials left", "new connections that the venue's limit still allows"),
-    ("last 12", "the newest trade id received; id: the venue's own number of a trade"),
-    ("store lag", "longest that a received trade waited to be stored, lately"),
-    ("loop lag", "longest that the engine was held up, lately: this machine's doing"),
-    ("weight", "requests counted by the venue in this minute; it has a limit"),
-    ("rtt", "round-trip time of our pings, in ms; p50 and p95: half and 95 % are below"),
-    ("avg", "average wait before a dial"),
-    ("column", "in a chart: the time one column stands for, newest at the right"),
-    ("▾ ▴", "highest and lowest column of the chart, with their values at its axis"),
-    ("·", "in a chart: nothing was known at that time"),
-    ("│", "the time cursor; the value at that time stands at the axis"),
-    ("┄", "a limit: the cap of the scale at the top, its floor at the bottom"),
-    ("loss", "cross-entropy, nats a sample; grad: norm of the gradient; lr: learning rate"),
-    ("13 s left", "until the end of the epoch, at the pace of the last seconds"),
-    ("+1.0", "lead over the best baseline, in percentage points"),
-    ("samples/s", "training samples a second; 1k: thousand"),
-    ("growth", "steps without overflow, of those after which the scale grows"),
-    ("octaves", "doublings: one octave up is twice the scale"),
-    ("in a row", "overflowed steps with none between that did not overflow"),
-    ("STORM", "over 20 % of steps overflow, or 5 in a row"),
-    ("headroom", "octaves that the scale may rise before the largest recent gradient overflows"),
-    ("underflow", "share of gradient elements that are too small for fp16 at this scale"),
-    ("maj", "accuracy of always saying what is most frequent (majority)"),
-    ("pers", "accuracy of saying that the last move goes on (persistence)"),
-    ("logit", "accuracy of a logistic regression on the same windows (logistic)"),
-    ("p", "chance that the lead over the best of them is luck; below 0.05 it counts"),
-    ("ece", "expected calibration error: how far the stated probabilities are off"),
-    ("by itself", "training has paused because resets did not help; space goes on"),
-    ("▶ gpu", "our training runs on it; ecc: its uncorrected memory errors"),
-    ("◆ rank", "it holds the others up: each step waits for the slowest"),
-    ("STALE", "nothing new from the engine for so long; old numbers are grey"),
-    ("–", "not known yet"),  # noqa: RUF001 (the sign that the panes show)
-)
+_HINT = "/ searches  esc leaves"
+_HINT_SEARCH = "enter keeps it  esc shows all"
 
 
 class HelpScreen(Screen[None]):
-    """Keys, signs and words on one scrollable page."""
+    """Keys, signs and words on one page that scrolls and can be searched."""
 
     DEFAULT_CSS = """
     HelpScreen { align: center middle; background: $background; }
     HelpScreen > VerticalScroll {
-        width: 84; max-width: 100%; height: 100%; background: $background; border: round $edge-focus; padding: 0 1;
+        width: 84; max-width: 100%; height: 1fr; background: $background; border: round $edge-focus; padding: 0 1;
         scrollbar-size-vertical: 1;
         border-title-color: $title; border-title-style: bold; border-subtitle-color: $muted;
     }
     HelpScreen Static { width: 1fr; height: auto; color: $foreground; background: $background; }
+    HelpScreen Input {
+        display: none; width: 84; max-width: 100%; height: 1; border: none; padding: 0 1; color: $value; background: $panel;
+    }
+    HelpScreen Input.open { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,question_mark,q", "dismiss", "back", show=False),
+        Binding("escape", "back", "back", show=False),
+        Binding("q", "dismiss", "back", show=False),
+        Binding("slash", "search", "search", show=False),
         Binding("j", "scroll('down')", show=False),
         Binding("k", "scroll('up')", show=False),
     ]
 
+    def __init__(self, keymap: Keymap | None = None) -> None:
+        """`keymap`: the keys in force; the default ones without it."""
+        super().__init__()
+        self._keymap = keymap or Keymap()
+
     def compose(self) -> ComposeResult:
         with VerticalScroll() as page:
             page.border_title = "help"
-            page.border_subtitle = "esc leaves"
-            yield Static(help_text(), markup=False)
+            page.border_subtitle = _HINT
+            yield Static(help_text(self._keymap), markup=False)
+        yield Input(placeholder="search", compact=True)
+
+    def on_mount(self) -> None:
+        for key in self._keymap.keys(action("help")):
+            self._bindings.bind(key, "dismiss", show=False)  # what opens the page closes it
 
     def action_scroll(self, direction: str) -> None:
         page = self.query_one(VerticalScroll)
@@ -87,32 +68,56 @@ class HelpScreen(Screen[None]):
         else:
             page.scroll_up(animate=False)
 
+    def action_search(self) -> None:
+        entry = self.query_one(Input)
+        entry.add_class("open")
+        entry.focus()
+        self.query_one(VerticalScroll).border_subtitle = _HINT_SEARCH
 
-def help_text() -> Content:
-    """The page's text. Every action of the registry is on it, under its group."""
-    parts: list[Content | str] = []
-    for group, items in by_group().items():
-        parts.append(_heading(group))
-        parts += [_line(item.key_text, item.help) for item in items]
-    parts.append(_heading("Stream states"))
-    parts.append(_signs([(glyph, words(state.value)) for state, (glyph, _) in STREAM_SIGNS.items()]))
-    parts.append(_heading("Training states"))
-    parts.append(_signs([(glyph, words(state.value)) for state, (glyph, _) in TRAINING_SIGNS.items()]))
-    parts.append(_heading("Alerts"))
-    parts.append(_signs([(glyph, words(severity.value)) for severity, (glyph, _) in ALERT_SIGNS.items()]))
-    parts.append(_heading("Words"))
-    parts += [_line(word, meaning) for word, meaning in _WORDS]
-    return Content.assemble(*parts).rstrip()
+    def on_input_changed(self, message: Input.Changed) -> None:
+        self.query_one(Static).update(help_text(self._keymap, message.value))
+        self.query_one(VerticalScroll).scroll_home(animate=False)
+
+    def on_input_submitted(self) -> None:
+        self.query_one(VerticalScroll).focus()
+
+    def action_back(self) -> None:
+        """One step back: out of the search, then out of the help."""
+        entry = self.query_one(Input)
+        if not entry.has_class("open"):
+            self.dismiss()
+            return
+        entry.value = ""
+        entry.remove_class("open")
+        page = self.query_one(VerticalScroll)
+        page.border_subtitle = _HINT
+        page.focus()
 
 
-def _heading(text: str) -> Content:
-    return Content.assemble((f"{text}\n", "bold $key"))
+def help_text(keymap: Keymap | None = None, wanted: str = "") -> Content:
+    """The page's text: every action of the registry under its group, every sign, every word.
+
+    With `wanted` only the lines that have it, under their headings.
+    """
+    sections = {
+        group: [_line(keys, does) for keys, does in lines] for group, lines in key_lines((keymap or Keymap()).shown).items()
+    }
+    sections["Stream states"] = _signs([(glyph, words(state.value)) for state, (glyph, _) in STREAM_SIGNS.items()])
+    sections["Training states"] = _signs([(glyph, words(state.value)) for state, (glyph, _) in TRAINING_SIGNS.items()])
+    sections["Alerts"] = _signs([(glyph, words(severity.value)) for severity, (glyph, _) in ALERT_SIGNS.items()])
+    sections["Words"] = [_line(word, meaning) for word, meaning in WORDS]
+    sought = wanted.lower().strip()
+    parts: list[Content] = []
+    for heading, lines in sections.items():
+        kept = [line for line in lines if sought in line.plain.lower()]
+        parts += [Content.assemble((f"{heading}\n", "bold $key")), *kept] if kept else []
+    return Content.assemble(*parts).rstrip() if parts else Content(f"nothing in the help has {wanted.strip()!r}")
 
 
 def _line(term: str, meaning: str) -> Content:
-    return Content.assemble((f"  {term:<10}", "bold"), f"{meaning}\n")
+    return Content.assemble((f" {term:<10} ", "bold"), f"{meaning}\n")
 
 
-def _signs(signs: list[tuple[str, str]]) -> Content:
+def _signs(signs: list[tuple[str, str]]) -> list[Content]:
     rows = [signs[i : i + 4] for i in range(0, len(signs), 4)]
-    return Content("".join("  " + "".join(f"{glyph} {word:<15}" for glyph, word in line).rstrip() + "\n" for line in rows))
+    return [Content(" " + "".join(f"{glyph} {word:<15}" for glyph, word in line).rstrip() + "\n") for line in rows]

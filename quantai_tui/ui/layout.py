@@ -56,8 +56,9 @@ _DOWN: dict[tuple[Slot, ...], tuple[Slot, ...]] = {
 def plan(width: int, height: int, zoomed: str = "", notice: bool = False, down: bool = False) -> Plan:
     """The regions of all panes that are shown; the others are not. `down`: the stream has no connection."""
     if width < MIN_WIDTH or height < MIN_HEIGHT:
-        body = Region(0, 0, width, max(1, height - 1))
-        return Plan({"summary": body} | ({"footer": Region(0, height - 1, width, 1)} if height > 1 else {}), False)
+        below = ("status", "footer")[-min(2, height - 1) :] if height > 1 else ()
+        body = Region(0, 0, width, max(1, height - len(below)))
+        return Plan({"summary": body} | {name: Region(0, body.height + y, width, 1) for y, name in enumerate(below)}, False)
     regions = {
         "header": Region(0, 0, width, 1),
         "alerts": Region(0, 1, width, 1),

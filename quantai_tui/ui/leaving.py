@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 Outcome = Literal["stop", "detach"]
 
 _START_LIMIT_S = 30.0
+_NO_ENGINE = (LinkState.FAILED, LinkState.REFUSED, LinkState.CLOSED)
 
 
 class Departure:
@@ -34,7 +35,7 @@ class Departure:
         self._under_way = False
 
     def handlers(self) -> dict[str, Handler]:
-        return {"quit": self.ask, "interrupt": self.interrupt}
+        return {"quit": self.ask, "stop-engine": self.ask_stop, "interrupt": self.interrupt}
 
     def engine_has_started(self) -> None:
         """It can be told things now, or has failed: either way it need not be waited for."""
@@ -47,14 +48,25 @@ class Departure:
 
     def ask(self) -> None:
         """`q`: where the engine would go on, ask; in demo and replay stop it. Without an engine there is nothing to ask."""
-        if self._link.state in (LinkState.FAILED, LinkState.REFUSED, LinkState.CLOSED):
+        if self._link.state in _NO_ENGINE:
             self.leave("detach")
         elif self._quit_stops:
             self._stop_and_leave()
         else:
             from .dialogs import ask_quit
 
-            self._app.push_screen(ask_quit(self._app.view().name), self._answered)
+            self._app.push_screen(ask_quit(self._app.view()), self._answered)
+
+    def ask_stop(self) -> None:
+        """Stop the engine whatever its mode, once the operator has read what that means."""
+        if self._link.state in _NO_ENGINE:
+            self._app.say(f"stop engine: there is none to stop ({self._link.state.value})", "state-failed")
+        elif self._under_way:
+            self._app.say("stop engine: it is being stopped already", "state-pending")
+        else:
+            from .dialogs import ask_stop
+
+            self._app.push_screen(ask_stop(self._app.view()), self._answered)
 
     def interrupt(self) -> None:
         """Ctrl-C: like `q`, but asks nothing. A second one does not wait for the engine to stop."""

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
+from textual.content import Content
 from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
@@ -56,14 +57,24 @@ class Pane(Widget):
         self._rows: list[Row] = []
         self._zoomed = False
         self._scrolled = 0  # rows away from where it rests: the top, or the end where the newest is there
-        self._titled = ""
-        self._entitle("")
+        self._mark = ""
+        self.number("")
         self.frame(boxed=True)
 
     @property
     def rows(self) -> list[Row]:
         """What it shows now."""
         return self._rows
+
+    def number(self, key: str) -> None:
+        """Show the key that goes to this pane before its title."""
+        self._number = key
+        self._title()
+
+    def _title(self) -> None:
+        if self._spec.title:
+            number = f"{self._number} " if self._number else ""
+            self.border_title = Content.assemble((number, "not bold $muted"), f"{self._spec.title}{self._mark}")
 
     def frame(self, *, boxed: bool) -> None:
         """A box, or only a rule above: on a small screen rows are dear."""
@@ -133,10 +144,9 @@ class Pane(Widget):
         return page[top : top + height]
 
     def _entitle(self, mark: str) -> None:
-        title = f"{self._spec.title}{mark}"
-        if self._spec.title and self._titled != title:
-            self._titled = title
-            self.border_title = title.replace("[", "\\[")  # it is read as markup, and a mark has what was typed in it
+        if mark != self._mark:
+            self._mark = mark
+            self._title()
 
     def on_blur(self) -> None:
         """A pane that nobody is at shows the essentials."""

@@ -48,7 +48,7 @@ class Steering:
 
     async def _choose_fault(self) -> None:
         """Which faults there are the exchange knows; where there is none to be broken, the engine says why."""
-        from .faults import FaultScreen, fault_names
+        from .faults import choose_fault, fault_names
 
         ack = await self._commands.ask(CommandName.FAULT_LIST)
         names, problem = fault_names(ack)
@@ -61,7 +61,7 @@ class Steering:
                 self._send(CommandName.FAULT, kind, kind=kind)
             self._app.tick()
 
-        self._app.push_screen(FaultScreen(names), chosen)
+        self._app.push_screen(choose_fault(names), chosen)
 
     def _toggle_training(self) -> None:
         if self._app.view().training_is_on:

@@ -53,9 +53,18 @@ class Wardrobe:
         elif wanted:
             self._app.say(f"theme: there is no {wanted!r}; there are {', '.join(self._shelf.names)}", "alert-warning")
 
-    def _next(self) -> None:
+    @property
+    def names(self) -> list[str]:
+        """The themes to choose from."""
+        return self._shelf.names
+
+    def wear(self, name: str) -> None:
+        """Put one on, until the settings name another."""
         if self._colorless:
             self._app.say("theme: NO_COLOR is set, so no theme is used")
             return
-        self._app.theme = self._shelf.after(self._app.theme)
-        self._app.say(f"theme: {self._app.theme}")
+        self._app.theme = name
+        self._app.say(f"theme: {name}")
+
+    def _next(self) -> None:
+        self.wear(self._shelf.after(self._app.theme))

@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
+from .checks import RETENTION_RULE
 from .field import LARGEST_FLOAT, LARGEST_INT
-from .model import RETENTION_RULE, Settings
+from .model import Settings
 from .rules import CROSS_RULES
 
 MASK = "***"

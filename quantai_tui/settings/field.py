@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -25,14 +24,3 @@ def setting(
     if isinstance(default, (int, float)) and not isinstance(default, bool):
         limits.setdefault("le", LARGEST_INT if isinstance(default, int) else LARGEST_FLOAT)
     return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
-
-
-def unreadable(path: Path) -> str:
-    """Why a file cannot be read; empty when it can."""
-    try:
-        if not path.is_file():  # asked first, since opening a FIFO would wait for its writer
-            return "it is no regular file" if path.exists() else "there is none"
-        with path.open("rb"):
-            return ""
-    except (OSError, ValueError) as error:
-        return getattr(error, "strerror", None) or str(error)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from .field import setting, unreadable
+from . import checks
+from .field import setting
 from .rules import CROSS_RULES
 
 # A loss scale and its reciprocal must both be normal fp32 numbers.
 _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-126, 2.0**127
 
-_KEY = re.compile(r"[a-z0-9-]{1,40}=[^\s,]{1,60}")
-_SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
-_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
-RETENTION_RULE = "0, or from 1/24 (one hour) to 36500"
 _BASE_PATH = r"(/[^\s?#]*)?"
 
 
@@ -328,74 +322,14 @@ class Settings(BaseSettings):
             raise PydanticCustomError("int_type" if kind is int else "float_type", "must be a number")
         return value
 
-    @field_validator("SYMBOLS", "KEYS", mode="before")
-    @classmethod
-    def _split_lists(cls, value: object) -> object:
-        if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        return value
-
-    @field_validator("SYMBOLS")
-    @classmethod
-    def _check_symbols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        names = tuple(name.upper() for name in value)
-        for name in names:
-            if not _SYMBOL.fullmatch(name):
-                raise PydanticCustomError("symbol", "symbols are letters and digits as in ETHUSDT, comma-separated")
-        if len(set(names)) != len(names):
-            raise PydanticCustomError("symbol", "each symbol at most once")
-        return names
-
-    @field_validator("KEYS")
-    @classmethod
-    def _check_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        # Which actions and keys there are the dashboard knows, and says.
-        if not all(_KEY.fullmatch(pair) for pair in value):
-            raise PydanticCustomError("keys", "must be action=key, comma-separated, as in rotate=ctrl+r,quit=x")
-        if len({pair.partition("=")[0] for pair in value}) != len(value):
-            raise PydanticCustomError("keys", "each action at most once")
-        return value
-
-    @field_validator("TRAIN_SYMBOL")
-    @classmethod
-    def _check_train_symbol(cls, value: str) -> str:
-        if value and not _SYMBOL.fullmatch(value.upper()):
-            raise PydanticCustomError("symbol", "a symbol is letters and digits as in ETHUSDT")
-        return value.upper()
-
-    @field_validator("TRAIN_DEVICE")
-    @classmethod
-    def _check_device(cls, value: str) -> str:
-        if not _DEVICE.fullmatch(value):
-            raise PydanticCustomError("device", "must be auto, cpu, cuda or cuda:N")
-        return value
-
-    @field_validator("STORE_RETENTION_DAYS")
-    @classmethod
-    def _check_retention(cls, value: float) -> float:
-        if value != 0 and value < 1 / 24:  # what has just arrived must outlive the repair that may still need it
-            raise PydanticCustomError("retention", "must be {rule}", {"rule": RETENTION_RULE})
-        return value
-
-    @field_validator("EXCHANGE_WS_URL", "EXCHANGE_REST_URL", "PROXY_URL")
-    @classmethod
-    def _check_address(cls, value: str) -> str:
-        try:
-            usable = value in ("", "none") or (urlsplit(value).hostname and urlsplit(value).port != 0)
-        except ValueError:
-            usable = False
-        if not usable:
-            raise PydanticCustomError("address", "must name a host, and a port from 1 to 65535 if any")
-        return value
-
-    @field_validator("EXCHANGE_CA_FILE")
-    @classmethod
-    def _check_ca_file(cls, value: str) -> str:
-        if value:
-            reason = unreadable(Path(value))
-            if reason:
-                raise PydanticCustomError("ca_file", "must be a file that can be read: {reason}", {"reason": reason})
-        return value
+    _split_lists = field_validator("SYMBOLS", "KEYS", mode="before")(checks.split_list)
+    _check_symbols = field_validator("SYMBOLS")(checks.symbols)
+    _check_keys = field_validator("KEYS")(checks.moved_keys)
+    _check_train_symbol = field_validator("TRAIN_SYMBOL")(checks.symbol_or_none)
+    _check_device = field_validator("TRAIN_DEVICE")(checks.device)
+    _check_retention = field_validator("STORE_RETENTION_DAYS")(checks.retention)
+    _check_address = field_validator("EXCHANGE_WS_URL", "EXCHANGE_REST_URL", "PROXY_URL")(checks.address)
+    _check_ca_file = field_validator("EXCHANGE_CA_FILE")(checks.readable_file)
 
     @model_validator(mode="after")
     def _check_across(self) -> Self:

@@ -1,0 +1,84 @@
+"""What a single value must be where no range says it. Each takes the value, returns it, and raises in our own words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic_core import PydanticCustomError
+
+_KEY = re.compile(r"[a-z0-9-]{1,40}=[^\s,]{1,60}")
+_SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+RETENTION_RULE = "0, or from 1/24 (one hour) to 36500"
+
+
+def split_list(value: object) -> object:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def symbols(value: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(name.upper() for name in value)
+    for name in names:
+        if not _SYMBOL.fullmatch(name):
+            raise PydanticCustomError("symbol", "symbols are letters and digits as in ETHUSDT, comma-separated")
+    if len(set(names)) != len(names):
+        raise PydanticCustomError("symbol", "each symbol at most once")
+    return names
+
+
+def moved_keys(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Which actions and keys there are the dashboard knows, and says."""
+    if not all(_KEY.fullmatch(pair) for pair in value):
+        raise PydanticCustomError("keys", "must be action=key, comma-separated, as in rotate=ctrl+r,quit=x")
+    if len({pair.partition("=")[0] for pair in value}) != len(value):
+        raise PydanticCustomError("keys", "each action at most once")
+    return value
+
+
+def symbol_or_none(value: str) -> str:
+    if value and not _SYMBOL.fullmatch(value.upper()):
+        raise PydanticCustomError("symbol", "a symbol is letters and digits as in ETHUSDT")
+    return value.upper()
+
+
+def device(value: str) -> str:
+    if not _DEVICE.fullmatch(value):
+        raise PydanticCustomError("device", "must be auto, cpu, cuda or cuda:N")
+    return value
+
+
+def retention(value: float) -> float:
+    if value != 0 and value < 1 / 24:  # what has just arrived must outlive the repair that may still need it
+        raise PydanticCustomError("retention", "must be {rule}", {"rule": RETENTION_RULE})
+    return value
+
+
+def address(value: str) -> str:
+    try:
+        usable = value in ("", "none") or (urlsplit(value).hostname and urlsplit(value).port != 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise PydanticCustomError("address", "must name a host, and a port from 1 to 65535 if any")
+    return value
+
+
+def readable_file(value: str) -> str:
+    if value and (reason := unreadable(Path(value))):
+        raise PydanticCustomError("ca_file", "must be a file that can be read: {reason}", {"reason": reason})
+    return value
+
+
+def unreadable(path: Path) -> str:
+    """Why a file cannot be read; empty when it can."""
+    try:
+        if not path.is_file():  # asked first, since opening a FIFO would wait for its writer
+            return "it is no regular file" if path.exists() else "there is none"
+        with path.open("rb"):
+            return ""
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)

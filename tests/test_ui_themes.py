@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from colour_vision import on_256_colours
 from textual.color import Color
 from ui_support import FakeLink, FrozenClock, engine_snapshot, until
 
@@ -15,22 +16,25 @@ SHIPPED = sorted(themes_folder().glob("*.toml"))
 _DECORATION = {"edge", "edge-focus"}
 
 
-def test_three_themes_are_shipped_dark_light_and_high_contrast() -> None:
+def test_eight_themes_are_shipped_and_the_plain_one_stands_behind_them() -> None:
     shelf = load_themes()
-    assert [theme.name for theme in shelf.themes] == ["harbor", "beacon", "chalk", PLAIN_THEME]
-    assert [theme.dark for theme in shelf.themes[:3]] == [True, True, False]
+    shipped = ["harbor", "amber", "beacon", "chalk", "dusk", "heron", "reef", "sixteen", PLAIN_THEME]
+    assert [theme.name for theme in shelf.themes] == shipped
+    assert [theme.name for theme in shelf.themes if not theme.dark] == ["chalk"]
+    assert [theme.name for theme in shelf.themes if theme.ansi] == ["sixteen", PLAIN_THEME]
     assert shelf.choice == "harbor"
     assert shelf.problems == ()
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path.stem != "sixteen"], ids=lambda path: path.stem)
 def test_every_token_of_a_shipped_theme_is_readable_on_its_background(path: Path) -> None:
     theme = read_theme(path)
     ground = Color.parse(theme.background or "")
     least = 7.0 if theme.name == "beacon" else 4.5
     for token in TOKENS:
         if token not in _DECORATION:
-            ratio = _contrast(Color.parse(theme.variables[token]), ground)
+            color = Color.parse(theme.variables[token])
+            ratio = min(_contrast(color, ground), _contrast(on_256_colours(color), on_256_colours(ground)))
             assert ratio >= least, f"{theme.name}: {token} stands at {ratio:.1f}:1"
     assert _contrast(Color.parse(theme.foreground or ""), Color.parse(theme.panel or "")) >= least
 
@@ -53,6 +57,7 @@ def _contrast(one: Color, other: Color) -> float:
         ("dark = true", 'dark = "yes"', "dark must be true or false"),
         ('primary = "#6db5d8"', "", r"\[colors\] lacks primary"),
         ('primary = "#6db5d8"', 'primary = "bluish"', r"\[colors\] primary must be a colour like '#6db5d8', got 'bluish'"),
+        ("dark = true", "dark = true\nansi = true", r"\[colors\] background must be a colour like 'ansi_red', got '#0e151c'"),
         ("state-live =", "state-alive =", r"unknown key \[tokens\] 'state-alive'; did you mean 'state-live'"),
         ("[tokens]", "[token]", "unknown key 'token'; did you mean 'tokens'"),
         ("[tokens]", "[tokens", "not valid TOML"),

@@ -42,6 +42,12 @@ TOKENS: dict[str, str] = {
     "alert-critical": "error",
     "scale-cap": "warning",
     "overflow": "error",
+    "cursor": "accent",
+    "past": "accent",
+    "frozen": "primary",
+    "trial": "warning",
+    "diff-add": "success",
+    "diff-remove": "error",
     "spark-rtt": "primary",
     "spark-trades": "success",
     "spark-loss": "accent",
@@ -51,10 +57,22 @@ TOKENS: dict[str, str] = {
 
 _NAME = re.compile(r"[a-z0-9-]+")
 _BOLD = frozenset(
-    {"value", "title", "key", "state-live", "state-pending", "state-backoff", "state-failed", "alert-critical", "past", "frozen"}
+    {
+        "value",
+        "title",
+        "key",
+        "state-live",
+        "state-pending",
+        "state-backoff",
+        "state-failed",
+        "alert-critical",
+        "past",
+        "frozen",
+        "trial",
+    }
 )
 _PLAIN_DIM = frozenset({"muted", "edge", "state-idle", "stale"})
-_PLAIN_REVERSE = frozenset({"state-failed", "alert-critical"})
+_PLAIN_REVERSE = frozenset({"state-failed", "alert-critical", "cursor", "past"})
 
 
 class ThemeError(ValueError):
@@ -113,24 +131,28 @@ def load_themes(folder: Path | None = None, wanted: str | None = None) -> Shelf:
 def read_theme(path: Path) -> Theme:
     """One theme file.
 
-    Raises ThemeError for anything but the known keys with colours of the form `#rrggbb`, and OSError when it cannot be read.
+    Colours have the form `#rrggbb`; with `ansi = true` they are names of the terminal's own (`ansi_default`, `ansi_red`,
+    `ansi_bright_red`). Raises ThemeError for anything else, and OSError when it cannot be read.
     """
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ThemeError(f"{path.name}: not valid TOML: {error}") from error
-    _known_keys(path, "", data, ("name", "dark", "colors", "tokens"))
-    name, dark = data.get("name"), data.get("dark")
+    _known_keys(path, "", data, ("name", "dark", "ansi", "colors", "tokens"))
+    name, dark, ansi = data.get("name"), data.get("dark"), data.get("ansi", False)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ThemeError(f"{path.name}: name must be one word of small letters, digits and hyphens, got {name!r}")
     if not isinstance(dark, bool):
         raise ThemeError(f"{path.name}: dark must be true or false, got {dark!r}")
-    colors = _colors(path, "colors", data.get("colors", {}), _BASES)
+    if not isinstance(ansi, bool):
+        raise ThemeError(f"{path.name}: ansi must be true or false, got {ansi!r}")
+    colors = _colors(path, "colors", data.get("colors", {}), _BASES, ansi=ansi)
     missing = [base for base in _BASES if base not in colors]
     if missing:
         raise ThemeError(f"{path.name}: [colors] lacks {', '.join(missing)}")
-    tokens = _colors(path, "tokens", data.get("tokens", {}), tuple(TOKENS))
-    return _theme(name, colors, {**token_defaults(colors), **tokens, **_widget_colors(colors)}, dark=dark)
+    tokens = _colors(path, "tokens", data.get("tokens", {}), tuple(TOKENS), ansi=ansi)
+    grounds = {f"ansi-{base}": colors[base] for base in ("background", "foreground")} if ansi else {}
+    return _theme(name, colors, {**token_defaults(colors), **tokens, **_widget_colors(colors), **grounds}, dark=dark, ansi=ansi)
 
 
 def token_defaults(colors: Mapping[str, str]) -> dict[str, str]:
@@ -190,8 +212,10 @@ class Palette:
             if plain:
                 style += Style(dim=token in _PLAIN_DIM or None, reverse=token in _PLAIN_REVERSE or None)
             self._styles[token] = style
-            shade = color if plain else ground.blend(color, _AREA_STRENGTH)
-            self._styles[f"{token}-area"] = Style(color=shade.rich_color, bgcolor=ground.rich_color, dim=plain or None)
+            shade = color if plain or color.ansi is not None else ground.blend(color, _AREA_STRENGTH)
+            self._styles[f"{token}-area"] = Style(
+                color=shade.rich_color, bgcolor=ground.rich_color, dim=plain or color.ansi is not None or None
+            )
 
     def __getitem__(self, token: str) -> Style:
         return self._styles[token]
@@ -218,15 +242,17 @@ def _known_keys(path: Path, where: str, table: Mapping[str, Any], known: tuple[s
             raise ThemeError(f"{path.name}: unknown key {where}{key!r}{hint}")
 
 
-def _colors(path: Path, section: str, table: Any, known: tuple[str, ...]) -> dict[str, str]:
+def _colors(path: Path, section: str, table: Any, known: tuple[str, ...], *, ansi: bool) -> dict[str, str]:
     if not isinstance(table, dict):
         raise ThemeError(f"{path.name}: [{section}] must be a table")
     _known_keys(path, f"[{section}] ", table, known)
     for key, value in table.items():
         try:
-            valid = isinstance(value, str) and value.startswith("#") and Color.parse(value).a == 1
+            valid = isinstance(value, str) and value.startswith("ansi_" if ansi else "#") and Color.parse(value).a == 1
         except ColorParseError:
             valid = False
         if not valid:
-            raise ThemeError(f"{path.name}: [{section}] {key} must be a colour like '#6db5d8', got {value!r}")
+            raise ThemeError(
+                f"{path.name}: [{section}] {key} must be a colour like {'ansi_red' if ansi else '#6db5d8'!r}, got {value!r}"
+            )
     return dict(table)

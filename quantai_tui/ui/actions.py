@@ -49,6 +49,8 @@ class Action:
     @property
     def commands(self) -> tuple[CommandName, ...]:
         """What it may send to the engine: one of these, as the state has it; empty for an action on the screen alone."""
+        if self.group == TIME:
+            return (CommandName.MOMENT, CommandName.HISTORY)
         return _COMMANDS.get(self.id, ())
 
     @property

@@ -107,6 +107,11 @@ class Dashboard(Screen[None], inherit_bindings=False):
             self.set_focus(None)
             self._say("back: no pane is zoomed or focused")
 
+    @property
+    def filtering(self) -> bool:
+        """Whether the log's filter is being typed."""
+        return bool(self._filter.display)
+
     def open_filter(self) -> None:
         """Type the log's filter in place of the status line."""
         if "status" not in plan(self.size.width, self.size.height, self.zoomed, self._desk.plan_layout.notice).regions:

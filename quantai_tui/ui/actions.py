@@ -60,6 +60,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("step-back", "escape", "back", "Leave the zoomed pane, or the focus", SCREEN, show_key="esc"),
     Action("redraw", "ctrl+l", "redraw", "Paint the whole screen again", SCREEN),
     Action("toggle-mouse", "m", "mouse", "Switch the mouse on or off (off when reached through SSH)", SCREEN),
+    Action("suspend", "ctrl+z", "stop", "Stop, and give the shell its terminal until `fg`", SCREEN),
     Action("help", "question_mark", "help", "Keys, signs and words", SCREEN, 5, show_key="?"),
     Action("quit", "q", "quit", "Leave; asks whether the engine goes on (demo, replay: stops it)", LEAVING, 1),
     Action("interrupt", "ctrl+c", "leave", "Leave without being asked: detach; in demo and replay stop", LEAVING, priority=True),

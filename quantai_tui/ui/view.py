@@ -35,7 +35,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One moment as the dashboard shows it. `snapshot` is None until an engine has sent one."""
+    """One moment as the dashboard shows it. `snapshot` is None until an engine has sent one; `line` tells of a slow terminal."""
 
     snapshot: EngineSnapshot | None
     link: LinkState
@@ -46,16 +46,17 @@ class View:
     now: float = 0.0
     waited_s: float = 0.0
     status: Status = Status()
+    line: str = ""
 
     @property
     def shape(self) -> tuple[object, ...]:
         """What must reach the screen at once; everything else waits for the next second."""
         snapshot = self.snapshot
         if snapshot is None:
-            return (self.link, self.detail, self.stale, self.status)
+            return (self.link, self.detail, self.stale, self.status, self.line)
         alerts = tuple(alert.key for alert in snapshot.alerts)
         states = (snapshot.stream.state, snapshot.training.state, snapshot.finished, alerts)
-        return (self.link, self.detail, self.stale, self.status, states)
+        return (self.link, self.detail, self.stale, self.status, self.line, states)
 
     @property
     def broken(self) -> bool:

@@ -266,7 +266,7 @@ def assert_whole_from(screen: Terminal, start: int, width: int, height: int) -> 
     screen.read_until_quiet()
     lines = ["".join(cell[0] for cell in line) for line in _picture(screen.output[start:], width, height)]
     assert "QuantAI" in lines[0]
-    assert "disconnect" in lines[height - 1]
+    assert "disconnect" in lines[height - 1], "\n".join(lines)
     assert all(lines[y][0] == lines[y][width // 2 - 1] == "│" for y in (3, 4))
 
 

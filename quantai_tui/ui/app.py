@@ -249,8 +249,9 @@ class DashboardApp(App[Outcome]):
 
     def on_resize(self, event: events.Resize) -> None:
         """What a terminal makes of its cells when its size changes is its own business; that holds for one that came back too."""
+        self._cells.forget()
         if self.screen_stack:
-            self._redraw()
+            self.screen.refresh()
 
     def hang_up(self, reason: str) -> None:
         """The terminal or the system wants us gone."""

@@ -36,6 +36,8 @@ def run_dashboard(
     if sys.__stdin__ is None or sys.__stderr__ is None or not (sys.__stdin__.isatty() and sys.__stderr__.isatty()):
         print("The dashboard needs a terminal on its input and error output; without one use --headless.", file=sys.stderr)
         return 2
+    for name in ("COLUMNS", "LINES"):  # believed before the window itself, they would hold its first size for good
+        os.environ.pop(name, None)
     over_ssh = bool(os.environ.get("SSH_CONNECTION"))
     guard = TerminalGuard()
     app = DashboardApp(

@@ -66,9 +66,11 @@ def _mode(mode: Mode, progress: float | None, finished: bool) -> list[Span]:
 
 
 def draw_status(view: View, width: int, height: int) -> list[Row]:
-    """What the last key did; when no key has been pressed, the engine's own note, and in the demo the key to play with."""
-    if view.status.text:
-        return [fitted(width, [(clean(view.status.text), view.status.token)])]
+    """What the last key did and whether the line is slow; else the engine's own note, and in the demo the key to play with."""
+    if view.status.text or view.line:
+        said: list[Span] = [(clean(view.status.text), view.status.token)] if view.status.text else []
+        slow: list[Span] = [(f"◆ {view.line}", "state-backoff")] if view.line else []
+        return [fitted(width, said, slow) if said else fitted(width, slow)]
     note = view.snapshot.note if view.snapshot is not None else ""
     if view.snapshot is not None and view.snapshot.mode is Mode.DEMO:
         breaks: list[Span] = [("f", "key"), (" breaks something", "muted")]

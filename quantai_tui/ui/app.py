@@ -30,6 +30,7 @@ from .leaving import Departure, Outcome
 from .painter import CellMemory
 from .steering import Steering
 from .themes import token_defaults, without_no_color
+from .trial import Trials
 from .view import Status, View, look
 from .wardrobe import Wardrobe
 
@@ -85,6 +86,7 @@ class DashboardApp(App[Outcome]):
         self._status_until = math.inf
         self._commands = Commands(link, self.say)
         self._steering = Steering(self, link, self._commands)
+        self._trials = Trials(self, link, self._commands, clock)
         self._departure = Departure(self, link, self._commands, stop_on_quit=stop_on_quit)
         self._cells = CellMemory()
         self._last_shape: tuple[object, ...] = ()
@@ -97,6 +99,7 @@ class DashboardApp(App[Outcome]):
         """What each action of the registry does. Every feature brings its own."""
         return {
             **self._steering.handlers(),
+            **self._trials.handlers(),
             **self._wardrobe.handlers(),
             **self._departure.handlers(),
             **self.dashboard.handlers(),
@@ -157,6 +160,7 @@ class DashboardApp(App[Outcome]):
     def _follow(self) -> None:
         """What the engine decides about the dashboard: that there is nothing to look at, and the theme of its settings."""
         state, snapshot = self._link.state, self._link.snapshot
+        self._trials.follow()
         if state is not LinkState.STARTING:
             self._departure.engine_has_started()
         if state is LinkState.FAILED and self._link.exit_code is not None:
@@ -180,7 +184,7 @@ class DashboardApp(App[Outcome]):
     def _open_config(self) -> None:
         from .editor import EditorScreen
 
-        self.push_screen(EditorScreen(self._commands.ask), self._back_from_editor)
+        self.push_screen(EditorScreen(self._commands.ask, self._link, self._trials), self._back_from_editor)
 
     def _back_from_editor(self, said: str | None) -> None:
         self.say(said or "", "text")

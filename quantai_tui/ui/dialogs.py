@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,9 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
+
+from .cells import clip
+from .format import clean
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +103,17 @@ def ask_reset(scale: str, cap: str, floor: str) -> Question:
     )
 
 
-def ask_discard(edits: int) -> Question:
-    noun = "edit is" if edits == 1 else "edits are"
+_NAMED = 8
+
+
+def ask_discard(losses: Sequence[str]) -> Question:
+    """`losses`: a line for each edit that would be thrown away."""
+    noun = "edit is" if len(losses) == 1 else "edits are"
+    named = [clip(clean(line), 56) for line in losses[:_NAMED]]
+    named += [f"and {len(losses) - _NAMED} more"] if len(losses) > _NAMED else []
     return Question(
         "Unsaved settings",
-        f"{edits} {noun} not saved.",
+        "\n".join([f"{len(losses)} {noun} not saved:", *named]),
         (
             Answer("save", "s", "save and leave"),
             Answer("discard", "d", "throw them away and leave"),

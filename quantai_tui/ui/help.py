@@ -12,6 +12,7 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from .actions import by_group
+from .editor_keys import help_lines
 from .format import words
 from .panes.states import ALERT_SIGNS, STREAM_SIGNS, TRAINING_SIGNS
 
@@ -40,6 +41,8 @@ _WORDS = (
 class HelpScreen(Screen[None]):
     """Keys, signs and words on one scrollable page."""
 
+    TITLE = "help"
+
     DEFAULT_CSS = """
     HelpScreen { align: center middle; background: $background; }
     HelpScreen > VerticalScroll {
@@ -57,9 +60,12 @@ class HelpScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll() as page:
-            page.border_title = "help"
+            page.border_title = self.TITLE
             page.border_subtitle = "esc leaves"
-            yield Static(help_text(), markup=False)
+            yield Static(self.text(), markup=False)
+
+    def text(self) -> Content:
+        return help_text()
 
     def action_scroll(self, direction: str) -> None:
         page = self.query_one(VerticalScroll)
@@ -69,12 +75,35 @@ class HelpScreen(Screen[None]):
             page.scroll_up(animate=False)
 
 
+class EditorHelp(HelpScreen):
+    """The keys and signs of the settings editor."""
+
+    TITLE = "help: settings editor"
+
+    def text(self) -> Content:
+        return Content.assemble(*_editor_lines(), _heading("Signs"), *(_line(*sign) for sign in _EDITOR_SIGNS)).rstrip()
+
+
+_EDITOR_SIGNS = (
+    ("!", "wrong: what and why stands beside the field"),
+    ("*", "edited, not saved yet"),
+    ("=", "fixed by a variable, an option or .env: it is named, and changed there"),
+    ("✓", "saved, and what that did"),
+    ("+ - ~", "before saving: new in the file, taken out of it, changed in it"),
+)
+
+
+def _editor_lines() -> list[Content]:
+    return [_heading("Settings editor"), *(_line(shown, meaning) for shown, meaning in help_lines())]
+
+
 def help_text() -> Content:
     """The page's text. Every action of the registry is on it, under its group."""
     parts: list[Content | str] = []
     for group, items in by_group().items():
         parts.append(_heading(group))
         parts += [_line(item.key_text, item.help) for item in items]
+    parts += _editor_lines()
     parts.append(_heading("Stream states"))
     parts.append(_signs([(glyph, words(state.value)) for state, (glyph, _) in STREAM_SIGNS.items()]))
     parts.append(_heading("Training states"))

@@ -54,7 +54,8 @@ class View:
         if snapshot is None:
             return (self.link, self.detail, self.stale, self.status)
         alerts = tuple(alert.key for alert in snapshot.alerts)
-        states = (snapshot.stream.state, snapshot.training.state, snapshot.finished, alerts)
+        trial = snapshot.trial.id if snapshot.trial is not None else 0
+        states = (snapshot.stream.state, snapshot.training.state, snapshot.finished, alerts, trial)
         return (self.link, self.detail, self.stale, self.status, states)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from ...link.base import LinkState
 from ...telemetry import Alert, Mode, Severity
 from ..cells import Row, Span, fitted, row, spread, width_of, wrap
@@ -19,6 +21,7 @@ from ..format import (
     wall_clock,
     zone,
 )
+from ..trial import trial_spans
 from ..view import View
 from .states import ALERT_SIGNS, stream_sign, training_sign
 
@@ -109,7 +112,14 @@ def _link_trouble(view: View, width: int) -> Row | None:
 
 
 def draw_status(view: View, width: int, height: int) -> list[Row]:
-    """What the last key did; when no key has been pressed, the engine's own note, and in the demo the key to play with."""
+    """What the last key did; when no key has been pressed, the engine's own note, and in the demo the key to play with.
+
+    Settings on trial come first: they will not wait.
+    """
+    trial = view.snapshot.trial if view.snapshot is not None else None
+    if trial is not None:
+        left = msgspec.structs.replace(trial, left_s=max(0.0, trial.left_s - (view.age_s or 0.0)))
+        return [fitted(width, trial_spans(left, width, stale=view.stale), [(clean(view.status.text), view.status.token)])]
     if view.status.text:
         return [fitted(width, [(clean(view.status.text), view.status.token)])]
     note = view.snapshot.note if view.snapshot is not None else ""

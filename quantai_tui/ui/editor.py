@@ -34,6 +34,7 @@ from .trial import Trials, trial_spans
 
 _VALIDATE_AFTER_S = 0.25
 _LOOK_EVERY_S = 0.5
+_NOT_CHECKED = "not checked:"
 _LEAST = (60, 20)
 _WIDE = 110
 
@@ -278,19 +279,18 @@ class EditorScreen(Screen[str]):
 
     async def _validate(self) -> None:
         assert self._draft is not None
-        edits = self._draft.edits
+        edits, why = self._draft.edits, ""
         problems: list[SettingProblem] | None = []
-        why = ""
         if edits:
             problems, why = answered(await self._command(CommandName.SETTINGS_VALIDATE, values=edits), list[SettingProblem])
         if edits != self._draft.edits:
             return  # typed on meanwhile: a newer question is on its way
         self._unchecked = problems is None
+        if not self._note[0] or self._note[0].startswith(_NOT_CHECKED):  # asked again and again: no newer word is talked over
+            said = "" if problems is not None else f"{_NOT_CHECKED} {why}; checked when it answers"
+            self.say(said, "state-backoff")
         if problems is None:
-            self.say(f"not checked: {why}; checked when it answers", "state-backoff")
             return
-        if self._note[0].startswith("not checked"):
-            self._note = ("", "muted")
         self._draft.judge(problems)
         self.refresh_lines()
 

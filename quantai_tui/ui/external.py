@@ -55,13 +55,13 @@ async def edit_text(app: App[Any], text: str, name: str) -> Edited:
         with app.batch_update(), app.suspend(), _keyboard_signals_left_to_the_editor():
             code = await _run([*command, str(path)])
         finished = True
-        return _read_back(path, text, command[0], code)
+        return _read_back(path, text, Path(command[0]).name, code)
     except SuspendNotSupported:
         finished = True
         return Edited(text, "this terminal cannot be lent to an editor")
     except OSError as error:
         finished = True
-        return Edited(text, f"the editor {command[0]!r} did not run: {error}")
+        return Edited(text, f"the editor {command[0]!r} did not run: {error.strerror or error}")
     finally:
         if finished or not _holds_unsaved(folder, path, data):
             shutil.rmtree(folder, ignore_errors=True)

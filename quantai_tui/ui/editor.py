@@ -6,7 +6,8 @@ serves all settings: sixty of them would cost most of a second to mount.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,18 +16,18 @@ from textual.containers import Container, Horizontal, Vertical
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Input, OptionList, Static
-from textual.widgets.option_list import Option
 
 from ..link.base import EngineLink, LinkState
-from ..link.messages import CommandName, SettingField, SettingProblem, SettingsForm
-from .cells import Row, row, wrap
+from ..link.messages import CommandName, SettingProblem, SettingsForm
+from .cells import row, wrap
 from .commands import answered
 from .dialogs import ask_discard
 from .draft import Draft
 from .editor_keys import Place, bindings, key_line
 from .editor_styles import STYLES
 from .external import edit_text
-from .fields import about, content, head, list_row, verdict
+from .field_list import FieldList
+from .fields import about, content, head, verdict
 from .format import clean
 from .raw import Command, OpenEditor, RawFile
 from .saving import Saving
@@ -56,7 +57,6 @@ class EditorScreen(Screen[str]):
         self._validating: Timer | None = None
         self._unchecked = False
         self._attached = True
-        self._rows: dict[str, Row] = {}
         self._saving = Saving(self, command, trials)
         self._raw = RawFile(command, self.say, open_editor)
         self._dashboard_says = trials.say
@@ -72,7 +72,7 @@ class EditorScreen(Screen[str]):
         yield Static("config", id="title", markup=False)
         yield Input(id="search", placeholder="words of a name, title, group or description", compact=True)
         with Container(id="page"):
-            yield OptionList(id="fields", markup=False)
+            yield FieldList()
             with Vertical(id="detail"):
                 yield Static("asking the engine …", id="about", markup=False)
                 with Horizontal(id="entry"):
@@ -88,11 +88,15 @@ class EditorScreen(Screen[str]):
         self._trials.say = self._say_of_trial
         self._trials.ended = self.action_reread
         self.set_interval(_LOOK_EVERY_S, self._look)
-        self.run_worker(self.describe(), group="editor")
+        self.work(self.describe, group="editor")
 
     def on_unmount(self) -> None:
         self._trials.say = self._dashboard_says
         self._trials.ended = lambda: None
+
+    def work(self, what: Callable[[], Coroutine[Any, Any, Any]], group: str) -> None:
+        """Handed over as a function: a coroutine made here would be left over where the screen closes first."""
+        self.run_worker(what, group=group, exclusive=group in ("validate", "raw"))
 
     def _say_of_trial(self, text: str, token: str) -> None:
         self.say(text, token)
@@ -107,7 +111,9 @@ class EditorScreen(Screen[str]):
         if self._draft is None:
             self._draft = Draft(form)
         else:
+            self.take_typed()
             self._draft.rebase(form)
+            self.show_value()
         self._fill()
         self._about()
         return True
@@ -121,9 +127,9 @@ class EditorScreen(Screen[str]):
         if not attached:
             return
         if back or (self._draft is None and not self._saving.busy):
-            self.run_worker(self._reread(), group="editor", exclusive=True)
+            self.work(self._reread, group="editor")
         elif self._unchecked:
-            self.run_worker(self._validate(), group="validate", exclusive=True)
+            self.work(self._validate, group="validate")
 
     def _show_trial(self) -> None:
         line, trial = self.query_one("#trial", Static), self._trials.standing
@@ -134,36 +140,26 @@ class EditorScreen(Screen[str]):
         self._keys()
 
     def _fill(self) -> None:
-        """The list anew, for another search, form or width; the cursor stays on its setting."""
+        """The list anew, for another search or form."""
         if self._draft is None:
             return
-        options = self.query_one("#fields", OptionList)
-        fields = self._draft.matching(self._wanted)
-        options.clear_options()
-        self._rows.clear()
-        group = ""
-        for item in fields:
-            if item.group != group:
-                group = item.group
-                options.add_option(Option(content([row((f" {clean(group)}", "title"))]), disabled=True))
-            self._rows[item.name] = self._row(item)
-            options.add_option(Option(content([self._rows[item.name]]), id=item.name))
-        names = [item.name for item in fields]
-        if names:
-            options.highlighted = options.get_option_index(self._current if self._current in names else names[0])
-        else:
+        if not self._list.fill(self._draft, self._wanted, self._current):
+            self.take_typed()
             self._current = ""
             self._about()
         self._head()
 
     @property
+    def _list(self) -> FieldList:
+        return self.query_one(FieldList)
+
+    @property
+    def _input(self) -> Input:
+        return self.query_one("#value", Input)
+
+    @property
     def _wanted(self) -> str:
         return self.query_one("#search", Input).value
-
-    def _row(self, item: SettingField) -> Row:
-        assert self._draft is not None
-        width = max(50, (self.query_one("#fields").size.width or self.size.width) - 1)
-        return list_row(item, self._draft, width, self._wanted)
 
     def _head(self) -> None:
         if self._draft is not None:
@@ -173,7 +169,7 @@ class EditorScreen(Screen[str]):
 
     def _about(self) -> None:
         """What is known of the setting under the cursor, and the engine's word on what was typed."""
-        shown, value = self.query_one("#about", Static), self.query_one("#value", Input)
+        shown, value = self.query_one("#about", Static), self._input
         if self._draft is None or not self._current:
             shown.update("no setting has all these words" if self._draft is not None else "")
             value.disabled = True
@@ -181,10 +177,18 @@ class EditorScreen(Screen[str]):
         item, width = self._draft.field(self._current), max(20, shown.size.width or self.size.width - 2)
         shown.update(content(about(item, self._draft, width, tall=self.has_class("-wide"))))
         value.disabled = bool(item.locked)
-        if value.value != self._draft.text(item.name):
-            with value.prevent(Input.Changed):
-                value.value = self._draft.text(item.name)
         self._verdict()
+
+    def take_typed(self) -> None:
+        """What is in the field goes into the draft, before either changes: a keystroke may be ahead of its message."""
+        if self._draft is not None and self._current and self._draft.type(self._current, self._input.value):
+            self._edited()
+
+    def show_value(self) -> None:
+        """The field as the draft has it, after `take_typed`."""
+        if self._draft is not None and self._current and self._input.value != self._draft.text(self._current):
+            with self._input.prevent(Input.Changed):
+                self._input.value = self._draft.text(self._current)
 
     def _verdict(self) -> None:
         assert self._draft is not None
@@ -207,12 +211,7 @@ class EditorScreen(Screen[str]):
         """Draw again what an edit or an answer may have changed."""
         if self._draft is None:
             return
-        options = self.query_one("#fields", OptionList)
-        for name, before in self._rows.items():
-            now = self._row(self._draft.field(name))
-            if now != before:
-                self._rows[name] = now
-                options.replace_option_prompt(name, content([now]))
+        self._list.redraw(self._draft, self._wanted)
         self._head()
         self._about()
 
@@ -244,19 +243,19 @@ class EditorScreen(Screen[str]):
     @on(OptionList.OptionHighlighted)
     def _moved(self, message: OptionList.OptionHighlighted) -> None:
         if message.option.id is not None and message.option.id != self._current:
+            self.take_typed()
             self._current = message.option.id
+            self.show_value()
             self._about()
 
     @on(OptionList.OptionSelected)
     def _edit(self) -> None:
-        value = self.query_one("#value", Input)
-        if not value.disabled:
-            value.focus()
+        if not self._input.disabled:
+            self._input.focus()
 
     @on(Input.Changed, "#value")
-    def _typed(self, message: Input.Changed) -> None:
-        if self._draft is not None and self._current and self._draft.type(self._current, message.value):
-            self._edited()
+    def _typed(self) -> None:
+        self.take_typed()
 
     @on(Input.Changed, "#search")
     def _searched(self) -> None:
@@ -273,9 +272,7 @@ class EditorScreen(Screen[str]):
         self.refresh_lines()
         if self._validating is not None:
             self._validating.stop()
-        self._validating = self.set_timer(
-            _VALIDATE_AFTER_S, lambda: self.run_worker(self._validate(), group="validate", exclusive=True)
-        )
+        self._validating = self.set_timer(_VALIDATE_AFTER_S, lambda: self.work(self._validate, group="validate"))
 
     async def _validate(self) -> None:
         assert self._draft is not None
@@ -296,7 +293,7 @@ class EditorScreen(Screen[str]):
 
     def action_undo(self) -> None:
         if self._draft is not None and self._current and self._draft.undo(self._current):
-            self._edited()
+            self._changed()
 
     def action_reset(self) -> None:
         if self._draft is None or not self._current:
@@ -305,15 +302,19 @@ class EditorScreen(Screen[str]):
         if why:
             self.say(why, "muted")
         else:
-            self._edited()
+            self._changed()
 
     def action_cycle(self) -> None:
         if self._draft is None or not self._current:
             return
         if self._draft.cycle(self._current):
-            self._edited()
+            self._changed()
         else:
             self._edit()
+
+    def _changed(self) -> None:
+        self.show_value()
+        self._edited()
 
     def action_search(self) -> None:
         self.query_one("#search", Input).add_class("open").focus()
@@ -331,22 +332,21 @@ class EditorScreen(Screen[str]):
 
     def go_to(self, name: str) -> None:
         """Put the cursor on a setting, whatever the list shows now."""
-        if name not in self._rows:
+        if not self._list.shows(name):
             self.query_one("#search", Input).remove_class("open").value = ""
             self._fill()
-        options = self.query_one("#fields", OptionList)
-        options.highlighted = options.get_option_index(name)
+        self._list.go_to(name)
 
     # -- saving and leaving --------------------------------------------------------------------------------------------
 
     def action_save(self) -> None:
-        self.run_worker(self._saving.save(), group="saving")
+        self.work(self._saving.save, group="saving")
 
     def action_undo_save(self) -> None:
-        self.run_worker(self._saving.undo(), group="saving")
+        self.work(self._saving.undo, group="saving")
 
     def action_raw(self) -> None:
-        self.run_worker(self._edit_raw(), group="raw", exclusive=True)
+        self.work(self._edit_raw, group="raw")
 
     async def _edit_raw(self) -> None:
         result = await self._raw.edit(self.app)
@@ -358,7 +358,7 @@ class EditorScreen(Screen[str]):
             await self._validate()
 
     def action_reread(self) -> None:
-        self.run_worker(self._reread(), group="editor", exclusive=True)
+        self.work(self._reread, group="editor")
 
     def action_keep(self) -> None:
         self._trials.keep()
@@ -392,7 +392,7 @@ class EditorScreen(Screen[str]):
         if answer == "discard":
             self.dismiss(self._saving.outcome or "settings: edits thrown away")
         elif answer == "save":
-            self.run_worker(self._save_and_leave(), group="saving")
+            self.work(self._save_and_leave, group="saving")
 
     async def _save_and_leave(self) -> None:
         if await self._saving.save() and not self._losses():

@@ -86,7 +86,9 @@ class Saving:
         if not result.saved or draft is None:
             self._refuse(result, sent, message)
             return False
+        self._editor.take_typed()
         draft.saved(result, sent)
+        self._editor.show_value()
         self._trials.began(result)
         said = ", ".join(f"{name} {what}" for name, what in result.applied.items())
         self.outcome = f"settings {done}: {said or message or 'nothing in force changed'}"
@@ -113,7 +115,7 @@ class Saving:
 
     def _conflict_answered(self, answer: str | None) -> None:
         if answer == "reload":
-            self._editor.run_worker(self._reload(), group="editor")
+            self._editor.work(self._reload, "editor")
         else:
             self._editor.say("not saved: the file has changed on disk; your edits are kept", "state-backoff")
 

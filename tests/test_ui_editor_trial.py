@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from editor_support import editor, focused, go_to, link_to, save, type_into
+from textual.binding import Binding
 from ui_support import dashboard, screen_text, settings_form, until
 
 from quantai_tui.link.base import LinkState
 from quantai_tui.link.messages import Ack, CommandName
 from quantai_tui.telemetry import TrialSnapshot
 from quantai_tui.ui.cells import width_of
+from quantai_tui.ui.editor import EditorScreen
+from quantai_tui.ui.editor_keys import EDITOR_KEYS, Place, help_lines, key_line, markdown_table
+from quantai_tui.ui.help import EditorHelp, help_text
 from quantai_tui.ui.trial import trial_spans
 
 
@@ -63,7 +67,7 @@ async def test_settings_that_nobody_kept_are_named_with_the_values_that_are_back
         await until(pilot, lambda: app._trials._watched is not None and app._trials._watched.values != {})
         link.form = settings_form("r3")
         link.stand_trial(0.0)
-        await until(pilot, lambda: "WS_PING_INTERVAL is 30.0 again" in screen_text(app))
+        await until(pilot, lambda: "nobody kept them in time: WS_PING_INTERVAL is 30.0 again" in screen_text(app))
 
 
 def test_the_line_of_a_trial_fits_and_says_when_the_link_is_down() -> None:
@@ -140,3 +144,27 @@ async def test_an_edit_typed_while_a_save_is_under_way_is_not_lost_by_it() -> No
         draft.type("WS_RECONNECT_MAX_DELAY", "71")
         draft.saved(link.save(sent), sent)
         assert draft.edits == {"WS_RECONNECT_MAX_DELAY": "71"}
+
+
+def test_every_key_of_the_editor_is_in_its_help_the_table_and_a_binding() -> None:
+    for shown, meaning in help_lines():
+        assert len(meaning) <= 63, f"{shown} would wrap at 80 columns"
+        assert meaning in help_text().plain
+        assert meaning in EditorHelp().text().plain
+        assert f"| `{shown}` | {meaning} |" in markdown_table()
+    bound = {binding.action for binding in EditorScreen.BINDINGS if isinstance(binding, Binding)}
+    assert bound == {key.call for key in EDITOR_KEYS if key.call}
+    for call in bound:
+        assert hasattr(EditorScreen, f"action_{call.partition('(')[0]}")
+    for width in (58, 78, 118, 198):
+        for place in Place:
+            assert 0 < width_of(key_line(place, width, trial=True).spans) <= width
+    assert "w save" in key_line(Place.LIST, 58).text
+
+
+async def test_the_editor_explains_its_keys() -> None:
+    async with editor(link_to()) as (app, pilot):
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "help: settings editor" in screen_text(app) and "Next value of a setting" in screen_text(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: "nothing edited" in screen_text(app))

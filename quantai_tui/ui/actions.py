@@ -53,9 +53,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("reset-scaler", "R", "reset", "Set the scale to clamp(init/2, floor, cap), after asking", TRAINING, 7),
     Action("checkpoint", "s", "save checkpoint", "Have the training worker save a checkpoint now", TRAINING),
     Action("config", "c", "config", "Read and change the engine's settings", SCREEN, 6),
-    Action(
-        "keep-settings", "y", "keep", "Keep the settings that are on trial; without it they are undone by themselves", SCREEN, 1
-    ),
+    Action("keep-settings", "y", "keep", "Keep the settings on trial, which else are undone by themselves", SCREEN, 1),
     Action("undo-trial", "n", "undo", "Undo the settings that are on trial, now", SCREEN, 1),
     Action("next-theme", "t", "theme", "Next theme", SCREEN, 9),
     Action("zoom", "z", "zoom", "Give the focused pane the whole screen, or give it back", SCREEN, 10),

@@ -17,7 +17,7 @@ class Place(Enum):
     LIST = "list"
     TEXT = "text"
     BOTH = "list and text"
-    TRIAL = "list, while settings are on trial"
+    TRIAL = "trial"
     SEARCH = "search"
 
 
@@ -56,7 +56,7 @@ EDITOR_KEYS: tuple[Key, ...] = (
         "F2",
         "save",
         "save",
-        "The same, from anywhere; ctrl+s too where the terminal lets it through",
+        "The same, also while typing (ctrl+s: where it comes through)",
         Place.BOTH,
         4,
         True,
@@ -64,12 +64,13 @@ EDITOR_KEYS: tuple[Key, ...] = (
     Key("U", "U", "undo_save", "undo save", "Undo the newest save that is not undone yet", rank=11),
     Key("e", "e", "raw", "raw file", "The file itself in $VISUAL, $EDITOR or vi", rank=7),
     Key("r", "r", "reread", "", "Ask the engine again; edits stay on top"),
-    Key("y", "y", "keep", "keep", "Keep the settings that are on trial", Place.TRIAL, 2),
-    Key("n", "n", "undo_trial", "undo", "Undo the settings that are on trial", Place.TRIAL, 3),
+    Key("y", "y", "keep", "keep", "Keep settings on trial", Place.TRIAL, 2),
+    Key("n", "n", "undo_trial", "undo", "Undo settings on trial", Place.TRIAL, 3),
     Key("question_mark,f1", "?", "help", "help", "These keys", rank=6),
     Key("escape,q", "esc", "leave", "back", "One step back; unsaved edits are asked about", rank=1),
 )
 _OF_THE_LIST = frozenset({Place.LIST, Place.BOTH})
+_WHERE = {Place.TEXT: "while typing", Place.SEARCH: "in the search", Place.TRIAL: "while there are"}
 
 
 def bindings() -> list[Binding]:
@@ -115,4 +116,4 @@ def _all_shown(key: Key) -> str:
 
 
 def _with_place(key: Key) -> str:
-    return key.help if key.place in _OF_THE_LIST else f"{key.help} ({key.place.value})"
+    return key.help if key.place in _OF_THE_LIST else f"{key.help} ({_WHERE[key.place]})"

@@ -6,7 +6,7 @@ The engine undoes them by itself unless somebody says to keep them: the countdow
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..link.base import EngineLink
@@ -20,15 +20,18 @@ from .format import clean, countdown
 if TYPE_CHECKING:
     from .app import DashboardApp
 
+_NEARLY_OVER_S = 3.0  # snapshots come once or twice a second; one or two may be missed
+
 Say = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """A trial whose end is waited for, with the values under trial, where they are known."""
+    """A trial whose end is waited for: the time it had left when last seen, the values under trial, where they are known."""
 
     id: int
     names: tuple[str, ...]
+    left_s: float
     values: dict[str, str]
 
 
@@ -83,8 +86,10 @@ class Trials:
             self._own = None  # from here on the engine's word counts
         watched = self._watched
         if told is not None and told.id != self._over and (watched is None or watched.id != told.id):
-            self._watched = _Watched(told.id, told.names, {})
+            self._watched = _Watched(told.id, told.names, told.left_s, {})
             self._app.run_worker(self._note_values(told), group="trial-values", exclusive=True)
+        elif watched is not None and told is not None and watched.id == told.id:
+            self._watched = replace(watched, left_s=told.left_s)
         elif watched is not None and (told is None or told.id != watched.id):
             self._watched = None
             if watched.id != self._over:
@@ -123,7 +128,7 @@ class Trials:
     async def _note_values(self, trial: TrialSnapshot) -> None:
         values = await self._values(trial.names)
         if self._watched is not None and self._watched.id == trial.id:
-            self._watched = _Watched(trial.id, trial.names, values)
+            self._watched = replace(self._watched, values=values)
 
     async def _tell_end(self, watched: _Watched) -> None:
         """Over without a word from here: whether the values stand tells whether it was kept or undone."""
@@ -135,7 +140,8 @@ class Trials:
             self.say(f"settings kept, by another dashboard: {names}", "state-live")
         else:
             back = ", ".join(f"{name} is {value} again" for name, value in now.items() if value != watched.values.get(name))
-            self.say(f"settings undone, nobody kept them in time: {back}", "state-backoff")
+            cause = "nobody kept them in time" if watched.left_s < _NEARLY_OVER_S else "from elsewhere, or by the engine's end"
+            self.say(f"settings undone, {cause}: {back}", "state-backoff")
         self.ended()
 
     async def _values(self, names: tuple[str, ...]) -> dict[str, str]:

@@ -58,7 +58,14 @@ class DashboardApp(App[Outcome]):
 
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = list(bindings())
-    CSS = "ToastRack { margin-bottom: 1; } Toast { background: $surface; }"
+    CSS = """
+    ToastRack { margin-bottom: 1; }
+    Toast { background: $surface; }
+    * {
+        scrollbar-color: $edge; scrollbar-color-hover: $edge; scrollbar-color-active: $edge-focus;
+        scrollbar-background: $background; scrollbar-background-hover: $background; scrollbar-background-active: $background;
+    }
+    """
 
     def __init__(
         self,

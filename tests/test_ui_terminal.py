@@ -326,7 +326,8 @@ def test_no_color_leaves_no_colour_in_the_output() -> None:
     with terminal("100", NO_COLOR="1") as screen:
         screen.painted()
         os.write(screen.master, b"c")
-        screen.read_until(lambda output: b"esc back" in output)
+        screen.read_until(lambda output: b"What reconnect initial delay" in output)
+        screen.read_until_quiet()
         coloured = [code for code in _colours(screen.output) if code]
         assert coloured == []
 

@@ -40,6 +40,7 @@ from .pane import Pane
 from .steering import Steering
 from .themes import token_defaults, without_no_color
 from .timeline import Timeline
+from .trial import Trials
 from .trouble import Troubles
 from .view import Status, View, look
 from .wardrobe import Wardrobe
@@ -73,7 +74,14 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
 
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = list(bindings())
-    CSS = "ToastRack { margin-bottom: 1; } Toast { background: $surface; }"
+    CSS = """
+    ToastRack { margin-bottom: 1; }
+    Toast { background: $surface; }
+    * {
+        scrollbar-color: $edge; scrollbar-color-hover: $edge; scrollbar-color-active: $edge-focus;
+        scrollbar-background: $background; scrollbar-background-hover: $background; scrollbar-background-active: $background;
+    }
+    """
 
     def __init__(
         self,
@@ -104,6 +112,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         self._status_until = math.inf
         self._commands = Commands(link, self.say)
         self._steering = Steering(self, link, self._commands)
+        self._trials = Trials(self, link, self._commands, clock)
         self._departure = Departure(self, link, self._commands, stop_on_quit=stop_on_quit)
         self._cells = CellMemory()
         self._owes_frame = False
@@ -125,6 +134,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         """What each action of the registry does. Every feature brings its own."""
         return {
             **self._steering.handlers(),
+            **self._trials.handlers(),
             **self._wardrobe.handlers(),
             **self._keyboard.handlers(),
             **self._departure.handlers(),
@@ -215,6 +225,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
     def _follow(self) -> None:
         """What the engine decides about the dashboard: that there is nothing to look at, and what its settings say."""
         state, snapshot = self._link.state, self._link.snapshot
+        self._trials.follow()
         if state is not LinkState.STARTING:
             self._departure.engine_has_started()
         if state is LinkState.FAILED and self._link.exit_code is not None:
@@ -267,7 +278,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
     def _open_config(self) -> None:
         from .editor import EditorScreen
 
-        self.push_screen(EditorScreen(self._commands.ask), self._back_from_editor)
+        self.push_screen(EditorScreen(self._commands.ask, self._link, self._trials), self._back_from_editor)
 
     def _back_from_editor(self, said: str | None) -> None:
         self.say(said or "", "text")

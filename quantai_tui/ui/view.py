@@ -101,7 +101,8 @@ class View:
         if snapshot is None:
             return (self.link, self.detail, self.stale, self.status, self.line)
         alerts = tuple((alert.key, alert.acknowledged) for alert in snapshot.alerts)
-        states = (snapshot.stream.state, snapshot.training.state, snapshot.finished, alerts, snapshot.trial is None)
+        trial = snapshot.trial.id if snapshot.trial is not None else 0
+        states = (snapshot.stream.state, snapshot.training.state, snapshot.finished, alerts, trial)
         past = self.past and (self.past.cursor, self.past.moment, self.past.waiting, self.past.span, self.past.frozen_s is None)
         chosen = self.log_filter and self.log_filter.text
         return (self.link, self.detail, self.stale, self.status, states, past, chosen, self.line)

@@ -137,7 +137,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("redraw", "ctrl+l", "redraw", "Paint the whole screen again", SCREEN),
     Action("toggle-mouse", "m", "mouse", "Switch the mouse on or off (off when reached through SSH)", SCREEN),
     Action("palette", "colon,ctrl+p", "palette", "All actions, panes and themes, to be found by typing", SCREEN, show_key=":"),
-    Action("suspend", "ctrl+z", "stop", "Stop, and give the shell its terminal until `fg`", SCREEN),
+    Action("suspend", "ctrl+z", "stop", "Stop, and give the shell its terminal until `fg`", SCREEN, fixed=True),
     Action("help", "question_mark", "help", "Keys, signs and words", SCREEN, 5, show_key="?"),
     Action("quit", "q", "quit", "Leave; asks whether the engine goes on (demo, replay: stops it)", LEAVING, 1),
     Action("stop-engine", "Q", "stop engine", "Stop the engine and leave, after asking", LEAVING),

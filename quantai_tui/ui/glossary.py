@@ -38,7 +38,7 @@ WORDS: tuple[tuple[str, str], ...] = (
     ("loop lag", "longest that the engine was held up lately, by this machine"),
     ("weight", "requests counted by the venue in this minute; it has a limit"),
     ("column", "in a chart: the time one column stands for, newest at the right"),
-    ("▾ ▴", "highest and lowest column of a chart; the values are at its axis"),
+    ("▾ ▴", "highest and lowest column of a chart, with their values beside"),
     ("·", "in a chart: nothing was known at that time"),
     ("│", "the time cursor; the value at that time stands at the axis"),
     ("┄", "a limit: the scale's cap at the top, its floor at the bottom"),

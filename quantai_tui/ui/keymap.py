@@ -22,7 +22,7 @@ TAKEN_ELSEWHERE: dict[str, str] = {
     "ctrl+s": "it stops the output of many terminals (flow control)",
     "ctrl+q": "it lets the output of many terminals go on (flow control)",
     "ctrl+c": "it always leaves",
-    "ctrl+z": "terminals suspend a program with it",
+    "ctrl+z": "it always stops the dashboard until fg, as it does every program",
     "ctrl+m": "terminals send enter for it",
     "ctrl+j": "terminals send it for enter",
     "ctrl+i": "terminals send tab for it",

@@ -236,6 +236,11 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
             self._notices.hear(snapshot)
             self._engine_log.take(snapshot.log)
 
+    def write_aside(self, text: str) -> None:
+        """To the terminal, beside what is painted; not while the terminal is lent to another program."""
+        if self._driver is not None and not self._batch_count:
+            self._driver.write(text)
+
     def on_app_focus(self) -> None:
         self._notices.focus(here=True)
 

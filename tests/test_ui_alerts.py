@@ -63,7 +63,7 @@ async def test_the_bell_rings_where_nobody_looks(looks: bool | None, severity: S
     link = FakeLink(with_alerts())
     rung: list[str] = []
     async with dashboard(link) as (app, _, clock):
-        app.write_aside = rung.append  # type: ignore[method-assign]
+        app._notices._bell._write = rung.append
         app.tick()
         if looks is not None:
             app._notices.focus(here=looks)

@@ -33,7 +33,7 @@ class Notices:
     def __init__(self, app: DashboardApp, commands: Commands, clock: Clock) -> None:
         self._app = app
         self._commands = commands
-        self._bell = Bell(lambda text: app.write_aside(text), clock, os.environ, least_s=_RING_EVERY_S)
+        self._bell = Bell(app.write_aside, clock, os.environ, least_s=_RING_EVERY_S)
         self._standing: dict[str, Alert] | None = None
         self._over: deque[OverAlert] = deque(maxlen=_MOST_OVER)
         self._looked_at: bool | None = None  # None: this terminal has not said whether anybody looks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 import tomllib
@@ -12,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.style import Style
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
 DEFAULT_THEME = "harbor"
+SIXTEEN_THEME = "sixteen"
 PLAIN_THEME = "plain"
 
 _BASES = ("background", "surface", "panel", "foreground", "primary", "secondary", "accent", "success", "warning", "error")
@@ -52,6 +55,7 @@ TOKENS: dict[str, str] = {
 }
 """Every token a pane may use besides `text`, and the base colour that stands in where a theme does not name it."""
 
+_MAX_BYTES = 64 * 1024
 _NAME = re.compile(r"[a-z0-9-]+")
 _BOLD = frozenset(
     {
@@ -76,23 +80,11 @@ class ThemeError(ValueError):
     """A theme file that cannot be used: which file, which key, what would be right."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """The themes there are, the one to begin with, and one line for each file that is not usable. `plain` stands at the end."""
+@dataclass
+class OwnTheme(Theme):
+    """A theme of a file; `about` says in a few words whom it is for."""
 
-    themes: tuple[Theme, ...]
-    choice: str
-    problems: tuple[str, ...]
-
-    @property
-    def names(self) -> list[str]:
-        """The themes to choose from: the plain one only when there is no other."""
-        return [theme.name for theme in self.themes[:-1]] or [PLAIN_THEME]
-
-    def after(self, name: str) -> str:
-        """The next theme's name."""
-        names = self.names
-        return names[(names.index(name) + 1) % len(names)] if name in names else names[0]
+    about: str = ""
 
 
 def themes_folder() -> Path:
@@ -102,43 +94,30 @@ def themes_folder() -> Path:
     return packed if packed.is_dir() else package.parent / "themes"
 
 
-def load_themes(folder: Path | None = None, wanted: str | None = None) -> Shelf:
-    """All usable themes of a folder, the default one first, then by name. A wanted theme that is not there is a problem too."""
-    folder = themes_folder() if folder is None else folder
-    themes: dict[str, Theme] = {}
-    problems: list[str] = []
-    for path in sorted(folder.glob("*.toml")):
-        try:
-            theme = read_theme(path)
-            if theme.name in themes:
-                raise ThemeError(f"{path.name}: the name {theme.name!r} is taken by another file")
-            themes[theme.name] = theme
-        except (ThemeError, OSError) as error:
-            problems.append(str(error))
-    if not themes:
-        problems.append(f"no theme in {folder}: plain terminal colours are used")
-    ordered = sorted(themes.values(), key=lambda theme: (theme.name != DEFAULT_THEME, theme.name))
-    ordered.append(plain_theme())
-    names = [theme.name for theme in ordered]
-    if wanted and wanted not in names:
-        problems.append(f"there is no theme {wanted!r}; there are {', '.join(names)}")
-    return Shelf(tuple(ordered), wanted if wanted in names else names[0], tuple(problems))
-
-
-def read_theme(path: Path) -> Theme:
-    """One theme file.
+def read_theme(path: Path) -> OwnTheme:
+    """One theme file, of at most 64 KiB.
 
     Colours have the form `#rrggbb`; with `ansi = true` they are names of the terminal's own (`ansi_default`, `ansi_red`,
     `ansi_bright_red`). Raises ThemeError for anything else, and OSError when it cannot be read.
     """
+    if not path.is_file():  # opening a pipe would wait for its other end
+        raise ThemeError(f"{path.name}: not a file")
+    with path.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ThemeError(f"{path.name}: larger than {_MAX_BYTES // 1024} KiB, so not a theme")
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ThemeError(f"{path.name}: not valid TOML: {error}") from error
-    _known_keys(path, "", data, ("name", "dark", "ansi", "colors", "tokens"))
-    name, dark, ansi = data.get("name"), data.get("dark"), data.get("ansi", False)
+    _known_keys(path, "", data, ("name", "about", "dark", "ansi", "colors", "tokens"))
+    name, dark, ansi, about = data.get("name"), data.get("dark"), data.get("ansi", False), data.get("about", "")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ThemeError(f"{path.name}: name must be one word of small letters, digits and hyphens, got {name!r}")
+    if name == PLAIN_THEME:
+        raise ThemeError(f"{path.name}: the name {PLAIN_THEME!r} is kept for the theme without colours")
+    if not isinstance(about, str):
+        raise ThemeError(f"{path.name}: about must be text, got {about!r}")
     if not isinstance(dark, bool):
         raise ThemeError(f"{path.name}: dark must be true or false, got {dark!r}")
     if not isinstance(ansi, bool):
@@ -149,14 +128,21 @@ def read_theme(path: Path) -> Theme:
         raise ThemeError(f"{path.name}: [colors] lacks {', '.join(missing)}")
     tokens = _colors(path, "tokens", data.get("tokens", {}), tuple(TOKENS), ansi=ansi)
     grounds = {f"ansi-{base}": colors[base] for base in ("background", "foreground")} if ansi else {}
-    return _theme(name, colors, {**token_defaults(colors), **tokens, **_widget_colors(colors), **grounds}, dark=dark, ansi=ansi)
+    variables = {**token_defaults(colors), **tokens, **_widget_colors(colors), **grounds}
+    return _theme(name, colors, variables, dark=dark, ansi=ansi, about=about)
+
+
+def few_colors(environ: Mapping[str, str]) -> bool:
+    """Whether no more than sixteen colours will be sent to the terminal that `environ` describes."""
+    console = Console(file=io.StringIO(), force_terminal=True, _environ=environ)
+    return console.color_system in (None, "standard", "windows")
 
 
 def token_defaults(colors: Mapping[str, str]) -> dict[str, str]:
     return {token: colors[base] for token, base in TOKENS.items()}
 
 
-def plain_theme() -> Theme:
+def plain_theme() -> OwnTheme:
     """The terminal's own colours and no others: what a non-empty NO_COLOR asks for."""
     default = "ansi_default"
     variables = dict.fromkeys(TOKENS, default) | {
@@ -173,11 +159,13 @@ def plain_theme() -> Theme:
         "input-selection-foreground": default,
         "input-selection-background": default,
     }
-    return _theme(PLAIN_THEME, dict.fromkeys(_BASES, default), variables, ansi=True)
+    return _theme(PLAIN_THEME, dict.fromkeys(_BASES, default), variables, ansi=True, about="no colours at all")
 
 
-def _theme(name: str, colors: Mapping[str, str], variables: dict[str, str], *, dark: bool = True, ansi: bool = False) -> Theme:
-    theme = Theme(name=name, primary=colors["primary"], dark=dark, ansi=ansi, variables=variables)
+def _theme(
+    name: str, colors: Mapping[str, str], variables: dict[str, str], *, dark: bool = True, ansi: bool = False, about: str = ""
+) -> OwnTheme:
+    theme = OwnTheme(name=name, primary=colors["primary"], dark=dark, ansi=ansi, variables=variables, about=about)
     for base in _BASES:
         setattr(theme, base, colors[base])
     return theme

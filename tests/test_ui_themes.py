@@ -41,6 +41,25 @@ def test_every_token_of_a_shipped_theme_is_readable_on_its_background(path: Path
     assert _contrast(Color.parse(theme.foreground or ""), Color.parse(theme.panel or "")) >= least
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_colours_of_alarms_are_for_alarms(path: Path) -> None:
+    colors = read_theme(path).variables
+    alarms = {colors[token] for token in ("state-backoff", "state-failed", "alert-warning", "alert-critical", "overflow")}
+    calm = (
+        "title",
+        "value",
+        "muted",
+        "edge",
+        "state-live",
+        "state-idle",
+        "spark-rtt",
+        "spark-trades",
+        "spark-loss",
+        "spark-scale",
+    )
+    assert [token for token in calm if colors[token] in alarms] == []
+
+
 def _contrast(one: Color, other: Color) -> float:
     """WCAG 2.1, relative luminance and contrast ratio."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.style import Style
@@ -24,36 +24,42 @@ PLAIN_THEME = "plain"
 
 _BASES = ("background", "surface", "panel", "foreground", "primary", "secondary", "accent", "success", "warning", "error")
 
-TOKENS: dict[str, str] = {
-    "muted": "secondary",
-    "edge": "secondary",
-    "edge-focus": "primary",
-    "title": "foreground",
-    "value": "foreground",
-    "key": "primary",
-    "state-live": "success",
-    "state-pending": "primary",
-    "state-backoff": "warning",
-    "state-failed": "error",
-    "state-idle": "secondary",
-    "stale": "secondary",
-    "alert-info": "primary",
-    "alert-warning": "warning",
-    "alert-critical": "error",
-    "scale-cap": "warning",
-    "overflow": "error",
-    "cursor": "accent",
-    "past": "accent",
-    "frozen": "primary",
-    "trial": "warning",
-    "diff-add": "success",
-    "diff-remove": "error",
-    "spark-rtt": "primary",
-    "spark-trades": "success",
-    "spark-loss": "accent",
-    "spark-scale": "success",
+
+class Token(NamedTuple):
+    base: str
+    use: str
+
+
+TOKENS: dict[str, Token] = {
+    "muted": Token("secondary", "labels and all that steps back"),
+    "edge": Token("secondary", "frames"),
+    "edge-focus": Token("primary", "the frame of the focused pane, of lists and dialogs"),
+    "title": Token("foreground", "titles of panes"),
+    "value": Token("foreground", "the numbers that matter most"),
+    "key": Token("primary", "keys that can be pressed"),
+    "state-live": Token("success", "live, training, done"),
+    "state-pending": Token("primary", "under way: dialling, repairing, a command that was sent"),
+    "state-backoff": Token("warning", "waiting for the next attempt"),
+    "state-failed": Token("error", "failed, refused"),
+    "state-idle": Token("secondary", "off or paused"),
+    "stale": Token("secondary", "numbers that are old"),
+    "alert-info": Token("primary", "alerts: worth knowing, and advice"),
+    "alert-warning": Token("warning", "alerts: wants attention"),
+    "alert-critical": Token("error", "alerts: wants it now"),
+    "scale-cap": Token("warning", "cap and floor of the scale"),
+    "overflow": Token("error", "steps that overflowed"),
+    "cursor": Token("accent", "the time cursor in charts"),
+    "past": Token("accent", "the mark that a moment of the past is shown"),
+    "frozen": Token("primary", "the mark that the screen is held still"),
+    "trial": Token("warning", "settings on trial, until confirmed or undone"),
+    "diff-add": Token("success", "lines that a save would add"),
+    "diff-remove": Token("error", "lines that it would take away"),
+    "spark-rtt": Token("primary", "chart of round trips"),
+    "spark-trades": Token("success", "chart of trades a second"),
+    "spark-loss": Token("accent", "chart of the loss"),
+    "spark-scale": Token("success", "chart of the gradient scale"),
 }
-"""Every token a pane may use besides `text`, and the base colour that stands in where a theme does not name it."""
+"""Every token a pane may use besides `text`: the base colour that stands in where a theme does not name it, and its use."""
 
 _MAX_BYTES = 64 * 1024
 _NAME = re.compile(r"[a-z0-9-]+")
@@ -72,7 +78,7 @@ _BOLD = frozenset(
         "trial",
     }
 )
-_PLAIN_DIM = frozenset({"muted", "edge", "state-idle", "stale"})
+_DIM_WITHOUT_COLOR = frozenset({"muted", "edge", "state-idle", "stale"})
 _PLAIN_REVERSE = frozenset({"state-failed", "alert-critical", "cursor", "past"})
 
 
@@ -139,7 +145,14 @@ def few_colors(environ: Mapping[str, str]) -> bool:
 
 
 def token_defaults(colors: Mapping[str, str]) -> dict[str, str]:
-    return {token: colors[base] for token, base in TOKENS.items()}
+    return {name: colors[token.base] for name, token in TOKENS.items()}
+
+
+def markdown_table() -> str:
+    """The tokens as the README shows them."""
+    lines = ["| token | is used for | without it |", "|---|---|---|"]
+    lines += [f"| `{name}` | {token.use} | `{token.base}` |" for name, token in TOKENS.items()]
+    return "\n".join(lines)
 
 
 def plain_theme() -> OwnTheme:
@@ -183,6 +196,7 @@ def without_no_color() -> Iterator[None]:
 
 
 _AREA_STRENGTH = 0.45
+_DEFAULT_COLOR = -1  # what Textual calls the terminal's own foreground
 
 
 class Palette:
@@ -194,8 +208,10 @@ class Palette:
         for token in ("text", *TOKENS):
             color = Color.parse(variables["foreground" if token == "text" else token])
             style = Style(color=color.rich_color, bgcolor=ground.rich_color, bold=token in _BOLD or None)
-            if plain:
-                style += Style(dim=token in _PLAIN_DIM or None, reverse=token in _PLAIN_REVERSE or None)
+            if color.ansi == _DEFAULT_COLOR and token in _DIM_WITHOUT_COLOR:
+                style += Style(dim=True)
+            if plain and token in _PLAIN_REVERSE:
+                style += Style(reverse=True)
             self._styles[token] = style
             shade = color if plain or color.ansi is not None else ground.blend(color, _AREA_STRENGTH)
             self._styles[f"{token}-area"] = Style(

@@ -61,9 +61,9 @@ async def test_a_storm_of_alerts_is_one_toast() -> None:
 )
 async def test_the_bell_rings_where_nobody_looks(looks: bool | None, severity: Severity, rings: int) -> None:
     link = FakeLink(with_alerts())
-    rung = []
+    rung: list[str] = []
     async with dashboard(link) as (app, _, clock):
-        app.bell = lambda: rung.append(clock.monotonic())  # type: ignore[method-assign]
+        app._notices._bell._write = rung.append
         app.tick()
         if looks is not None:
             app._notices.focus(here=looks)
@@ -76,6 +76,7 @@ async def test_the_bell_rings_where_nobody_looks(looks: bool | None, severity: S
         link.snapshot = with_alerts(alert("one", severity), alert("two", severity), alert("three", severity))
         app.tick()
         assert len(rung) == 2 * rings
+        assert all(text.startswith("\a") for text in rung)
 
 
 async def test_a_key_acknowledges_all_and_the_bar_becomes_quiet() -> None:

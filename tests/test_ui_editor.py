@@ -2,63 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
-
 import msgspec
-from textual.pilot import Pilot
+from editor_support import editor, focused, go_to, link_to, save, type_into
 from textual.widgets import Input
-from ui_support import FakeLink, FrozenClock, engine_snapshot, screen_text, settings_form, until
+from ui_support import screen_text, settings_form, until
 
 from quantai_tui.link.messages import Ack, CommandName, SaveResult
-from quantai_tui.ui.app import DashboardApp
 from quantai_tui.ui.draft import Draft
-
-
-@asynccontextmanager
-async def editor(link: FakeLink, size: tuple[int, int] = (80, 24)) -> AsyncIterator[tuple[DashboardApp, Pilot[Any]]]:
-    app = DashboardApp(link, clock=FrozenClock())
-    async with app.run_test(size=size) as pilot:
-        await pilot.press("c")
-        await until(pilot, lambda: "WS_PING_INTERVAL" in screen_text(app) or "did not describe" in screen_text(app))
-        yield app, pilot
-
-
-def link_to(**answers: Ack) -> FakeLink:
-    return FakeLink(engine_snapshot(), answers={CommandName[name]: ack for name, ack in answers.items()})
-
-
-async def go_to(pilot: Pilot[Any], name: str) -> None:
-    """From the list's first setting down to this one."""
-    names = [item.name for item in settings_form().fields]
-    await pilot.press("home", *["down"] * names.index(name))
-    await until(pilot, lambda: pilot.app.screen._current == name)
-
-
-async def type_into(pilot: Pilot[Any], row: int, text: str) -> None:
-    """Go `row` settings down from the first, and type over its value."""
-    name = settings_form().fields[row].name
-    await go_to(pilot, name)
-    await pilot.press("enter")
-    await until(pilot, lambda: focused(pilot) == "value")
-    await pilot.press("ctrl+u", *(_key(char) for char in text))
-    await until(pilot, lambda: pilot.app.screen._draft.text(name) == text)
-
-
-def focused(pilot: Pilot[Any]) -> str | None:
-    return pilot.app.focused.id if pilot.app.focused is not None else None
-
-
-def _key(char: str) -> str:
-    return {"-": "minus", ".": "full_stop"}.get(char, char)
 
 
 async def test_a_setting_is_shown_with_all_that_is_known_of_it() -> None:
     async with editor(link_to()) as (app, pilot):
         text = screen_text(app)
         assert "/home/op/.config/quantai-tui/config.toml" in text
-        for known in ("Reconnect initial delay", "rule > 0", "unit s", "default 1.0", "applies live", "What reconnect initial"):
+        for known in (
+            "Reconnect initial delay",
+            "rule > 0",
+            "unit s",
+            "default 1.0",
+            "effect live now",
+            "What reconnect initial",
+        ):
             assert known in text
         assert text.index("Reconnect") < text.index("Heartbeat") < text.index("Scaler") < text.index("Program")
         await pilot.press("end")
@@ -86,11 +50,11 @@ async def test_saving_says_what_applies_when() -> None:
         await pilot.press("enter")
         await until(pilot, lambda: focused(pilot) == "fields")
         await type_into(pilot, 0, "2")
-        await pilot.press("ctrl+s")
-        await until(pilot, lambda: "WS_PING_INTERVAL stream reconnects" in screen_text(app))
-        assert "WS_RECONNECT_INITIAL_DELAY live now" in screen_text(app)
-        save = next(arguments for name, arguments in link.commands if name is CommandName.SETTINGS_SAVE)
-        assert save == {"values": {"WS_PING_INTERVAL": "15.0", "WS_RECONNECT_INITIAL_DELAY": "2"}, "revision": "r1"}
+        await save(pilot)
+        await until(pilot, lambda: "settings saved: WS_PING_INTERVAL stream" in screen_text(app))
+        assert "reconnects, WS_RECONNECT_INITIAL_DELAY live now" in screen_text(app)
+        sent = next(arguments for name, arguments in link.commands if name is CommandName.SETTINGS_SAVE)
+        assert sent == {"values": {"WS_PING_INTERVAL": "15.0", "WS_RECONNECT_INITIAL_DELAY": "2"}, "revision": "r1"}
         assert "nothing edited" in screen_text(app)
         await pilot.press("escape", "escape")
         await until(pilot, lambda: app.screen is app.dashboard and "settings saved" in screen_text(app))
@@ -113,19 +77,19 @@ async def test_a_file_changed_on_disk_shows_both_texts_and_keeps_the_edits() -> 
     link = link_to(SETTINGS_SAVE=Ack(1, False, "the file has changed", data=msgspec.to_builtins(conflict)))
     async with editor(link) as (app, pilot):
         await type_into(pilot, 0, "3.0")
-        await pilot.press("ctrl+s")
+        await save(pilot)
         await until(pilot, lambda: "± WS_PING_INTERVAL = 20" in screen_text(app))
         assert "± WS_PING_INTERVAL = 30" in screen_text(app)
         assert "  # [mine]" in screen_text(app)
         await pilot.press("escape")
         await until(pilot, lambda: "your edits are kept" in screen_text(app))
-        await pilot.press("ctrl+s")
+        await save(pilot)
         await until(pilot, lambda: "on disk now" in screen_text(app))
         link.form = settings_form("r9", WS_PING_INTERVAL="20.0")
         await pilot.press("r")
         await until(pilot, lambda: "1 of your edits are kept on top" in screen_text(app))
         del link.answers[CommandName.SETTINGS_SAVE]
-        await pilot.press("ctrl+s")
+        await save(pilot)
         await until(pilot, lambda: "settings saved" in screen_text(app))
         saves = [arguments for name, arguments in link.commands if name is CommandName.SETTINGS_SAVE]
         assert saves[-1] == {"values": {"WS_RECONNECT_INITIAL_DELAY": "3.0"}, "revision": "r9"}
@@ -153,13 +117,15 @@ async def test_saving_from_the_question_leaves_only_when_it_was_saved() -> None:
         await pilot.press("escape", "escape")
         await until(pilot, lambda: "save and leave" in screen_text(app))
         await pilot.press("s")
+        await until(pilot, lambda: "Save?" in screen_text(app))
+        await pilot.press("enter")
         await until(pilot, lambda: app.screen is app.dashboard and "WS_RECONNECT_INITIAL_DELAY live now" in screen_text(app))
 
 
 async def test_the_filter_narrows_the_list_and_escape_brings_it_back() -> None:
     async with editor(link_to()) as (app, pilot):
         await pilot.press("slash")
-        await until(pilot, lambda: focused(pilot) == "filter")
+        await until(pilot, lambda: focused(pilot) == "search")
         await pilot.press(*"scaler max", "enter")
         await until(pilot, lambda: "WS_PING_INTERVAL" not in screen_text(app))
         assert "GRAD_SCALER_MAX_SCALE" in screen_text(app)
@@ -188,7 +154,7 @@ async def test_a_link_that_is_down_is_said_and_nothing_typed_is_lost() -> None:
         link.answers[CommandName.SETTINGS_SAVE] = Ack(1, False, "no engine attached (lost)")
         await type_into(pilot, 0, "3.0")
         await until(pilot, lambda: "not checked: no engine attached" in screen_text(app))
-        await pilot.press("ctrl+s")
+        await save(pilot)
         await until(pilot, lambda: "not saved: no engine attached" in screen_text(app))
         assert "1 unsaved" in screen_text(app)
 

@@ -15,7 +15,7 @@ from quantai_tui.ui.view import View
 
 # Words of up to five letters that need no explaining, and the signs of units.
 _PLAIN = """
-a ago all and bars by cap cause clock done down epoch every floor for from gaps high host in input last log loop loss low mean
+a ago all and bars by cap cause clock done down epoch every floor for from gaps high host in input is last log loop loss low mean
 more ms new newer next no none not now of ok old on or over ranks row s scale seen shows since so step steps store the time to
 too total until up wait with yet
 """

@@ -23,7 +23,7 @@ def test_the_registrys_own_keys_pass_the_check_that_the_operators_are_held_to() 
     [
         (("reconnect=ctrl+r",), {"reconnect": "ctrl+r"}, ""),
         (("zoom=?", "help=z"), {"zoom": "question_mark", "help": "z"}, ""),  # two that change places
-        (("zoom=Ctrl+X", "rotate=slash"), {"zoom": "ctrl+x", "rotate": "slash"}, ""),
+        (("zoom=Ctrl+X", "rotate=semicolon"), {"zoom": "ctrl+x", "rotate": "semicolon"}, ""),
         (("reconnect=r",), {}, ""),
         (("recnnect=x",), {}, "there is no action 'recnnect'; is it reconnect?"),
         (("reconnect=pageupp",), {}, "there is no key 'pageupp'; is it pageup?"),

@@ -165,6 +165,9 @@ async def test_every_key_is_seen_to_do_something_or_says_why_not(
             while app.screen is not app.dashboard:
                 await pilot.press("escape")
                 await pilot.pause()
+            if app.dashboard.filtering:
+                await pilot.press("escape")
+                await until(pilot, lambda: not app.dashboard.filtering)
 
 
 def test_each_command_that_a_key_may_send_is_named_by_its_action() -> None:

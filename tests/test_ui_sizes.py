@@ -20,7 +20,7 @@ from quantai_tui.ui.view import View
 
 @pytest.mark.parametrize(
     ("size", "panes", "boxed"),
-    [((80, 24), 12, False), ((120, 40), 13, True), ((200, 50), 13, True), ((50, 15), 2, False), ((80, 19), 2, False)],
+    [((80, 24), 12, False), ((120, 40), 13, True), ((200, 50), 13, True), ((50, 15), 3, False), ((80, 19), 3, False)],
 )
 def test_the_plan_covers_the_screen_without_overlap(size: tuple[int, int], panes: int, boxed: bool) -> None:
     arrangement = plan(*size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -96,6 +97,9 @@ class Terminal:
             assert time.monotonic() < deadline, "it has ended, and its output does not"
         return self.process.returncode
 
+    def resize(self, width: int, height: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
     def hang_up(self) -> None:
         os.close(self.master)
         self.master = -1
@@ -133,9 +137,8 @@ def test_a_signal_detaches_with_the_terminal_restored_and_exit_code_zero(number:
         screen.process.send_signal(number)
         assert screen.ended() == 0
         assert b"outcome=detach closed=True" in screen.output
-        assert b"\x1b[?1049l" in screen.output
-        assert b"\x1b[?25h" in screen.output
-        assert termios.tcgetattr(screen.master)[3] == screen.settings[3]
+        assert modes_left(screen.output) == AS_FOUND
+        assert termios.tcgetattr(screen.master)[:6] == screen.settings[:6]
 
 
 def test_a_hang_up_of_the_terminal_ends_the_dashboard_without_spinning_or_failing() -> None:
@@ -162,31 +165,123 @@ def test_leaving_by_key_says_whether_the_engine_was_stopped(keys: list[bytes], o
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_terminal_that_has_stopped_reading_cannot_hold_the_process(number: signal.Signals) -> None:
+def test_a_terminal_that_has_stopped_reading_cannot_hold_the_process(number: signal.Signals, own_home: Path) -> None:
     with terminal("100", size=(200, 50)) as screen:
         screen.painted()
-        deadline = time.monotonic() + 20
-        while _cpu_of_twenty_redraws(screen) > 0.02:
-            assert time.monotonic() < deadline, "the loop does not get stuck"
+        press_unread(screen, own_home)
         screen.process.send_signal(number)
-        began = time.monotonic()
-        screen.process.wait(10)
-        assert time.monotonic() - began < 6
+        screen.process.wait(20)
         assert screen.process.returncode == 0
+        assert termios.tcgetattr(screen.master)[:6] == screen.settings[:6]
+        screen.ended()
+        assert modes_left(screen.output) == AS_FOUND
 
 
-def _cpu_of_twenty_redraws(screen: Terminal) -> float:
-    """Seconds the main thread works while it is asked for the whole screen; nothing once its output queue is full."""
-    before = _main_thread_cpu(screen.process.pid)
+def test_keys_act_while_the_terminal_reads_nothing_and_the_picture_is_whole_once_it_does(own_home: Path) -> None:
+    with terminal("4", size=(200, 50)) as screen:
+        screen.painted()
+        press_unread(screen, own_home)
+        assert_whole(screen, 200, 50)
+
+
+def press_unread(screen: Terminal, home: Path) -> None:
+    """Ask for more than the terminal holds without reading any of it, then press `r`, until the engine has been told."""
     for _ in range(20):
         os.write(screen.master, b"\x0c")
         time.sleep(0.02)
-    return _main_thread_cpu(screen.process.pid) - before
+    os.write(screen.master, b"r")
+    heard = home / "work" / "heard"
+    deadline = time.monotonic() + 20
+    while not (heard.exists() and "reconnect" in heard.read_text()):
+        assert time.monotonic() < deadline, "the loop is stuck"
+        time.sleep(0.02)
 
 
-def _main_thread_cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+# What a terminal is when no program has touched it: of all modes only line wrap and the cursor are on.
+AS_FOUND = {b"7", b"25"}
+
+
+def modes_left(output: bytes) -> set[bytes]:
+    """The private modes that are on after this output, with the kitty keyboard's as `u`."""
+    on = set(AS_FOUND)
+    for mode, end in re.findall(rb"\x1b\[([?>][0-9;]+|<)([hlu])", output):
+        if end == b"u":
+            (on.discard if mode == b"<" else on.add)(b"u")
+        else:
+            (on.add if end == b"h" else on.discard)(mode[1:])
+    return on
+
+
+def assert_whole(screen: Terminal, width: int, height: int) -> None:
+    """What has been sent piece by piece shows the same as the whole screen sent anew."""
+
+    def both() -> tuple[object, object]:
+        os.write(screen.master, b"\x0c")  # what is said of it must be on the screen before the one that counts
+        screen.read_until_quiet()
+        already = len(screen.output)
+        os.write(screen.master, b"\x0c")
+        screen.read_until(lambda output: len(output) > already + 2_000)
+        screen.read_until_quiet()
+        return _picture(screen.output[:already], width, height), _picture(screen.output[already:], width, height)
+
+    pieced, whole = within_a_minute(both)
+    assert whole == pieced
+
+
+def test_ctrl_z_gives_the_shell_its_terminal_and_the_screen_comes_back_whole_in_the_windows_new_size() -> None:
+    with terminal("3", "job", size=(80, 24)) as screen:
+        screen.painted()
+        os.write(screen.master, b"\x1a")
+        screen.read_until(lambda output: re.search(rb"stopped \d+;", output) is not None)
+        assert modes_left(screen.output) == AS_FOUND
+        assert termios.tcgetattr(screen.master)[:6] == screen.settings[:6]
+        stopped = re.search(rb"stopped (\d+);", screen.output)
+        assert stopped is not None
+        screen.resize(120, 40)
+        screen.output = b""
+        os.kill(int(stopped[1]), signal.SIGCONT)
+        screen.painted()
+        assert_whole(screen, 120, 40)
+        os.write(screen.master, b"\x03")
+        assert screen.ended() == 0
+        assert modes_left(screen.output) == AS_FOUND
+
+
+def test_a_storm_of_resizes_ends_in_the_right_picture() -> None:
+    with terminal("2") as screen:
+        screen.painted()
+        for number in range(200):
+            screen.resize(60 + number, 20 + number % 30)
+            screen.read(0.005)
+        screen.resize(120, 40)
+        deadline = time.monotonic() + 20
+        while not fits(screen, 120, 40):
+            assert time.monotonic() < deadline, "the last size is not taken up"
+        os.write(screen.master, b"\x03")
+        assert screen.ended() == 0
+
+
+def fits(screen: Terminal, width: int, height: int) -> bool:
+    """Whether the screen that is sent anew has its lines at the window's edges."""
+    screen.read_until_quiet()
+    already = len(screen.output)
+    os.write(screen.master, b"\x0c")
+    screen.read_until(lambda output: len(output) > already + 2_000)
+    screen.read_until_quiet()
+    lines = ["".join(cell[0] for cell in line) for line in _picture(screen.output[already:], width, height)]
+    sides = all(lines[y][0] == lines[y][width // 2 - 1] == "│" for y in (3, 4))
+    return "QuantAI" in lines[0] and "disconnect" in lines[height - 1] and sides
+
+
+def test_without_utf8_nothing_but_ascii_is_written_and_with_it_the_glyphs_are() -> None:
+    for locale, ascii_only in (("C", True), ("C.UTF-8", False)):
+        with terminal("1", size=(120, 40), LC_ALL=locale) as screen:
+            screen.painted()
+            os.write(screen.master, b"c")
+            screen.read_until(lambda output: b"esc" in output)
+            os.write(screen.master, b"\x03")
+            screen.ended()
+            assert screen.output.isascii() is ascii_only
 
 
 def test_no_byte_is_sent_when_nothing_changes() -> None:
@@ -213,18 +308,7 @@ def test_a_busy_market_costs_few_bytes_a_second(size: tuple[int, int], limit: in
 def test_cells_sent_one_by_one_add_up_to_the_whole_picture() -> None:
     with terminal("2", size=(120, 40)) as screen:
         screen.painted()
-
-        def both() -> tuple[object, object]:
-            os.write(screen.master, b"\x0c")  # what is said of it must be on the screen before the one that counts
-            screen.read_until_quiet()
-            already = len(screen.output)
-            os.write(screen.master, b"\x0c")
-            screen.read_until(lambda output: len(output) > already + 4_000)
-            screen.read_until_quiet()
-            return _picture(screen.output[:already], 120, 40), _picture(screen.output[already:], 120, 40)
-
-        pieced, whole = within_a_minute(both)
-        assert whole == pieced
+        assert_whole(screen, 120, 40)
 
 
 def _picture(output: bytes, width: int, height: int) -> list[list[tuple[str, str, str, bool]]]:
@@ -242,7 +326,8 @@ def test_no_color_leaves_no_colour_in_the_output() -> None:
     with terminal("100", NO_COLOR="1") as screen:
         screen.painted()
         os.write(screen.master, b"c")
-        screen.read_until(lambda output: b"esc back" in output)
+        screen.read_until(lambda output: b"What reconnect initial delay" in output)
+        screen.read_until_quiet()
         coloured = [code for code in _colours(screen.output) if code]
         assert coloured == []
 

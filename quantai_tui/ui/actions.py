@@ -49,6 +49,8 @@ class Action:
     @property
     def commands(self) -> tuple[CommandName, ...]:
         """What it may send to the engine: one of these, as the state has it; empty for an action on the screen alone."""
+        if self.group == TIME:
+            return (CommandName.MOMENT, CommandName.HISTORY)
         return _COMMANDS.get(self.id, ())
 
     @property
@@ -75,6 +77,8 @@ _COMMANDS = {
     "checkpoint": (CommandName.CHECKPOINT,),
     "config": (CommandName.SETTINGS_DESCRIBE,),
     "ack-alerts": (CommandName.ALERT_ACK,),
+    "keep-settings": (CommandName.SETTINGS_CONFIRM,),
+    "undo-trial": (CommandName.SETTINGS_ROLLBACK,),
     "quit": (CommandName.STOP,),
     "stop-engine": (CommandName.STOP,),
     "interrupt": (CommandName.STOP,),
@@ -107,6 +111,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("reset-scaler", "R", "reset", "Set the scale to clamp(init/2, floor, cap), after asking", TRAINING, 7),
     Action("checkpoint", "s", "save checkpoint", "Have the training worker save a checkpoint now", TRAINING),
     Action("config", "c", "config", "Read and change the engine's settings", SCREEN, 6),
+    Action("keep-settings", "y", "keep", "Keep the settings on trial, which else are undone by themselves", SCREEN, 1),
+    Action("undo-trial", "n", "undo", "Undo the settings that are on trial, now", SCREEN, 1),
     Action("pick-theme", "t", "theme", "Choose a theme: the screen wears each one while you look", SCREEN, 9),
     Action("next-theme", "T", "next theme", "Next theme", SCREEN),
     *(Action(f"pane-{pane}", key, f"pane: {pane}", _GO_TO, PANES, family="panes") for key, pane in PANE_KEYS.items()),
@@ -132,6 +138,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("redraw", "ctrl+l", "redraw", "Paint the whole screen again", SCREEN),
     Action("toggle-mouse", "m", "mouse", "Switch the mouse on or off (off when reached through SSH)", SCREEN),
     Action("palette", "colon,ctrl+p", "palette", "All actions, panes and themes, to be found by typing", SCREEN, show_key=":"),
+    Action("suspend", "ctrl+z", "stop", "Stop, and give the shell its terminal until `fg`", SCREEN, fixed=True),
     Action("help", "question_mark", "help", "Keys, signs and words", SCREEN, 5, show_key="?"),
     Action("quit", "q", "quit", "Leave; asks whether the engine goes on (demo, replay: stops it)", LEAVING, 1),
     Action("stop-engine", "Q", "stop engine", "Stop the engine and leave, after asking", LEAVING),

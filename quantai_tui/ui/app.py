@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from .commands import Commands
 from .dashboard import Dashboard
 from .filter_line import FilterLine
 from .format import clean
+from .governor import KEEPS_UP_S, FreeLine, Governor, Line, Part
 from .keyboard import Keyboard
 from .leaving import Departure, Outcome
 from .log_filter import LogFilter, LogMemory
@@ -38,12 +40,14 @@ from .pane import Pane
 from .steering import Steering
 from .themes import token_defaults, without_no_color
 from .timeline import Timeline
+from .trial import Trials
 from .trouble import Troubles
 from .view import Status, View, look
 from .wardrobe import Wardrobe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from textual import events
     from textual.screen import Screen
 
     from .terminal import TerminalGuard
@@ -63,12 +67,22 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
     `stop_on_quit`: plain `q` and Ctrl-C stop the engine, as they do in demo and replay anyway. `theme`: fixes the theme; without
     it the engine's setting is followed. `few_colors`: begin with the theme of the terminal's own sixteen. `stale_after_s`: age
     from which a snapshot counts as old. `crash_log`: file that gets the traceback of a crash; without it the traceback goes to
-    the log. Textual's own keys, a quit without a word on ctrl+q among them, are left out: the registry has all there are.
+    the log. `panes_floor_s`: the least time between two paintings of the panes; keys and what they do are shown at once whatever
+    it is. `line`: the way to the terminal, by default the driver's.
+
+    Textual's own keys, a quit without a word on ctrl+q among them, are left out: those of the registry are all there are.
     """
 
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = list(bindings())
-    CSS = "ToastRack { margin-bottom: 1; } Toast { background: $surface; }"
+    CSS = """
+    ToastRack { margin-bottom: 1; }
+    Toast { background: $surface; }
+    * {
+        scrollbar-color: $edge; scrollbar-color-hover: $edge; scrollbar-color-active: $edge-focus;
+        scrollbar-background: $background; scrollbar-background-hover: $background; scrollbar-background-active: $background;
+    }
+    """
 
     def __init__(
         self,
@@ -83,6 +97,8 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         crash_log: Path | None = None,
         guard: TerminalGuard | None = None,
         driver_class: type[Driver] | None = None,
+        panes_floor_s: float = 0.0,
+        line: Line | None = None,
     ) -> None:
         with without_no_color():
             super().__init__(driver_class=driver_class)
@@ -98,9 +114,14 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         self._status_until = math.inf
         self._commands = Commands(link, self.say)
         self._steering = Steering(self, link, self._commands)
+        self._trials = Trials(self, link, self._commands, clock)
         self._departure = Departure(self, link, self._commands, stop_on_quit=stop_on_quit)
         self._cells = CellMemory()
+        self._owes_frame = False
+        self._governor = Governor(clock, floor_s=panes_floor_s)
+        self._line = line
         self._last_shape: tuple[object, ...] = ()
+        self._panes_missed_shape = False
         self._due = dict.fromkeys(Pace, 0.0)
         self._notices = Notices(self, self._commands, clock)
         self._engine_log = LogMemory()
@@ -115,6 +136,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         """What each action of the registry does. Every feature brings its own."""
         return {
             **self._steering.handlers(),
+            **self._trials.handlers(),
             **self._wardrobe.handlers(),
             **self._keyboard.handlers(),
             **self._departure.handlers(),
@@ -126,6 +148,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
             "config": self._open_config,
             "redraw": self._redraw,
             "toggle-mouse": self._toggle_mouse,
+            "suspend": self._suspend,
         }
 
     @property
@@ -139,6 +162,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         if self._guard is not None:
             self._guard.install(self.hang_up)
         self.theme_changed_signal.subscribe(self, lambda _: self.dashboard.dress(self._wardrobe.palette))
+        self.app_resume_signal.subscribe(self, lambda _: self._come_back())
         self.set_interval(_POLL_PERIOD_S, self.tick)
         self.call_after_refresh(self._begin)
 
@@ -160,26 +184,50 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         if self._clock.monotonic() > self._status_until:
             self._status = Status()
         now = look(self._link, self._clock, self._started, self._stale_after_s, self._status)
-        return replace(now, log=self._engine_log.lines, log_filter=self._log_filter, over=self._notices.over)
+        return replace(
+            now, log=self._engine_log.lines, log_filter=self._log_filter, over=self._notices.over, line=self._governor.words
+        )
 
     def tick(self) -> None:
-        """Sample the link. Each kind of row follows at its own pace; a change of state reaches all of them at once."""
+        """Sample the link. Each kind of row follows at its own pace; a change of state reaches all of them at once.
+
+        On a slow line the governor allows less: first fewer paintings of the panes, then only the lines around them.
+        """
         self._follow()
+        if self._governor.observe(self.line.lag_s):
+            self._redraw()
         if not self.screen_stack or self.screen is not self.dashboard:  # none is left while the app closes
             return
         view = self._timeline.shown(self.view())
-        now = self._clock.monotonic()
         fresh = view.shape != self._last_shape
-        due = [pace for pace in Pace if fresh or now >= self._due[pace]]
+        self._last_shape = view.shape
+        self._panes_missed_shape |= fresh
+        if self._governor.may_paint(Part.PANES):
+            everything = self._panes_missed_shape or bool(self._governor.level)
+            self._panes_missed_shape = False
+            if due := self._due_paces(everything):
+                self.dashboard.show(view, due)
+        elif fresh or self._governor.may_paint(Part.STATES):
+            self.dashboard.show(view, around=True)
+
+    def _due_paces(self, everything: bool) -> list[Pace]:
+        now = self._clock.monotonic()
+        due = [pace for pace in Pace if everything or now >= self._due[pace]]
         for pace in due:
             self._due[pace] = now + pace.value - _POLL_PERIOD_S / 2
-        self._last_shape = view.shape
-        if due:
-            self.dashboard.show(view, due)
+        return due
+
+    @property
+    def line(self) -> Line:
+        """The way to the terminal."""
+        if self._line is None and self._driver is not None:
+            self._line = self._driver if isinstance(self._driver, Line) else FreeLine()
+        return self._line or FreeLine()
 
     def _follow(self) -> None:
         """What the engine decides about the dashboard: that there is nothing to look at, and what its settings say."""
         state, snapshot = self._link.state, self._link.snapshot
+        self._trials.follow()
         if state is not LinkState.STARTING:
             self._departure.engine_has_started()
         if state is LinkState.FAILED and self._link.exit_code is not None:
@@ -189,6 +237,11 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         if snapshot is not None:
             self._notices.hear(snapshot)
             self._engine_log.take(snapshot.log)
+
+    def write_aside(self, text: str) -> None:
+        """To the terminal, beside what is painted; not while the terminal is lent to another program."""
+        if self._driver is not None and not self._batch_count:
+            self._driver.write(text)
 
     def on_app_focus(self) -> None:
         self._notices.focus(here=True)
@@ -232,7 +285,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
     def _open_config(self) -> None:
         from .editor import EditorScreen
 
-        self.push_screen(EditorScreen(self._commands.ask), self._back_from_editor)
+        self.push_screen(EditorScreen(self._commands.ask, self._link, self._trials), self._back_from_editor)
 
     def _back_from_editor(self, said: str | None) -> None:
         self.say(said or "", "text")
@@ -255,6 +308,23 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         else:
             self.say(f"mouse: {'on' if switch() else 'off'}")
 
+    def _suspend(self) -> None:
+        if not getattr(self._driver, "has_shell", False):
+            self.say("there is no shell here that could bring a stopped dashboard back")
+        elif self._driver is not None:
+            os.kill(0, signal.SIGTSTP)  # to the whole job: whatever started this program waits for it
+
+    def _come_back(self) -> None:
+        """The terminal is ours again, and anything may stand on it."""
+        self._redraw()
+        self.tick()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """What a terminal makes of its cells when its size changes is its own business; that holds for one that came back too."""
+        self._cells.forget()
+        if self.screen_stack:
+            self.screen.refresh()
+
     def hang_up(self, reason: str) -> None:
         """The terminal or the system wants us gone."""
         self._departure.hang_up(reason)
@@ -264,13 +334,27 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         return token_defaults(self.current_theme.to_color_system().generate())
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
-        """Textual's outlet to the terminal, with the cells that did not change taken out."""
-        if self._running and not self._batch_count and not self.is_headless:
-            if isinstance(renderable, ChopsUpdate):
+        """Textual's outlet to the terminal, with the cells that did not change taken out.
+
+        While the terminal has not taken the frames before, a frame is left out as a whole, and owed.
+        """
+        if renderable is not None and self._running and not self._batch_count and not self.is_headless:
+            if self.line.lag_s >= KEEPS_UP_S:
+                renderable = None
+                self._owe_frame()
+            elif isinstance(renderable, ChopsUpdate | LayoutUpdate):
                 renderable = self._cells.changes(renderable)
-            elif isinstance(renderable, LayoutUpdate):
-                self._cells.forget()
         super()._display(screen, renderable)
+
+    def _owe_frame(self) -> None:
+        if not self._owes_frame:
+            self._owes_frame = True
+            self.line.when_free(self._pay_frame)
+
+    def _pay_frame(self) -> None:
+        self._owes_frame = False
+        if self.screen_stack:
+            self.screen.refresh()
 
     def _fatal_error(self) -> None:
         from .crash import report_crash

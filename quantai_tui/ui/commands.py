@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from ..link.base import EngineLink
 from ..link.messages import Ack, CommandName
 
 _LIMIT_S = 60.0
+_Kind = TypeVar("_Kind")
+
+
+def answered(ack: Ack, kind: type[_Kind]) -> tuple[_Kind | None, str]:
+    """What an answer carries, or in words why it carries nothing of that kind. A refusal may carry its reasons as data."""
+    if ack.data is None:
+        return None, ack.message or "the engine gave no reason"
+    try:
+        return msgspec.convert(ack.data, kind), ack.message
+    except msgspec.ValidationError as error:
+        return None, f"the engine's answer cannot be read: {error}" if ack.ok else ack.message
 
 
 class Commands:

@@ -1,8 +1,9 @@
-"""Shown when the settings file changed on disk since it was read: both texts, and two ways on. Nothing has been written."""
+"""Shown when the settings file changed on disk since it was read: both texts, and the ways on. Nothing has been written."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -14,9 +15,17 @@ from textual.widgets import Static
 
 from .format import clean
 
+Way = tuple[str, str, str]
+"""A way on: its key, the answer that it gives, and what it does in words. The last one changes nothing."""
+
+RELOAD_OR_CANCEL: tuple[Way, ...] = (
+    ("r", "reload", "read it again, your edits on top"),
+    ("esc", "cancel", "cancel, edits kept"),
+)
+
 
 class ConflictScreen(Screen[str]):
-    """Dismisses with "reload" or "cancel"; the edits stay either way."""
+    """Dismisses with the answer of one of the `ways`."""
 
     DEFAULT_CSS = """
     ConflictScreen { background: $background; layout: vertical; }
@@ -29,13 +38,11 @@ class ConflictScreen(Screen[str]):
     }
     ConflictScreen VerticalScroll:focus { border: round $edge-focus; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "answer('reload')", "reload", show=False),
-        Binding("escape,c", "answer('cancel')", "cancel", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "cancel", "cancel", show=False)]
 
-    def __init__(self, on_disk: str, proposed: str) -> None:
+    def __init__(self, on_disk: str, proposed: str, ways: Sequence[Way] = RELOAD_OR_CANCEL) -> None:
         super().__init__()
+        self._ways = ways
         self._on_disk = on_disk
         self._proposed = proposed
 
@@ -47,13 +54,19 @@ class ConflictScreen(Screen[str]):
         right = VerticalScroll(Static(mine, markup=False))
         left.border_title, right.border_title = "on disk now", "with your edits"
         yield Horizontal(left, right, id="texts")
-        keys = Content.assemble(
-            ("r", "bold $key"), " read it again, your edits on top   ", ("esc", "bold $key"), " cancel, edits kept"
-        )
-        yield Static(keys, classes="line", markup=False)
+        keys = [Content.assemble((key, "bold $key"), f" {words}") for key, _, words in self._ways]
+        yield Static(Content("   ").join(keys), classes="line", markup=False)
+
+    def on_mount(self) -> None:
+        for key, answer, _ in self._ways:
+            if key != "esc":
+                self._bindings.bind(key, f"answer({answer!r})", show=False)
 
     def action_answer(self, answer: str) -> None:
         self.dismiss(answer)
+
+    def action_cancel(self) -> None:
+        self.dismiss(self._ways[-1][1])
 
 
 def marked(on_disk: str, proposed: str) -> tuple[Content, Content]:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .view import View
 
 
+_AROUND = frozenset({"header", "alerts", "status", "notice", "summary"})
+
+
 class Desk(Widget):
     """Holds the panes and places them."""
 
@@ -107,6 +110,11 @@ class Dashboard(Screen[None], inherit_bindings=False):
             self.set_focus(None)
             self._say("back: no pane is zoomed or focused")
 
+    @property
+    def filtering(self) -> bool:
+        """Whether the log's filter is being typed."""
+        return bool(self._filter.display)
+
     def open_filter(self) -> None:
         """Type the log's filter in place of the status line."""
         if "status" not in plan(self.size.width, self.size.height, self.zoomed, self._desk.plan_layout.notice).regions:
@@ -139,15 +147,19 @@ class Dashboard(Screen[None], inherit_bindings=False):
             pane.dress(palette)
         self._keys.dress(palette)
 
-    def show(self, view: View, due: Collection[Pace] = tuple(Pace)) -> None:
-        """Hand a view to every pane that is on the screen; rows whose pace is not due stay as they are."""
+    def show(self, view: View, due: Collection[Pace] = tuple(Pace), *, around: bool = False) -> None:
+        """Hand a view to every pane that is on the screen; rows whose pace is not due stay as they are.
+
+        `around`: only to the lines around the panes, which tell the states, the alerts and what a key did.
+        """
         self._view = view
         layout = self._desk.plan_layout
         if (layout.notice, layout.down) != (view.broken, view.stream_is_down):
             layout.notice, layout.down = view.broken, view.stream_is_down
             self._rearrange(self.size)
-        for pane in self._panes.values():
-            pane.show(view, due)
+        for name, pane in self._panes.items():
+            if not around or name in _AROUND:
+                pane.show(view, due)
         self._keys.relabel(labels_now(view))
 
     def zoom(self, pane: str) -> None:

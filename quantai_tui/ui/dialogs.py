@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,6 +15,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from ..telemetry import Mode, TrainingState
+from .cells import clip
 from .format import clean
 from .options import Options
 
@@ -129,11 +131,17 @@ def ask_reset(scale: str, cap: str, floor: str) -> Question:
     )
 
 
-def ask_discard(edits: int) -> Question:
-    noun = "edit is" if edits == 1 else "edits are"
+_NAMED = 8
+
+
+def ask_discard(losses: Sequence[str]) -> Question:
+    """`losses`: a line for each edit that would be thrown away."""
+    noun = "edit is" if len(losses) == 1 else "edits are"
+    named = [clip(clean(line), 56) for line in losses[:_NAMED]]
+    named += [f"and {len(losses) - _NAMED} more"] if len(losses) > _NAMED else []
     return Question(
         "Unsaved settings",
-        f"{edits} {noun} not saved.",
+        "\n".join([f"{len(losses)} {noun} not saved:", *named]),
         (
             Answer("save", "s", "save and leave"),
             Answer("discard", "d", "throw them away and leave"),

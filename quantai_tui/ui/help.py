@@ -12,17 +12,29 @@ from textual.screen import Screen
 from textual.widgets import Input, Static
 
 from .actions import action, key_lines
+from .editor_keys import help_lines
 from .format import words
 from .glossary import WORDS
 from .keymap import Keymap
 from .panes.states import ALERT_SIGNS, STREAM_SIGNS, TRAINING_SIGNS
 
+_Sections = dict[str, list[Content]]
+
+_EDITOR_SIGNS = (
+    ("!", "wrong: what and why stands beside the field"),
+    ("*", "edited, not saved yet"),
+    ("=", "fixed by a variable, an option or .env: it is named, and changed there"),
+    ("✓", "saved, and what that did"),
+    ("+ - ~", "before saving: new in the file, taken out of it, changed in it"),
+)
 _HINT = "/ searches  esc leaves"
 _HINT_SEARCH = "enter keeps it  esc shows all"
 
 
 class HelpScreen(Screen[None]):
     """Keys, signs and words on one page that scrolls and can be searched."""
+
+    TITLE = "help"
 
     DEFAULT_CSS = """
     HelpScreen { align: center middle; background: $background; }
@@ -50,11 +62,15 @@ class HelpScreen(Screen[None]):
         super().__init__()
         self._keymap = keymap or Keymap()
 
+    def sections(self) -> _Sections:
+        """The lines of the page under their headings."""
+        return _sections(self._keymap)
+
     def compose(self) -> ComposeResult:
         with VerticalScroll() as page:
-            page.border_title = "help"
+            page.border_title = self.TITLE
             page.border_subtitle = _HINT
-            yield Static(help_text(self._keymap), markup=False)
+            yield Static(_text(self.sections()), markup=False)
         yield Input(placeholder="search", compact=True)
 
     def on_mount(self) -> None:
@@ -75,7 +91,7 @@ class HelpScreen(Screen[None]):
         self.query_one(VerticalScroll).border_subtitle = _HINT_SEARCH
 
     def on_input_changed(self, message: Input.Changed) -> None:
-        self.query_one(Static).update(help_text(self._keymap, message.value))
+        self.query_one(Static).update(_text(self.sections(), message.value))
         self.query_one(VerticalScroll).scroll_home(animate=False)
 
     def on_input_submitted(self) -> None:
@@ -94,18 +110,36 @@ class HelpScreen(Screen[None]):
         page.focus()
 
 
-def help_text(keymap: Keymap | None = None, wanted: str = "") -> Content:
-    """The page's text: every action of the registry under its group, every sign, every word.
+class EditorHelp(HelpScreen):
+    """The keys and signs of the settings editor."""
 
-    With `wanted` only the lines that have it, under their headings.
-    """
-    sections = {
-        group: [_line(keys, does) for keys, does in lines] for group, lines in key_lines((keymap or Keymap()).shown).items()
-    }
+    TITLE = "help: settings editor"
+
+    def sections(self) -> _Sections:
+        return {**_editor_keys(), "Signs": [_line(*sign) for sign in _EDITOR_SIGNS]}
+
+
+def help_text(keymap: Keymap | None = None, wanted: str = "") -> Content:
+    """The page's text. With `wanted` only the lines that have it, under their headings."""
+    return _text(_sections(keymap or Keymap()), wanted)
+
+
+def _sections(keymap: Keymap) -> _Sections:
+    """Every action of the registry under its group, the editor's keys, every sign, every word."""
+    sections = {group: [_line(keys, does) for keys, does in lines] for group, lines in key_lines(keymap.shown).items()}
+    sections |= _editor_keys()
     sections["Stream states"] = _signs([(glyph, words(state.value)) for state, (glyph, _) in STREAM_SIGNS.items()])
     sections["Training states"] = _signs([(glyph, words(state.value)) for state, (glyph, _) in TRAINING_SIGNS.items()])
     sections["Alerts"] = _signs([(glyph, words(severity.value)) for severity, (glyph, _) in ALERT_SIGNS.items()])
     sections["Words"] = [_line(word, meaning) for word, meaning in WORDS]
+    return sections
+
+
+def _editor_keys() -> _Sections:
+    return {"Settings editor": [_line(shown, meaning) for shown, meaning in help_lines()]}
+
+
+def _text(sections: _Sections, wanted: str = "") -> Content:
     sought = wanted.lower().strip()
     parts: list[Content] = []
     for heading, lines in sections.items():

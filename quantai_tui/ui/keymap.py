@@ -22,7 +22,7 @@ TAKEN_ELSEWHERE: dict[str, str] = {
     "ctrl+s": "it stops the output of many terminals (flow control)",
     "ctrl+q": "it lets the output of many terminals go on (flow control)",
     "ctrl+c": "it always leaves",
-    "ctrl+z": "terminals suspend a program with it",
+    "ctrl+z": "it always stops the dashboard until fg, as it does every program",
     "ctrl+m": "terminals send enter for it",
     "ctrl+j": "terminals send it for enter",
     "ctrl+i": "terminals send tab for it",
@@ -35,6 +35,7 @@ TAKEN_ELSEWHERE: dict[str, str] = {
 
 _NAMED = frozenset(key.value for key in Keys if key.value[0] != "<" and key.value not in ("return", "ctrl-at", "ctrl+@"))
 _SPELLINGS = {"esc": "escape", "return": "enter", "pgup": "pageup", "pgdn": "pagedown", "del": "delete"}
+_SPELLINGS |= {"←": "left", "→": "right", "↑": "up", "↓": "down"}
 _MODIFIERS = frozenset({"ctrl", "shift", "alt", "super", "hyper", "meta"})
 _LIFELINES = frozenset({"quit", "help", "palette"})
 _CTRL_DIGIT = re.compile(r"ctrl\+(shift\+)?[0-9]")
@@ -103,7 +104,7 @@ def named(text: str) -> str:
     head, plus, last = text[:-1].rpartition("+")
     last += text[-1:]
     modifiers = sorted(head.lower().split("+")) if plus else []
-    if len(last) > 1:
+    if len(last) > 1 or last in _SPELLINGS:
         last = _SPELLINGS.get(last.lower(), last.lower())
         character = None if last in _NAMED else key_to_character(REPLACED_KEYS.get(last, last))
         if character is not None and character.isascii() and character.isprintable():

@@ -133,7 +133,9 @@ class DashboardLayout(Layout):
 
     def arrange(self, parent: Widget, children: list[Widget], size: Size, greedy: bool = True) -> ArrangeResult:
         parent.pre_layout(self)
-        regions = plan(size.width, size.height, self.zoomed, self.notice, self.down).regions
+        regions = dict(plan(size.width, size.height, self.zoomed, self.notice, self.down).regions)
+        if "status" in regions:
+            regions["filter"] = regions["status"]  # one of the two is there
         return [
             WidgetPlacement(regions[child.id], NULL_OFFSET, Spacing(), child)
             for child in children

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import os
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
 from ..link.messages import CommandName
 from ..telemetry import Alert, Clock, EngineSnapshot, Severity
 from .actions import Handler
+from .bell import Bell
 from .cells import clip
 from .commands import Commands
 from .format import clean
@@ -32,10 +33,9 @@ class Notices:
     def __init__(self, app: DashboardApp, commands: Commands, clock: Clock) -> None:
         self._app = app
         self._commands = commands
-        self._clock = clock
+        self._bell = Bell(app.write_aside, clock, os.environ, least_s=_RING_EVERY_S)
         self._standing: dict[str, Alert] | None = None
         self._over: deque[OverAlert] = deque(maxlen=_MOST_OVER)
-        self._rang_at = -math.inf
         self._looked_at: bool | None = None  # None: this terminal has not said whether anybody looks
 
     def handlers(self) -> dict[str, Handler]:
@@ -76,9 +76,9 @@ class Notices:
     def _ring(self, fresh: list[Alert]) -> None:
         critical = any(alert.severity is Severity.CRITICAL for alert in fresh)
         wanted = self._looked_at is False or (self._looked_at is None and critical)
-        if wanted and self._clock.monotonic() - self._rang_at >= _RING_EVERY_S:
-            self._rang_at = self._clock.monotonic()
-            self._app.bell()
+        if wanted:
+            worst = by_weight(tuple(fresh))[0]
+            self._bell.ring(f"QuantAI {worst.severity.value}", worst.text)
 
     def _acknowledge(self) -> None:
         if not any(not alert.acknowledged for alert in (self._standing or {}).values()):

@@ -1,9 +1,9 @@
 """Sends only the cells that changed.
 
 Textual keeps no picture of the terminal: a dirty region is sent again from the left edge of its widget, whatever is in it. Over
-SSH that is most of the traffic. `CellMemory` remembers what stands on the screen and cuts each partial update down to the cells
-that differ. It stands on two private seams of the pinned Textual release, `App._display` and `ChopsUpdate`; a test replays
-its output in a terminal emulator and compares the result with a full repaint.
+SSH that is most of the traffic. `CellMemory` remembers what stands on the screen and cuts each update down to the cells
+that differ. It stands on private seams of the pinned Textual release, `App._display`, `ChopsUpdate` and `LayoutUpdate`; a test
+replays its output in a terminal emulator and compares the result with a full repaint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.control import Control
 from rich.segment import Segment
 from rich.style import Style
-from textual._compositor import ChopsUpdate, CompositorUpdate
+from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.strip import Strip
 
 Cell = tuple[str, Style | None]
@@ -33,13 +33,12 @@ class CellMemory:
         """Everything may have changed: the next update of any cell is sent."""
         self._lines.clear()
 
-    def changes(self, update: ChopsUpdate) -> RunsUpdate | None:
+    def changes(self, update: ChopsUpdate | LayoutUpdate) -> RunsUpdate | None:
         """The part of `update` that is not on the screen yet, taken as sent; None when there is none."""
         runs: list[tuple[int, int, Strip]] = []
-        for y, x1, x2 in update.spans:
+        for y, x, cells in _stretches(update):
             line = self._lines.setdefault(y, {})
-            for x, cells in _spans_of(update, y, x1, x2):
-                runs += [(x + start, y, strip) for start, strip in _changed_runs(line, x, cells)]
+            runs += [(x + start, y, strip) for start, strip in _changed_runs(line, x, cells)]
         return RunsUpdate(runs) if runs else None
 
 
@@ -56,6 +55,17 @@ class RunsUpdate(CompositorUpdate):
 
     def render_segments(self, console: Console) -> str:
         return "".join(Control.move_to(x, y).segment.text + strip.render(console) for x, y, strip in self.runs)
+
+
+def _stretches(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, list[Cell]]]:
+    """Row, column and cells of everything that the update would send."""
+    if isinstance(update, LayoutUpdate):
+        for y, strips in enumerate(update.strips, update.region.y):
+            yield y, update.region.x, [cell for strip in strips for cell in _cells(strip)]
+        return
+    for y, x1, x2 in update.spans:
+        for x, cells in _spans_of(update, y, x1, x2):
+            yield y, x, cells
 
 
 def _spans_of(update: ChopsUpdate, y: int, x1: int, x2: int) -> Iterator[tuple[int, list[Cell]]]:

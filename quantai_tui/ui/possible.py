@@ -36,9 +36,10 @@ def hindrance(item: Action, view: View) -> str:
 def labels_now(view: View) -> dict[str, str]:
     """What the keys with two meanings would do now; empty for one that would do nothing."""
     if view.snapshot is None:
-        return {}
+        return {"keep-settings": "", "undo-trial": ""}
     return {
         **({"break": ""} if view.snapshot.mode is Mode.LIVE else {}),
+        **({"keep-settings": "", "undo-trial": ""} if view.snapshot.trial is None else {}),
         "toggle-stream": "connect" if view.stream_is_off else "disconnect",
         "toggle-training": "pause" if view.training_is_on else "train",
     }

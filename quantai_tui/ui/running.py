@@ -13,6 +13,8 @@ from .app import DashboardApp
 from .leaving import Outcome
 from .themes import few_colors
 
+_SSH_PANES_FLOOR_S = 0.25
+
 
 def run_dashboard(
     link: EngineLink,
@@ -27,13 +29,17 @@ def run_dashboard(
     """Show the dashboard until the operator leaves it; returns the process's exit code.
 
     0 when left (also by hang-up or signal), 1 when the dashboard failed, 2 when there is no terminal to show it on. `on_outcome`
-    is told "stop" or "detach" after the terminal has been restored. `mouse` defaults to on, except over SSH.
+    is told "stop" or "detach" after the terminal has been restored. `mouse` defaults to on, except over SSH, where the panes
+    are also painted at most four times a second.
     """
     from .terminal import TerminalDriver, TerminalGuard
 
     if sys.__stdin__ is None or sys.__stderr__ is None or not (sys.__stdin__.isatty() and sys.__stderr__.isatty()):
         print("The dashboard needs a terminal on its input and error output; without one use --headless.", file=sys.stderr)
         return 2
+    for name in ("COLUMNS", "LINES"):  # believed before the window itself, they would hold its first size for good
+        os.environ.pop(name, None)
+    over_ssh = bool(os.environ.get("SSH_CONNECTION"))
     guard = TerminalGuard()
     app = DashboardApp(
         link,
@@ -44,10 +50,11 @@ def run_dashboard(
         crash_log=crash_log,
         guard=guard,
         driver_class=TerminalDriver,
+        panes_floor_s=_SSH_PANES_FLOOR_S if over_ssh else 0.0,
     )
     guard.remember_terminal()
     try:
-        app.run(mouse=not os.environ.get("SSH_CONNECTION") if mouse is None else mouse)
+        app.run(mouse=not over_ssh if mouse is None else mouse)
     finally:
         guard.remove()
         guard.let_go()

@@ -1,8 +1,9 @@
 """Leaving cleanly whatever the terminal does: signals, a hang-up, a terminal that has stopped reading.
 
 Textual's driver handles neither SIGTERM nor SIGHUP, takes the end of its input for 'nothing typed yet' and asks again
-without pause, and its output queue blocks the event loop when nobody reads the terminal. So the signals are handled here,
-a thread waits for the hang-up, and a second one ends the process when the loop does not answer.
+without pause, starts twice when it is continued without having been stopped, and its output queue blocks the event loop when
+nobody reads the terminal. So the signals are handled here, output goes through an `Outlet`, a thread waits for the hang-up,
+and a second one ends the process when the loop does not answer.
 """
 
 from __future__ import annotations
@@ -19,19 +20,138 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from textual import events
 from textual.drivers.linux_driver import LinuxDriver
+from textual.geometry import Size
+
+from .glyphs import locale_is_utf8, to_ascii
+from .outlet import CUT, Outlet
+
+if TYPE_CHECKING:
+    from textual.app import App
 
 log = logging.getLogger(__name__)
 
-_RESTORE = b"\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?2004l\x1b[?1004l\x1b[<u\x1b[?7h\x1b[?1049l\x1b[?25h"
+_RESTORE = (
+    "\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?1016l\x1b[?2048l\x1b[?2004l\x1b[?1004l\x1b[<u\x1b[?7h\x1b[?1049l\x1b[?25h"
+)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_S = 0.25
+_CLOSE_S = 1.0
+_RESIZES_TOGETHER_S = 0.05
 
 
 class TerminalDriver(LinuxDriver):
-    """Textual's driver, except that a terminal that is gone is no crash, and that the mouse can be switched while running."""
+    """Textual's driver with an output that nothing waits for, proper job control, and a mouse that can be switched while running.
+
+    A terminal that is gone is no crash. Where the locale is not UTF-8 everything is written in ASCII.
+    """
+
+    def __init__(self, app: App[Any], *, debug: bool = False, mouse: bool = True, size: tuple[int, int] | None = None) -> None:
+        super().__init__(app, debug=debug, mouse=mouse, size=size)
+        self._outlet: Outlet | None = None
+        self._ascii = not locale_is_utf8(os.environ)
+        self._stopping = False
+        self._resize_due = False
+
+    @property
+    def lag_s(self) -> float:
+        """How long the oldest byte that was handed over has waited for the terminal."""
+        return self._outlet.lag_s if self._outlet is not None else 0.0
+
+    def when_free(self, call: Callable[[], None]) -> None:
+        """`call` once, on the loop, as soon as the terminal has taken everything."""
+        if self._outlet is not None:
+            self._outlet.when_free(lambda: self._on_loop(call))
+
+    def write(self, data: str) -> None:
+        if self._outlet is not None:  # else another program has the terminal
+            self._outlet.hand_over(to_ascii(data) if self._ascii else data)
+
+    def start_application_mode(self) -> None:
+        assert sys.__stderr__ is not None
+        self._outlet = Outlet(sys.__stderr__.fileno())
+        super().start_application_mode()  # type: ignore[no-untyped-call]
+        signal.signal(signal.SIGWINCH, self._on_window_change)
+
+    def stop_application_mode(self) -> None:
+        # What was to be painted is of no use any more, and on a slow line the shell would wait for it.
+        if self._outlet is not None:
+            self._outlet.discard()
+        super().stop_application_mode()
+        if self._mouse_pixels:
+            self.write("\x1b[?1016l")
+            self._mouse_pixels = False
+
+    def close(self) -> None:
+        super().close()
+        if self._outlet is None:
+            return
+        if not self._outlet.close(_CLOSE_S):
+            with contextlib.suppress(termios.error):
+                termios.tcflush(self.fileno, termios.TCOFLUSH)
+            self._outlet.hand_over(CUT + _RESTORE)
+            self._outlet.close(_CLOSE_S)
+        self._outlet = None
+
+    def _on_loop(self, call: Callable[..., object], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing to do any more
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    def _sigtstp_application(self, *_: object) -> None:
+        if self._auto_restart:
+            self._on_loop(self.stop_process)
+        else:  # while another program has the terminal, the loop may stand still
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _sigcont_application(self, *_: object) -> None:
+        if self._auto_restart and not self._stopping:  # stopped by SIGSTOP: the terminal may have been used since
+            self._on_loop(self._start_again)
+
+    def stop_process(self) -> None:
+        """Give the terminal back and stop, as ctrl-z does; returns when the process goes on and has the terminal again."""
+        self._stopping = True
+        try:
+            self.suspend_application_mode()
+            os.kill(os.getpid(), signal.SIGSTOP)
+            while not self._in_foreground():  # continued by the shell's `bg`
+                os.kill(os.getpid(), signal.SIGSTOP)
+            self._must_signal_resume = True
+            self.resume_application_mode()
+        finally:
+            self._stopping = False
+
+    @property
+    def has_shell(self) -> bool:
+        """Whether somebody would notice that the process has stopped, and could continue it."""
+        try:
+            return os.getsid(os.getppid()) == os.getsid(0)
+        except OSError:
+            return False
+
+    def _in_foreground(self) -> bool:
+        try:
+            return os.tcgetpgrp(self.fileno) == os.getpgrp()
+        except OSError:
+            return True
+
+    def _start_again(self) -> None:
+        if self._outlet is not None:
+            self.suspend_application_mode()
+            self._must_signal_resume = True
+            self.resume_application_mode()
+
+    def _on_window_change(self, *_: object) -> None:
+        if not self._in_band_window_resize and not self._resize_due:
+            self._resize_due = True
+            self._on_loop(self._loop.call_later, _RESIZES_TOGETHER_S, self._tell_size)
+
+    def _tell_size(self) -> None:
+        self._resize_due = False
+        size = Size(*self._get_terminal_size())
+        self.send_message(events.Resize(size, size))
 
     def run_input_thread(self) -> None:
         try:
@@ -144,7 +264,7 @@ class TerminalGuard:
 
     def _write_restore(self) -> None:
         with contextlib.suppress(OSError):
-            os.write(self._fd, _RESTORE)
+            os.write(self._fd, (CUT + _RESTORE).encode())
 
 
 def _is_gone(descriptor: int, within_s: float) -> bool:

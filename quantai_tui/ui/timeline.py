@@ -68,7 +68,7 @@ class Timeline:
             "cursor-right": lambda: self._move(1),
             "cursor-left-far": lambda: self._move(-_FAR),
             "cursor-right-far": lambda: self._move(_FAR),
-            "cursor-home": self.go_live,
+            "cursor-home": self._home,
             "span-wider": lambda: self._respan(1),
             "span-narrower": lambda: self._respan(-1),
             "go-to-time": self._ask_for_time,
@@ -203,6 +203,11 @@ class Timeline:
             return
         self._frozen, self._changes, self._last_shape = live, 0, live.shape[4:5]
         self._app.say("screen: frozen; p thaws it, keys go on acting")
+
+    def _home(self) -> None:
+        if not self.past:
+            self._app.say("time: this is the present")
+        self.go_live()
 
     # Asking the engine
 

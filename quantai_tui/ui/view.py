@@ -66,7 +66,8 @@ class Past:
 class View:
     """One moment as the dashboard shows it. `snapshot` is None until an engine has sent one.
 
-    `now` is the time that ages count from, that of the moment shown; `clock` is the time at the operator's wall.
+    `now` is the time that ages count from, that of the moment shown; `clock` is the time at the operator's wall. `line` tells of
+    a slow terminal.
     """
 
     snapshot: EngineSnapshot | None
@@ -79,6 +80,7 @@ class View:
     waited_s: float = 0.0
     status: Status = Status()
     clock: float = 0.0
+    line: str = ""
     charts: HistoryWindow | None = None
     past: Past | None = None
     log: tuple[str, ...] = ()  # as far back as this dashboard has seen it
@@ -97,11 +99,13 @@ class View:
         """What must reach the screen at once; everything else waits for the next second."""
         snapshot = self.snapshot
         if snapshot is None:
-            return (self.link, self.detail, self.stale, self.status)
+            return (self.link, self.detail, self.stale, self.status, self.line)
         alerts = tuple((alert.key, alert.acknowledged) for alert in snapshot.alerts)
-        states = (snapshot.stream.state, snapshot.training.state, snapshot.finished, alerts, snapshot.trial is None)
+        trial = snapshot.trial.id if snapshot.trial is not None else 0
+        states = (snapshot.stream.state, snapshot.training.state, snapshot.finished, alerts, trial)
         past = self.past and (self.past.cursor, self.past.moment, self.past.waiting, self.past.span, self.past.frozen_s is None)
-        return (self.link, self.detail, self.stale, self.status, states, past, self.log_filter and self.log_filter.text)
+        chosen = self.log_filter and self.log_filter.text
+        return (self.link, self.detail, self.stale, self.status, states, past, chosen, self.line)
 
     @property
     def broken(self) -> bool:

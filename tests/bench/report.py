@@ -29,7 +29,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured value in `unit`, beside the same of the bare thing where there is one.
+    """One measured value in `unit` (None: it could not be measured), beside the same of the bare thing where there is one.
 
     `bound` is an upper limit, on the value or on its ratio to the bare one; None where the number is there to be known only.
     `paired` is the median of the rounds' own ratios. It takes the place of the medians' quotient: where the machine's speed
@@ -39,7 +39,7 @@ class Row:
     benchmark: str
     what: str
     unit: str
-    measured: float
+    measured: float | None
     bare: float | None = None
     bound: float | None = None
     bound_on: Literal["value", "ratio"] = "value"
@@ -50,7 +50,7 @@ class Row:
     def ratio(self) -> float | None:
         if self.paired is not None:
             return self.paired
-        return self.measured / self.bare if self.bare else None
+        return self.measured / self.bare if self.bare and self.measured is not None else None
 
     @property
     def met(self) -> bool | None:

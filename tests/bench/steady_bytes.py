@@ -1,16 +1,20 @@
-"""What the dashboard sends to the terminal in steady state, what of it remains when nothing changes, and what drawing costs."""
+"""What the dashboard sends to the terminal in steady state, what of it remains when nothing changes, and what drawing costs.
+
+Beside it, in the same run and at the same sizes: an empty Textual app, and btop and htop where they are installed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from quantai_tui.engine.registry import Entry
 from quantai_tui.link.messages import CommandName
 
+from .monitors import NAMES, Size, monitors
 from .report import Options, Row, number
 from .surroundings import attached, engine, module, program
 from .terminal import Terminal, printable
@@ -45,7 +49,8 @@ def run(options: Options) -> list[Row]:
         ours = {size: stack.enter_context(Terminal(program("attach"), size)) for size in BOUNDS}
         bare = {size: stack.enter_context(Terminal(module("empty_app"), size)) for size in BOUNDS}
         few_colors = stack.enter_context(Terminal(program("attach"), (80, 24), {"COLORTERM": ""}))
-        every = [*ours.values(), *bare.values(), few_colors]
+        others = stack.enter_context(monitors(BOUNDS))
+        every = [*ours.values(), *bare.values(), few_colors, *others.values()]
         watch(every, settle_s)
         steady = watch(every, steady_s)
         asyncio.run(hold_still(entry))
@@ -60,6 +65,20 @@ def run(options: Options) -> list[Row]:
         rest, beside = still[ours[size].pid], still[bare[size].pid]
         rows.append(Row("bytes", f"{where} nothing changes", "B/s", rest.rate, beside.rate, 0.0, note=_remains(rest, stop_s)))
     rows.append(Row("bytes", "80x24 in 256 colours", "B/s", steady[few_colors.pid].rate, note="as over most SSH links"))
+    return [*rows, *_beside(others, steady)]
+
+
+def _beside(others: Mapping[tuple[str, Size], Terminal], steady: Mapping[int, Sent]) -> list[Row]:
+    rows = []
+    for name in NAMES:
+        for size in BOUNDS:
+            where = f"{size[0]}x{size[1]}"
+            if (name, size) not in others:
+                rows.append(Row("bytes", f"{where} {name}", "B/s", None, note="not installed"))
+                continue
+            sent = steady[others[name, size].pid]
+            rows.append(Row("bytes", f"{where} {name}", "B/s", sent.rate, note="with its own defaults"))
+            rows.append(Row("bytes", f"{where} {name} cpu", "%", sent.cpu_percent))
     return rows
 
 

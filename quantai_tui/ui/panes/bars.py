@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from ...link.base import LinkState
 from ...telemetry import Mode
 from ..cells import Row, Span, fitted, spread, width_of
@@ -18,6 +20,7 @@ from ..format import (
     wall_clock,
     zone,
 )
+from ..trial import trial_spans
 from ..view import View
 from .states import link_trouble, stream_sign, training_sign
 
@@ -66,9 +69,18 @@ def _mode(mode: Mode, progress: float | None, finished: bool) -> list[Span]:
 
 
 def draw_status(view: View, width: int, height: int) -> list[Row]:
-    """What the last key did; when no key has been pressed, the engine's own note, and in the demo the key to play with."""
-    if view.status.text:
-        return [fitted(width, [(clean(view.status.text), view.status.token)])]
+    """What the last key did and whether the line is slow; else the engine's own note, and in the demo the key to play with.
+
+    Settings on trial come first: they will not wait.
+    """
+    said: list[Span] = [(clean(view.status.text), view.status.token)] if view.status.text else []
+    slow: list[Span] = [(f"◆ {view.line}", "state-backoff")] if view.line else []
+    trial = view.snapshot.trial if view.snapshot is not None else None
+    if trial is not None:
+        left = msgspec.structs.replace(trial, left_s=max(0.0, trial.left_s - (view.age_s or 0.0)))
+        return [fitted(width, trial_spans(left, width, stale=view.stale), said, slow)]
+    if said or slow:
+        return [fitted(width, said, slow) if said else fitted(width, slow)]
     note = view.snapshot.note if view.snapshot is not None else ""
     if view.snapshot is not None and view.snapshot.mode is Mode.DEMO:
         breaks: list[Span] = [("f", "key"), (" breaks something", "muted")]

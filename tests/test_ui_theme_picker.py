@@ -55,7 +55,7 @@ async def test_the_list_can_be_used_without_colours(size: tuple[int, int]) -> No
         await until(pilot, lambda: isinstance(app.screen, ThemePicker) and "sixteen" in screen_text(app))
         line = next(strip for strip in app.screen._compositor.render_strips() if "plain" in strip.text)
         assert any(segment.style is not None and segment.style.reverse for segment in line if "plain" in segment.text)
-        for part in ("harbor", "enter keeps it here", "esc takes it back"):
+        for part in ("harbor", "enter keeps it here", "esc takes it back", "the numbers stand still"):
             assert part in screen_text(app)
 
 

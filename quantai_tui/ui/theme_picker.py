@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
+from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import OptionList
 
@@ -30,12 +31,13 @@ _SAMPLE_CELLS = sum(len(text) for text, _ in _SAMPLE)
 class ThemePicker(Chooser):
     """Dismisses with the name of the theme to keep, with an empty text when the former one is to come back.
 
-    It stands in a corner and lets the dashboard behind it be seen as it is.
+    It stands in a corner, away from where toasts appear, and lets the dashboard behind it be seen in the theme's own colours.
     """
 
     DEFAULT_CSS = """
-    ThemePicker { align: right bottom; background: transparent; }
+    ThemePicker { align: left bottom; background: transparent; }
     ThemePicker > Vertical { width: 58; max-width: 100%; height: auto; max-height: 80%; }
+    ThemePicker > Vertical { border-subtitle-color: $muted; }
     ThemePicker OptionList { height: auto; }
     ThemePicker #about { height: 1; }
     ThemePicker #keys { height: 2; }
@@ -52,6 +54,10 @@ class ThemePicker(Chooser):
         self._preview = preview
         self._save = save
         self._name_cells = max(len(clip(theme.name, 16)) for theme in themes)
+
+    def on_mount(self) -> None:
+        """The screen below is repainted for the theme alone: its numbers are those of the moment at which the list opened."""
+        self.query_one(Vertical).border_subtitle = "the numbers stand still meanwhile"
 
     def hint(self) -> str:
         return "enter keeps it here  F2 saves it as the setting THEME\nesc takes it back  ↑ ↓ look  type to filter"

@@ -38,7 +38,11 @@ def test_every_token_of_a_shipped_theme_is_readable_on_its_background(path: Path
             color = Color.parse(theme.variables[token])
             ratio = min(_contrast(color, ground), _contrast(on_256_colours(color), on_256_colours(ground)))
             assert ratio >= least, f"{theme.name}: {token} stands at {ratio:.1f}:1"
-    assert _contrast(Color.parse(theme.foreground or ""), Color.parse(theme.panel or "")) >= least
+    for raised in (theme.surface, theme.panel):  # dialogs, and the line under the cursor in a list
+        for text in (theme.foreground, theme.variables["value"], theme.variables["key"]):
+            pair = Color.parse(text or ""), Color.parse(raised or "")
+            ratio = min(_contrast(*pair), _contrast(*(on_256_colours(color) for color in pair)))
+            assert ratio >= 4.5, f"{theme.name}: {text} on {raised} stands at {ratio:.1f}:1"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -45,6 +45,18 @@ def test_every_token_of_a_shipped_theme_is_readable_on_its_background(path: Path
             assert ratio >= 4.5, f"{theme.name}: {text} on {raised} stands at {ratio:.1f}:1"
 
 
+def test_the_sixteen_colours_are_readable_on_a_linux_console() -> None:
+    """Its palette, from the kernel's drivers/tty/vt/vt.c: 0xaa for a colour, 0x55 more for a bright one."""
+    theme = read_theme(themes_folder() / "sixteen.toml")
+    for token in TOKENS:
+        number = Color.parse(theme.variables[token]).ansi
+        assert number is not None
+        bright, number = (0x55, number - 8) if number > 7 else (0, 7 if number < 0 else number)
+        color = Color(*(bright + 0xAA * (number >> bit & 1) for bit in range(3)))
+        if token not in _DECORATION:
+            assert _contrast(color, Color(0, 0, 0)) >= 4.5, token
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_colours_of_alarms_are_for_alarms(path: Path) -> None:
     colors = read_theme(path).variables
@@ -62,6 +74,7 @@ def test_colours_of_alarms_are_for_alarms(path: Path) -> None:
         "spark-scale",
     )
     assert [token for token in calm if colors[token] in alarms] == []
+    assert len({colors[f"state-{state}"] for state in ("live", "pending", "backoff", "failed", "idle")}) == 5
 
 
 def _contrast(one: Color, other: Color) -> float:

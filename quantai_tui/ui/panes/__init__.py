@@ -16,7 +16,7 @@ from .bars import draw_header, draw_notice, draw_status, draw_summary
 from .connection import connection_page, draw_connection
 from .heartbeat import draw_heartbeat, heartbeat_page
 from .history import draw_reconnects, reconnects_page
-from .log import draw_log, log_mark
+from .log import draw_log, log_mark, log_page
 from .market import draw_market, market_page
 from .overflow import draw_overflow, overflow_page
 from .scale import draw_scale, scale_page
@@ -46,14 +46,6 @@ class PaneSpec:
     mark: Callable[[View], str] = _no_mark
 
 
-_ALL = 10_000
-
-
-def _whole(draw: Draw) -> Draw:
-    """The page of a pane whose drawing leaves out nothing but what there is no room for."""
-    return lambda view, width, height: draw(view, width, _ALL)
-
-
 PANES: tuple[PaneSpec, ...] = (
     PaneSpec("header", "", draw_header, focusable=False),
     PaneSpec("alerts", "", draw_alerts, alerts_page),
@@ -65,7 +57,7 @@ PANES: tuple[PaneSpec, ...] = (
     PaneSpec("scale", "gradient scale", draw_scale, scale_page),
     PaneSpec("overflow", "overflow", draw_overflow, overflow_page),
     PaneSpec("reconnects", "reconnects", draw_reconnects, reconnects_page),
-    PaneSpec("log", "log", draw_log, _whole(draw_log), tail=True, mark=log_mark),
+    PaneSpec("log", "log", draw_log, log_page, tail=True, mark=log_mark),
     PaneSpec("notice", "engine", draw_notice, focusable=False),
     PaneSpec("summary", "", draw_summary, focusable=False),
     PaneSpec("status", "", draw_status, focusable=False),

@@ -8,6 +8,7 @@ from ..log_filter import level_of, shown
 from ..view import View
 from .states import NOT_KNOWN
 
+_MOST_ON_A_PAGE = 1_000
 _TOKENS = ("muted", "text", "alert-warning", "alert-critical", "alert-critical")
 
 
@@ -19,6 +20,11 @@ def draw_log(view: View, width: int, height: int) -> list[Row]:
     if not lines and view.log_filter is not None:
         return [row((clip("no line passes the filter; / changes it, / and esc clear it", width), "muted"))]
     return [row((clip(clean(line), width), _TOKENS[level_of(line)])) for line in lines[-height:]]
+
+
+def log_page(view: View, width: int, height: int) -> list[Row]:
+    """The last thousand lines to scroll in: more would cost a hundredth of a core, and `/` finds what is older."""
+    return draw_log(view, width, _MOST_ON_A_PAGE)
 
 
 def log_mark(view: View) -> str:

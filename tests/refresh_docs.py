@@ -65,6 +65,12 @@ def faults_table() -> str:
     return markdown_table().strip()
 
 
+def tokens_table() -> str:
+    from quantai_tui.ui.themes import markdown_table
+
+    return markdown_table()
+
+
 def refreshed(text: str) -> str:
     """The README's text with every generated block made anew."""
     made_of = {

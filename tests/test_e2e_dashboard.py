@@ -64,7 +64,7 @@ def read_the_help(terminal: Terminal) -> None:
 
 
 def change_the_theme(terminal: Terminal) -> None:
-    terminal.press("t")
+    terminal.press("T")
     terminal.wait_for(re.compile(r"theme: \w+").search, 20)
 
 

@@ -53,7 +53,7 @@ def sleep_at_the_far_end(stage: Stage, for_s: float) -> None:
 
     terminal.stop_reading()
     for _ in range(12):
-        terminal.press("t")  # whole repaints: the terminal's buffer and the dashboard's queue are full at once
+        terminal.press("T")  # whole repaints: the terminal's buffer and the dashboard's queue are full at once
     seen = sample(entry, for_s)
     terminal.signal(signal.SIGKILL)
     assert terminal.wait_exit() == -signal.SIGKILL
@@ -100,7 +100,7 @@ def test_a_hang_up_ends_the_dashboard_and_leaves_the_engine(stage: Stage) -> Non
     third.wait_for("● LIVE", 40)
     third.stop_reading()
     for _ in range(12):
-        third.press("t")
+        third.press("T")
     third.signal(signal.SIGHUP)
     third.wait_exit()
     stop(stage)

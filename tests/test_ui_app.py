@@ -284,16 +284,19 @@ async def test_the_key_line_can_be_clicked() -> None:
 async def test_themes_follow_one_another_and_no_color_switches_them_off(monkeypatch: pytest.MonkeyPatch) -> None:
     async with dashboard(live()) as (app, pilot, _):
         seen = [app.theme]
-        for _ in range(8):
-            await pilot.press("t")
+        for _ in range(9):
+            await pilot.press("T")
             await pilot.pause()
             seen.append(app.theme)
-        assert seen == ["harbor", "amber", "beacon", "chalk", "dusk", "heron", "reef", "sixteen", "harbor"]
+        assert seen == ["harbor", "amber", "beacon", "chalk", "dusk", "heron", "reef", "sixteen", "plain", "harbor"]
         assert "theme: harbor" in screen_text(app)
     monkeypatch.setenv("NO_COLOR", "1")
     async with dashboard(live(), theme="chalk") as (app, pilot, _):
         assert app.theme == "plain"
         await pilot.press("t")
+        await until(pilot, lambda: "NO_COLOR is set" in screen_text(app))
+        app.say("")
+        await pilot.press("T")
         await until(pilot, lambda: "NO_COLOR is set" in screen_text(app))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from colour_vision import distance, lab, on_256_colours
+from colour_vision import VISIONS, distance, lab, on_256_colours
 from textual.color import Color
 
 from quantai_tui.ui.themes import read_theme, themes_folder
@@ -19,6 +19,10 @@ def test_the_simulation_agrees_with_known_values() -> None:
     assert lab(Color(255, 0, 0)) == pytest.approx((53.24, 80.09, 67.20), abs=0.05)
     for vision in ("protanopia", "deuteranopia", "tritanopia"):
         assert lab(Color(128, 128, 128), vision) == pytest.approx(lab(Color(128, 128, 128)), abs=0.05)
+    for matrix in VISIONS.values():
+        assert [sum(line) for line in matrix] == pytest.approx([1, 1, 1], abs=2e-6)  # white stays white
+    for vision, seen in (("deuteranopia", (163, 144, 0)), ("protanopia", (109, 95, 0))):  # red by hand, from its first column
+        assert lab(Color(255, 0, 0), vision) == pytest.approx(lab(Color(*seen)), abs=0.5)
     red, green = Color(200, 60, 60), Color(110, 120, 40)
     assert distance(red, green, "deuteranopia") < distance(red, green) / 2
     assert on_256_colours(Color(255, 135, 0)) == Color(255, 135, 0)

@@ -10,20 +10,22 @@ from textual.color import Color
 from ui_support import FakeLink, FrozenClock, engine_snapshot, until
 
 from quantai_tui.ui.app import DashboardApp
-from quantai_tui.ui.themes import PLAIN_THEME, TOKENS, ThemeError, load_themes, read_theme, themes_folder
+from quantai_tui.ui.theme_files import Shelf, ThemeFiles
+from quantai_tui.ui.themes import PLAIN_THEME, TOKENS, ThemeError, few_colors, read_theme, themes_folder
 
 SHIPPED = sorted(themes_folder().glob("*.toml"))
 _DECORATION = {"edge", "edge-focus"}
 
 
-def test_eight_themes_are_shipped_and_the_plain_one_stands_behind_them() -> None:
-    shelf = load_themes()
-    shipped = ["harbor", "amber", "beacon", "chalk", "dusk", "heron", "reef", "sixteen", PLAIN_THEME]
-    assert [theme.name for theme in shelf.themes] == shipped
+def test_eight_themes_are_shipped_and_the_one_without_colours_stands_behind_them() -> None:
+    found = ThemeFiles(themes_folder()).look()
+    assert found is not None
+    assert found.problems == ()
+    shelf = Shelf.of(found.themes, ())
+    assert shelf.names == ["harbor", "amber", "beacon", "chalk", "dusk", "heron", "reef", "sixteen", PLAIN_THEME]
     assert [theme.name for theme in shelf.themes if not theme.dark] == ["chalk"]
     assert [theme.name for theme in shelf.themes if theme.ansi] == ["sixteen", PLAIN_THEME]
-    assert shelf.choice == "harbor"
-    assert shelf.problems == ()
+    assert all(0 < len(theme.about) <= 22 for theme in shelf.themes)
 
 
 @pytest.mark.parametrize("path", [path for path in SHIPPED if path.stem != "sixteen"], ids=lambda path: path.stem)
@@ -36,7 +38,43 @@ def test_every_token_of_a_shipped_theme_is_readable_on_its_background(path: Path
             color = Color.parse(theme.variables[token])
             ratio = min(_contrast(color, ground), _contrast(on_256_colours(color), on_256_colours(ground)))
             assert ratio >= least, f"{theme.name}: {token} stands at {ratio:.1f}:1"
-    assert _contrast(Color.parse(theme.foreground or ""), Color.parse(theme.panel or "")) >= least
+    for raised in (theme.surface, theme.panel):  # dialogs, and the line under the cursor in a list
+        for text in (theme.foreground, theme.variables["value"], theme.variables["key"]):
+            pair = Color.parse(text or ""), Color.parse(raised or "")
+            ratio = min(_contrast(*pair), _contrast(*(on_256_colours(color) for color in pair)))
+            assert ratio >= 4.5, f"{theme.name}: {text} on {raised} stands at {ratio:.1f}:1"
+
+
+def test_the_sixteen_colours_are_readable_on_a_linux_console() -> None:
+    """Its palette, from the kernel's drivers/tty/vt/vt.c: 0xaa for a colour, 0x55 more for a bright one."""
+    theme = read_theme(themes_folder() / "sixteen.toml")
+    for token in TOKENS:
+        number = Color.parse(theme.variables[token]).ansi
+        assert number is not None
+        bright, number = (0x55, number - 8) if number > 7 else (0, 7 if number < 0 else number)
+        color = Color(*(bright + 0xAA * (number >> bit & 1) for bit in range(3)))
+        if token not in _DECORATION:
+            assert _contrast(color, Color(0, 0, 0)) >= 4.5, token
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_colours_of_alarms_are_for_alarms(path: Path) -> None:
+    colors = read_theme(path).variables
+    alarms = {colors[token] for token in ("state-backoff", "state-failed", "alert-warning", "alert-critical", "overflow")}
+    calm = (
+        "title",
+        "value",
+        "muted",
+        "edge",
+        "state-live",
+        "state-idle",
+        "spark-rtt",
+        "spark-trades",
+        "spark-loss",
+        "spark-scale",
+    )
+    assert [token for token in calm if colors[token] in alarms] == []
+    assert len({colors[f"state-{state}"] for state in ("live", "pending", "backoff", "failed", "idle")}) == 5
 
 
 def _contrast(one: Color, other: Color) -> float:
@@ -54,6 +92,9 @@ def _contrast(one: Color, other: Color) -> float:
     ("old", "new", "complaint"),
     [
         ('name = "harbor"', 'name = "my theme"', "name must be one word"),
+        ('name = "harbor"', 'name = "plain"', "the name 'plain' is kept for the theme without colours"),
+        ('about = "', 'about = 1 # "', "about must be text"),
+        ("# Harbor", "#" * 70_000 + "\n# Harbor", "larger than 64 KiB"),
         ("dark = true", 'dark = "yes"', "dark must be true or false"),
         ('primary = "#6db5d8"', "", r"\[colors\] lacks primary"),
         ('primary = "#6db5d8"', 'primary = "bluish"', r"\[colors\] primary must be a colour like '#6db5d8', got 'bluish'"),
@@ -86,7 +127,7 @@ async def test_broken_files_are_named_in_one_toast_and_the_rest_is_used(tmp_path
         (toast,) = app._notifications
         assert "bad.toml: not valid TOML" in toast.message
         assert "worse.toml" in toast.message
-        assert "there is no theme 'nosuch'; there are chalk" in toast.message
+        assert "there is no theme 'nosuch'; there are chalk, plain" in toast.message
         assert app.theme == "chalk"
 
 
@@ -94,6 +135,37 @@ async def test_with_no_theme_at_all_the_terminals_own_colours_are_used(tmp_path:
     app = DashboardApp(FakeLink(engine_snapshot()), clock=FrozenClock(), themes_folder=tmp_path)
     async with app.run_test() as pilot:
         assert app.theme == PLAIN_THEME
-        await pilot.press("t")
+        await pilot.press("T")
         await pilot.pause()
         assert app.theme == PLAIN_THEME
+
+
+@pytest.mark.parametrize(
+    ("environ", "few"),
+    [
+        ({"TERM": "linux"}, True),
+        ({"TERM": "xterm-16color"}, True),
+        ({"TERM": "dumb"}, True),
+        ({"TERM": "xterm-256color"}, False),
+        ({"TERM": "tmux-256color"}, False),
+        ({"TERM": "linux", "COLORTERM": "truecolor"}, False),
+    ],
+)
+def test_a_terminal_of_few_colours_is_known_by_what_will_be_sent_to_it(environ: dict[str, str], few: bool) -> None:
+    assert few_colors(environ) is few
+
+
+async def test_few_colours_begin_with_the_sixteen_of_the_terminal_unless_a_theme_is_asked_for() -> None:
+    asked = DashboardApp(FakeLink(engine_snapshot()), clock=FrozenClock(), theme="amber", few_colors=True)
+    assert asked.theme == "amber"
+    link = FakeLink(engine_snapshot())
+    app = DashboardApp(link, clock=FrozenClock(), few_colors=True)
+    async with app.run_test() as pilot:
+        assert app.theme == "sixteen"
+        link.snapshot = engine_snapshot(theme="dusk")
+        await until(pilot, lambda: app.theme == "dusk")
+
+
+def test_no_colour_at_all_is_stronger_than_few_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert DashboardApp(FakeLink(engine_snapshot()), clock=FrozenClock(), few_colors=True).theme == PLAIN_THEME

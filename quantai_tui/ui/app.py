@@ -65,9 +65,10 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
     """Shows one engine. Its return value says how it was left: "stop" (the engine was told to stop) or "detach".
 
     `stop_on_quit`: plain `q` and Ctrl-C stop the engine, as they do in demo and replay anyway. `theme`: fixes the theme; without
-    it the engine's setting is followed. `stale_after_s`: age from which a snapshot counts as old. `crash_log`: file that gets the
-    traceback of a crash; without it the traceback goes to the log. `panes_floor_s`: the least time between two paintings of
-    the panes; keys and what they do are shown at once whatever it is. `line`: the way to the terminal, by default the driver's.
+    it the engine's setting is followed. `few_colors`: begin with the theme of the terminal's own sixteen. `stale_after_s`: age
+    from which a snapshot counts as old. `crash_log`: file that gets the traceback of a crash; without it the traceback goes to
+    the log. `panes_floor_s`: the least time between two paintings of the panes; keys and what they do are shown at once whatever
+    it is. `line`: the way to the terminal, by default the driver's.
 
     Textual's own keys, a quit without a word on ctrl+q among them, are left out: those of the registry are all there are.
     """
@@ -91,6 +92,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         stop_on_quit: bool = False,
         theme: str | None = None,
         themes_folder: Path | None = None,
+        few_colors: bool = False,
         stale_after_s: float = 2 * Pace.TEXT.value,
         crash_log: Path | None = None,
         guard: TerminalGuard | None = None,
@@ -124,7 +126,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         self._notices = Notices(self, self._commands, clock)
         self._engine_log = LogMemory()
         self._log_filter: LogFilter | None = None
-        self._wardrobe = Wardrobe(self, themes_folder, wanted=theme)
+        self._wardrobe = Wardrobe(self, themes_folder, wanted=theme, ask=self._commands.ask, few_colors=few_colors)
         self._keyboard = Keyboard(self, self._wardrobe)
         self.dashboard = Dashboard(self._wardrobe.palette, self.view(), self.say)
         self._timeline = Timeline(self, self._commands.ask, clock)
@@ -174,7 +176,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
     async def _begin(self) -> None:
         """After the first frame: attach, and say what was wrong with theme files."""
         self.run_worker(self._link.start(), group="link")
-        self._wardrobe.say_problems()
+        self._wardrobe.begin()
         self.tick()
 
     def view(self) -> View:

@@ -67,13 +67,17 @@ class Chooser(ModalScreen[str]):
         Binding("pageup", "move('page_up')", show=False, priority=True),
     ]
 
-    def __init__(self, title: str, choices: Sequence[Choice], *, does: str, nothing: str) -> None:
-        """`does`: what enter does, in a word or two; `nothing`: what is said when no choice has all the words typed."""
+    def __init__(self, title: str, choices: Sequence[Choice], *, does: str, nothing: str, start: str = "") -> None:
+        """`does`: what enter does, in a word or two; `nothing`: what is said when no choice has all the words typed.
+
+        `start`: the choice that the cursor stands on at first.
+        """
         super().__init__()
         self._title = title
         self.choices = choices
         self._does = does
         self._nothing = nothing
+        self._start = start
         self._name_cells = max([18, *(cell_len(clean(choice.name)) for choice in choices if len(choice.name) <= 24)])
         self._key_cells = max((cell_len(choice.key) for choice in choices), default=0)
 
@@ -83,7 +87,10 @@ class Chooser(ModalScreen[str]):
             yield Input(placeholder="filter", compact=True)
             yield Options(markup=False)
             yield Static("", id="about", markup=False)
-            yield Static(f"type to filter  ↑ ↓ choose  enter {self._does}  esc leaves", id="keys", markup=False)
+            yield Static(self.hint(), id="keys", markup=False)
+
+    def hint(self) -> str:
+        return f"type to filter  ↑ ↓ choose  enter {self._does}  esc leaves"
 
     def on_mount(self) -> None:
         options = self.query_one(OptionList)
@@ -97,21 +104,21 @@ class Chooser(ModalScreen[str]):
     def _fill(self, wanted: str) -> None:
         """Those that have every word of what was typed, in their name or text; those that are named so come first."""
         options = self.query_one(OptionList)
-        before = self._chosen
+        before = self.chosen or self._start
         parts = wanted.lower().split()
         shown = [
             choice for choice in self.choices if all(part in f"{choice.name} {choice.text} {choice.id}".lower() for part in parts)
         ]
         shown.sort(key=lambda choice: not all(part in choice.name.lower() for part in parts))
         options.clear_options()
-        options.add_options(Option(self._line(choice, options.size.width), id=choice.id) for choice in shown)
+        options.add_options(Option(self.line(choice, options.size.width), id=choice.id) for choice in shown)
         names = [choice.id for choice in shown]
         if names:
             options.highlighted = names.index(before) if before in names and not parts else 0
         else:
             self.query_one("#about", Static).update(Content(self._nothing))
 
-    def _line(self, choice: Choice, width: int) -> Content:
+    def line(self, choice: Choice, width: int) -> Content:
         key = f"{choice.key:<{self._key_cells}}  " if self._key_cells else ""
         name = clip(clean(choice.name), self._name_cells)
         room = max(8, width - self._name_cells - len(key) - 3)
@@ -123,7 +130,8 @@ class Chooser(ModalScreen[str]):
         )
 
     @property
-    def _chosen(self) -> str:
+    def chosen(self) -> str:
+        """The id of the choice under the cursor, or an empty text."""
         option = self.query_one(OptionList).highlighted_option
         return (option.id or "") if option is not None else ""
 
@@ -135,8 +143,8 @@ class Chooser(ModalScreen[str]):
         self.query_one("#about", Static).update(Content(clean(text)))
 
     def on_input_submitted(self) -> None:
-        if self._chosen:
-            self.dismiss(self._chosen)
+        if self.chosen:
+            self.dismiss(self.chosen)
 
     def on_option_list_option_selected(self, message: OptionList.OptionSelected) -> None:
         self.dismiss(message.option.id or "")

@@ -11,6 +11,7 @@ from ..link.base import EngineLink
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .app import DashboardApp
 from .leaving import Outcome
+from .themes import few_colors
 
 _SSH_PANES_FLOOR_S = 0.25
 
@@ -45,6 +46,7 @@ def run_dashboard(
         clock=clock,
         stop_on_quit=stop_on_quit,
         theme=theme,
+        few_colors=few_colors(os.environ),
         crash_log=crash_log,
         guard=guard,
         driver_class=TerminalDriver,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 import tomllib
@@ -10,48 +11,57 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from rich.console import Console
 from rich.style import Style
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
 DEFAULT_THEME = "harbor"
+SIXTEEN_THEME = "sixteen"
 PLAIN_THEME = "plain"
 
 _BASES = ("background", "surface", "panel", "foreground", "primary", "secondary", "accent", "success", "warning", "error")
 
-TOKENS: dict[str, str] = {
-    "muted": "secondary",
-    "edge": "secondary",
-    "edge-focus": "primary",
-    "title": "foreground",
-    "value": "foreground",
-    "key": "primary",
-    "state-live": "success",
-    "state-pending": "primary",
-    "state-backoff": "warning",
-    "state-failed": "error",
-    "state-idle": "secondary",
-    "stale": "secondary",
-    "alert-info": "primary",
-    "alert-warning": "warning",
-    "alert-critical": "error",
-    "scale-cap": "warning",
-    "overflow": "error",
-    "cursor": "accent",
-    "past": "accent",
-    "frozen": "primary",
-    "trial": "warning",
-    "diff-add": "success",
-    "diff-remove": "error",
-    "spark-rtt": "primary",
-    "spark-trades": "success",
-    "spark-loss": "accent",
-    "spark-scale": "success",
-}
-"""Every token a pane may use besides `text`, and the base colour that stands in where a theme does not name it."""
 
+class Token(NamedTuple):
+    base: str
+    use: str
+
+
+TOKENS: dict[str, Token] = {
+    "muted": Token("secondary", "labels and all that steps back"),
+    "edge": Token("secondary", "frames"),
+    "edge-focus": Token("primary", "the frame of the focused pane, of lists and dialogs"),
+    "title": Token("foreground", "titles of panes"),
+    "value": Token("foreground", "the numbers that matter most"),
+    "key": Token("primary", "keys that can be pressed"),
+    "state-live": Token("success", "live, training, done"),
+    "state-pending": Token("primary", "under way: dialling, repairing, a command that was sent"),
+    "state-backoff": Token("warning", "waiting for the next attempt"),
+    "state-failed": Token("error", "failed, refused"),
+    "state-idle": Token("secondary", "off or paused"),
+    "stale": Token("secondary", "numbers that are old"),
+    "alert-info": Token("primary", "alerts: worth knowing, and advice"),
+    "alert-warning": Token("warning", "alerts: wants attention"),
+    "alert-critical": Token("error", "alerts: wants it now"),
+    "scale-cap": Token("warning", "cap and floor of the scale"),
+    "overflow": Token("error", "steps that overflowed"),
+    "cursor": Token("accent", "the time cursor in charts"),
+    "past": Token("accent", "the mark that a moment of the past is shown"),
+    "frozen": Token("primary", "the mark that the screen is held still"),
+    "trial": Token("warning", "settings on trial, until confirmed or undone"),
+    "diff-add": Token("success", "lines that a save would add"),
+    "diff-remove": Token("error", "lines that it would take away"),
+    "spark-rtt": Token("primary", "chart of round trips"),
+    "spark-trades": Token("success", "chart of trades a second"),
+    "spark-loss": Token("accent", "chart of the loss"),
+    "spark-scale": Token("success", "chart of the gradient scale"),
+}
+"""Every token a pane may use besides `text`: the base colour that stands in where a theme does not name it, and its use."""
+
+_MAX_BYTES = 64 * 1024
 _NAME = re.compile(r"[a-z0-9-]+")
 _BOLD = frozenset(
     {
@@ -68,7 +78,7 @@ _BOLD = frozenset(
         "trial",
     }
 )
-_PLAIN_DIM = frozenset({"muted", "edge", "state-idle", "stale"})
+_DIM_WITHOUT_COLOR = frozenset({"muted", "edge", "state-idle", "stale"})
 _PLAIN_REVERSE = frozenset({"state-failed", "alert-critical", "cursor", "past"})
 
 
@@ -76,23 +86,11 @@ class ThemeError(ValueError):
     """A theme file that cannot be used: which file, which key, what would be right."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """The themes there are, the one to begin with, and one line for each file that is not usable. `plain` stands at the end."""
+@dataclass
+class OwnTheme(Theme):
+    """A theme of a file; `about` says in a few words whom it is for."""
 
-    themes: tuple[Theme, ...]
-    choice: str
-    problems: tuple[str, ...]
-
-    @property
-    def names(self) -> list[str]:
-        """The themes to choose from: the plain one only when there is no other."""
-        return [theme.name for theme in self.themes[:-1]] or [PLAIN_THEME]
-
-    def after(self, name: str) -> str:
-        """The next theme's name."""
-        names = self.names
-        return names[(names.index(name) + 1) % len(names)] if name in names else names[0]
+    about: str = ""
 
 
 def themes_folder() -> Path:
@@ -102,43 +100,30 @@ def themes_folder() -> Path:
     return packed if packed.is_dir() else package.parent / "themes"
 
 
-def load_themes(folder: Path | None = None, wanted: str | None = None) -> Shelf:
-    """All usable themes of a folder, the default one first, then by name. A wanted theme that is not there is a problem too."""
-    folder = themes_folder() if folder is None else folder
-    themes: dict[str, Theme] = {}
-    problems: list[str] = []
-    for path in sorted(folder.glob("*.toml")):
-        try:
-            theme = read_theme(path)
-            if theme.name in themes:
-                raise ThemeError(f"{path.name}: the name {theme.name!r} is taken by another file")
-            themes[theme.name] = theme
-        except (ThemeError, OSError) as error:
-            problems.append(str(error))
-    if not themes:
-        problems.append(f"no theme in {folder}: plain terminal colours are used")
-    ordered = sorted(themes.values(), key=lambda theme: (theme.name != DEFAULT_THEME, theme.name))
-    ordered.append(plain_theme())
-    names = [theme.name for theme in ordered]
-    if wanted and wanted not in names:
-        problems.append(f"there is no theme {wanted!r}; there are {', '.join(names)}")
-    return Shelf(tuple(ordered), wanted if wanted in names else names[0], tuple(problems))
-
-
-def read_theme(path: Path) -> Theme:
-    """One theme file.
+def read_theme(path: Path) -> OwnTheme:
+    """One theme file, of at most 64 KiB.
 
     Colours have the form `#rrggbb`; with `ansi = true` they are names of the terminal's own (`ansi_default`, `ansi_red`,
     `ansi_bright_red`). Raises ThemeError for anything else, and OSError when it cannot be read.
     """
+    if not path.is_file():  # opening a pipe would wait for its other end
+        raise ThemeError(f"{path.name}: not a file")
+    with path.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ThemeError(f"{path.name}: larger than {_MAX_BYTES // 1024} KiB, so not a theme")
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ThemeError(f"{path.name}: not valid TOML: {error}") from error
-    _known_keys(path, "", data, ("name", "dark", "ansi", "colors", "tokens"))
-    name, dark, ansi = data.get("name"), data.get("dark"), data.get("ansi", False)
+    _known_keys(path, "", data, ("name", "about", "dark", "ansi", "colors", "tokens"))
+    name, dark, ansi, about = data.get("name"), data.get("dark"), data.get("ansi", False), data.get("about", "")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ThemeError(f"{path.name}: name must be one word of small letters, digits and hyphens, got {name!r}")
+    if name == PLAIN_THEME:
+        raise ThemeError(f"{path.name}: the name {PLAIN_THEME!r} is kept for the theme without colours")
+    if not isinstance(about, str):
+        raise ThemeError(f"{path.name}: about must be text, got {about!r}")
     if not isinstance(dark, bool):
         raise ThemeError(f"{path.name}: dark must be true or false, got {dark!r}")
     if not isinstance(ansi, bool):
@@ -149,14 +134,28 @@ def read_theme(path: Path) -> Theme:
         raise ThemeError(f"{path.name}: [colors] lacks {', '.join(missing)}")
     tokens = _colors(path, "tokens", data.get("tokens", {}), tuple(TOKENS), ansi=ansi)
     grounds = {f"ansi-{base}": colors[base] for base in ("background", "foreground")} if ansi else {}
-    return _theme(name, colors, {**token_defaults(colors), **tokens, **_widget_colors(colors), **grounds}, dark=dark, ansi=ansi)
+    variables = {**token_defaults(colors), **tokens, **_widget_colors(colors), **grounds}
+    return _theme(name, colors, variables, dark=dark, ansi=ansi, about=about)
+
+
+def few_colors(environ: Mapping[str, str]) -> bool:
+    """Whether no more than sixteen colours will be sent to the terminal that `environ` describes."""
+    console = Console(file=io.StringIO(), force_terminal=True, _environ=environ)
+    return console.color_system in (None, "standard", "windows")
 
 
 def token_defaults(colors: Mapping[str, str]) -> dict[str, str]:
-    return {token: colors[base] for token, base in TOKENS.items()}
+    return {name: colors[token.base] for name, token in TOKENS.items()}
 
 
-def plain_theme() -> Theme:
+def markdown_table() -> str:
+    """The tokens as the README shows them."""
+    lines = ["| token | is used for | without it |", "|---|---|---|"]
+    lines += [f"| `{name}` | {token.use} | `{token.base}` |" for name, token in TOKENS.items()]
+    return "\n".join(lines)
+
+
+def plain_theme() -> OwnTheme:
     """The terminal's own colours and no others: what a non-empty NO_COLOR asks for."""
     default = "ansi_default"
     variables = dict.fromkeys(TOKENS, default) | {
@@ -173,11 +172,13 @@ def plain_theme() -> Theme:
         "input-selection-foreground": default,
         "input-selection-background": default,
     }
-    return _theme(PLAIN_THEME, dict.fromkeys(_BASES, default), variables, ansi=True)
+    return _theme(PLAIN_THEME, dict.fromkeys(_BASES, default), variables, ansi=True, about="no colours at all")
 
 
-def _theme(name: str, colors: Mapping[str, str], variables: dict[str, str], *, dark: bool = True, ansi: bool = False) -> Theme:
-    theme = Theme(name=name, primary=colors["primary"], dark=dark, ansi=ansi, variables=variables)
+def _theme(
+    name: str, colors: Mapping[str, str], variables: dict[str, str], *, dark: bool = True, ansi: bool = False, about: str = ""
+) -> OwnTheme:
+    theme = OwnTheme(name=name, primary=colors["primary"], dark=dark, ansi=ansi, variables=variables, about=about)
     for base in _BASES:
         setattr(theme, base, colors[base])
     return theme
@@ -195,6 +196,7 @@ def without_no_color() -> Iterator[None]:
 
 
 _AREA_STRENGTH = 0.45
+_DEFAULT_COLOR = -1  # what Textual calls the terminal's own foreground
 
 
 class Palette:
@@ -206,8 +208,10 @@ class Palette:
         for token in ("text", *TOKENS):
             color = Color.parse(variables["foreground" if token == "text" else token])
             style = Style(color=color.rich_color, bgcolor=ground.rich_color, bold=token in _BOLD or None)
-            if plain:
-                style += Style(dim=token in _PLAIN_DIM or None, reverse=token in _PLAIN_REVERSE or None)
+            if color.ansi == _DEFAULT_COLOR and token in _DIM_WITHOUT_COLOR:
+                style += Style(dim=True)
+            if plain and token in _PLAIN_REVERSE:
+                style += Style(reverse=True)
             self._styles[token] = style
             shade = color if plain or color.ansi is not None else ground.blend(color, _AREA_STRENGTH)
             self._styles[f"{token}-area"] = Style(

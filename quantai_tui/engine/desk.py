@@ -344,5 +344,5 @@ def _refused(why: str) -> SaveResult:
 def _diff(before: str, after: str) -> tuple[str, ...]:
     """Lines with their letter, three of them around each change; secrets masked."""
     old, new = masked(before).splitlines(), masked(after).splitlines()
-    lines = list(difflib.unified_diff(old, new, n=3, lineterm=""))[2:]
+    lines = list(difflib.unified_diff(old, new, n=3, lineterm=""))[3:]
     return tuple("  …" if line.startswith("@@") else f"{line[:1]} {line[1:]}" for line in lines)

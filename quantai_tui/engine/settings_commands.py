@@ -90,7 +90,7 @@ class SettingsCommands:
                 return False, "these settings are not on trial any more", None
             await asyncio.to_thread(self._engine.desk.confirm)
             self._end_countdown()
-        return True, f"kept: {', '.join(trial.names)}", None
+        return True, ", ".join(trial.names), None
 
     async def _roll_back(self, save: int) -> Answer:
         trial = self._engine.desk.trial

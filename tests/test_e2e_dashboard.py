@@ -51,9 +51,9 @@ def reset_the_scaler(terminal: Terminal) -> None:
 
 def open_and_leave_the_editor(terminal: Terminal) -> None:
     terminal.press("c")
-    terminal.wait_for("WS_RECONNECT_INITIAL_DELAY", 20)
+    terminal.wait_for("BACKFILL_START", 20)
     terminal.press("\x1b")
-    terminal.wait_for(lambda text: "WS_RECONNECT_INITIAL_DELAY" not in text and "● LIVE" in text, 20)
+    terminal.wait_for(lambda text: "BACKFILL_START" not in text and "● LIVE" in text, 20)
 
 
 def read_the_help(terminal: Terminal) -> None:

@@ -10,16 +10,13 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from ..link import Ack, Command, CommandName
-from ..settings import describe
 from ..stream.recording_file import RecordingError
 from ..telemetry import StreamState
 from ..training.supervisor import WorkerUnavailable
-from .desk import WORKER_GROUPS
 from .exchange_child import ExchangeFailed
 from .places import PlaceError
+from .settings_commands import SettingsCommands, plain
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -27,11 +24,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Answer = tuple[bool, str, Any]
+Handler = Callable[..., Awaitable[Answer]]
 
 _QUESTIONS = frozenset(
     {
         CommandName.SETTINGS_DESCRIBE,
         CommandName.SETTINGS_VALIDATE,
+        CommandName.SETTINGS_PREVIEW,
+        CommandName.SETTINGS_TEXT,
         CommandName.FAULT_LIST,
         CommandName.HISTORY,
         CommandName.MOMENT,
@@ -46,8 +46,9 @@ class Commands:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._one_save = asyncio.Lock()  # the second of two saves must see what the first has written
-        self._table: dict[CommandName, Callable[..., Awaitable[Answer]]] = {
+        self.settings = SettingsCommands(engine)
+        self._table: dict[CommandName, Handler] = {
+            **self.settings.table(),
             CommandName.RECONNECT: self._reconnect,
             CommandName.DISCONNECT: self._disconnect,
             CommandName.CONNECT: self._connect,
@@ -59,9 +60,6 @@ class Commands:
             CommandName.TRAIN_PAUSE: self._train_pause,
             CommandName.SCALER_RESET: self._scaler_reset,
             CommandName.CHECKPOINT: self._checkpoint,
-            CommandName.SETTINGS_DESCRIBE: self._describe,
-            CommandName.SETTINGS_VALIDATE: self._validate,
-            CommandName.SETTINGS_SAVE: self._save,
             CommandName.HISTORY: self._history,
             CommandName.MOMENT: self._moment,
             CommandName.ALERT_ACK: self._acknowledge,
@@ -124,7 +122,7 @@ class Commands:
             return False, _NOTHING_TO_BREAK, None
         if not exchange.faults:
             return False, "this exchange was not started to be broken: faults are for the demo", None
-        return True, "", _plain(exchange.faults)
+        return True, "", plain(exchange.faults)
 
     async def _train_start(self) -> Answer:
         training = self._engine.training
@@ -142,46 +140,18 @@ class Commands:
     async def _checkpoint(self) -> Answer:
         return True, await self._engine.training.checkpoint(), None
 
-    async def _describe(self) -> Answer:
-        return True, "", _plain(self._engine.desk.form())
-
-    async def _validate(self, values: dict[str, str]) -> Answer:
-        return True, "", _plain(self._engine.desk.check(values))
-
-    async def _save(self, values: dict[str, str], revision: str) -> Answer:
-        async with self._one_save:
-            # In a thread: four calls of fsync, 24 ms on a good disk, are not the event loop's to wait for.
-            result, changed = await asyncio.to_thread(self._engine.desk.save, values, revision)
-            if not result.saved:
-                return False, "nothing was written", _plain(result)
-            done = await self._apply(changed)
-        return True, "saved", _plain(msgspec.structs.replace(result, applied=result.applied | done))
-
-    async def _apply(self, changed: frozenset[str]) -> dict[str, str]:
-        """Bring the running engine up to the saved settings; returns what was done, where only doing it could tell."""
-        if "LOG_LEVEL" in changed:
-            self._engine.apply_log_level()
-        done: dict[str, str] = {}
-        of_stream = [name for name in changed if describe(name).applies == "reconnect"]
-        if of_stream:
-            done |= dict.fromkeys(of_stream, self._engine.apply_stream_settings())
-        of_worker = [name for name in changed if describe(name).group in WORKER_GROUPS]
-        if of_worker:
-            done |= dict.fromkeys(of_worker, await self._engine.apply_worker_settings())
-        return done
-
     async def _history(self, names: list[str], span_s: float, points: int, until: float | None = None) -> Answer:
         now = self._engine.clock.time()
         try:
             window = self._engine.vitals.chronicle.window(names, span_s, points, now if until is None else min(until, now))
         except (ValueError, TypeError, OverflowError) as error:
             return False, str(error), None
-        return True, "", _plain(window)
+        return True, "", plain(window)
 
     async def _moment(self, at: float) -> Answer:
         moment = self._engine.vitals.chronicle.moment(at)
         if moment is not None:
-            return True, "", _plain(moment)
+            return True, "", plain(moment)
         since = self._engine.vitals.chronicle.since
         return False, "nothing is remembered yet" if since is None else f"the engine remembers nothing before {_utc(since)}", None
 
@@ -200,25 +170,20 @@ class Commands:
             path = await asyncio.to_thread(engine.folder.new_recording, engine.clock.time())
             engine.stream.start_recording(path, int(limit_mb * 1e6))
         except (PlaceError, RecordingError) as error:
-            return False, str(error), _plain(engine.stream.snapshot().recording)
-        return True, f"recording into {path}, {limit_mb:g} MB at most", _plain(engine.stream.snapshot().recording)
+            return False, str(error), plain(engine.stream.snapshot().recording)
+        return True, f"recording into {path}, {limit_mb:g} MB at most", plain(engine.stream.snapshot().recording)
 
     async def _record_stop(self) -> Answer:
         stream = self._engine.stream
         before = stream.snapshot().recording
         if before is None or before.ended:
-            return False, "nothing is being recorded", _plain(before)
+            return False, "nothing is being recorded", plain(before)
         await stream.stop_recording()
-        return True, f"recorded into {before.path}", _plain(stream.snapshot().recording)
+        return True, f"recorded into {before.path}", plain(stream.snapshot().recording)
 
     async def _stop(self) -> Answer:
         self._engine.request_stop()
         return True, "the engine stops", None
-
-
-def _plain(value: Any) -> Any:
-    """As it comes out at the other end of a socket, lists for tuples and all, so that a LocalLink gives the same."""
-    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def _utc(unix_s: float) -> str:

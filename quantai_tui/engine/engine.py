@@ -89,7 +89,7 @@ class Engine:
         self._store: TradeStore | None = None
         self._control: ControlServer | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._note = "; ".join(filter(None, (source.note, logout_warning() if serve else "")))
+        self._note = "; ".join(filter(None, (source.note, self.desk.settled, logout_warning() if serve else "")))
         self._gate: Gate | None = None
         self._stream: ResilientStream | None = None
         self._training: TrainingSupervisor | None = None
@@ -144,7 +144,7 @@ class Engine:
         if self._fresh:
             await asyncio.to_thread(self.folder.clear)
         self._log = EngineLog(self.folder.log, self.desk.settings.LOG_LEVEL)
-        logger.info("engine %s starts (pid %d, %s)", self.name, os.getpid(), self._source.mode.value)
+        logger.info("engine %s starts (pid %d, %s) %s", self.name, os.getpid(), self._source.mode.value, self.desk.settled)
         if self._source.exchange_command is not None:
             await self._start_exchange(self._source.exchange_command(self.folder.exchange, self.desk.settings.SYMBOLS))
         if self._source.recording is not None:
@@ -265,6 +265,7 @@ class Engine:
             series=dict(self.vitals.series()),
             log=self._log.tail.snapshot() if self._log is not None else (),
             theme=self.desk.settings.THEME,
+            trial=self._commands.settings.trial(),
             keys=self.desk.settings.KEYS,
         )
         trains = self.desk.settings.TRAIN_AUTOSTART and (self._playback is None or self._playback.can_train(self.worker_config()))
@@ -361,7 +362,7 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        ends: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        ends: list[tuple[str, Callable[[], Awaitable[None]]]] = [("settings on trial", self._commands.settings.close)]
         if self._training is not None:
             ends.append(("training", self._training.close))
         if self._gpus is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .catalogue import MASK, SettingInfo, as_text, describe, describe_all, masked, names, shown
-    from .files import ConfigConflict, ConfigFile
+    from .files import ConfigConflict, ConfigFile, write_atomically
     from .model import Settings
     from .sources import (
         Layers,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "catalogue": ("MASK", "SettingInfo", "as_text", "describe", "describe_all", "masked", "names", "shown"),
-    "files": ("ConfigConflict", "ConfigFile"),
+    "files": ("ConfigConflict", "ConfigFile", "write_atomically"),
     "model": ("Settings",),
     "sources": (
         "Layers",
@@ -65,6 +65,7 @@ __all__ = [
     "shown",
     "validate",
     "validate_file",
+    "write_atomically",
 ]
 
 

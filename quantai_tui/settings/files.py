@@ -38,7 +38,7 @@ class ConfigFile:
     def read(cls, path: Path) -> ConfigFile:
         """Read it; a file that is not there counts as empty. Raises OSError and UnicodeDecodeError."""
         try:
-            return cls(path, path.read_text(encoding="utf-8"))
+            return cls(path, path.read_bytes().decode("utf-8"))  # line ends as they are: what is put back must be what was there
         except FileNotFoundError:
             return cls(path, "")
 
@@ -46,8 +46,8 @@ class ConfigFile:
     def revision(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
-    def propose(self, settings: Settings, changed: Iterable[str], revision: str) -> str:
-        """The text with the `changed` names set as in `settings`, everything else untouched; nothing is written yet.
+    def propose(self, settings: Settings, changed: Iterable[str], revision: str, *, removed: Iterable[str] = ()) -> str:
+        """The text with the `changed` names set as in `settings` and the `removed` ones taken out; nothing is written yet.
 
         Raises ConfigConflict when this is no longer the file that was read at `revision`, SettingsProblems when the new text
         would not be valid by itself, ValueError when the file is not TOML.
@@ -59,6 +59,9 @@ class ConfigFile:
         for name in changed:
             value = getattr(settings, name)
             document[name] = as_text(value) if isinstance(value, tuple) else value
+        for name in removed:
+            if name in document:
+                document.remove(name)
         proposed = tomlkit.dumps(document)
         if self.revision != revision:
             raise ConfigConflict(self.path, self.text, proposed)
@@ -68,6 +71,10 @@ class ConfigFile:
         if gathered.problems or problems:
             raise SettingsProblems([*gathered.problems, *problems])
         return proposed
+
+    def remove(self) -> None:
+        """Take the file away, where there was none before. Raises OSError."""
+        self.path.resolve().unlink(missing_ok=True)
 
     def write(self, text: str) -> ConfigFile:
         """Replace the file's text; the former one stays beside it as `.bak`. A link stays a link: its target is written.
@@ -82,16 +89,17 @@ class ConfigFile:
         except FileNotFoundError:
             mode = stat.S_IRUSR | stat.S_IWUSR
         if self.text:
-            _write_atomically(target.with_suffix(target.suffix + ".bak"), self.text, mode)
-        _write_atomically(target, text, mode)
+            write_atomically(target.with_suffix(target.suffix + ".bak"), self.text, mode)
+        write_atomically(target, text, mode)
         return ConfigFile(self.path, text)
 
 
-def _write_atomically(path: Path, text: str, mode: int) -> None:
+def write_atomically(path: Path, text: str, mode: int) -> None:
+    """Beside it, to the disk, then in its place; raises OSError, and then nothing has changed."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
             os.fchmod(stream.fileno(), mode)
             stream.write(text)
             stream.flush()

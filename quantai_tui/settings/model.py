@@ -302,6 +302,16 @@ class Settings(BaseSettings):
     LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
         "INFO", "Program", "Log level", "The least severe message that is logged.", applies="live"
     )
+    CONFIG_CONFIRM_S: float = setting(
+        30.0,
+        "Program",
+        "Confirm settings within",
+        "Saved settings that touch the stream or the worker are undone by themselves unless confirmed in time; 0: never.",
+        unit="s",
+        applies="live",
+        ge=0,
+        le=3600,
+    )
     THEME: str = setting(
         "", "Program", "Theme", "Name of the dashboard's theme; empty for the default.", applies="live", pattern=r"[a-z0-9-]*"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from colour_vision import on_256_colours
 from textual.color import Color
-from ui_support import FakeLink, FrozenClock, engine_snapshot, until
+from ui_support import FakeLink, FrozenClock, dashboard, engine_snapshot, screen_text, until
 
 from quantai_tui.ui.app import DashboardApp
 from quantai_tui.ui.theme_files import Shelf, ThemeFiles
@@ -169,3 +169,18 @@ async def test_few_colours_begin_with_the_sixteen_of_the_terminal_unless_a_theme
 def test_no_colour_at_all_is_stronger_than_few_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     assert DashboardApp(FakeLink(engine_snapshot()), clock=FrozenClock(), few_colors=True).theme == PLAIN_THEME
+
+
+@pytest.mark.parametrize("theme", ["plain", "sixteen"])
+async def test_the_cursor_in_the_settings_is_seen_without_colours_too(theme: str) -> None:
+    async with dashboard(FakeLink(engine_snapshot()), theme=theme) as (app, pilot, _):
+        await pilot.press("c")
+        await until(pilot, lambda: "WS_RECONNECT_MAX_DELAY" in screen_text(app))
+        reversed_text = {
+            segment.text.strip()
+            for strip in app.screen._compositor.render_strips()
+            for segment in strip
+            if segment.style is not None and segment.style.reverse
+        }
+        assert any("WS_RECONNECT_INITIAL_DELAY" in text for text in reversed_text)
+        assert not any("WS_RECONNECT_MAX_DELAY" in text for text in reversed_text)

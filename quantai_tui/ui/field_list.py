@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from ..link.messages import SettingField
@@ -10,9 +9,10 @@ from .cells import Row, row
 from .draft import Draft
 from .fields import content, list_row
 from .format import clean
+from .options import Options
 
 
-class FieldList(OptionList):
+class FieldList(Options):
     """Knows what it shows; what the settings are is the draft's."""
 
     def __init__(self) -> None:

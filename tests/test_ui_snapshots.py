@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from test_ui_timeline import remembering
 from textual.pilot import Pilot
+from textual.widgets import Input
 from ui_stories import STORIES, banned_snapshot
 from ui_support import FakeLink, FrozenClock, alert, engine_snapshot, screen_text, until
 
@@ -32,6 +33,8 @@ async def at_rest(pilot: Pilot[object]) -> None:
     """The screen has come to what it will be: an engine that is down gets another layout once it is seen to be."""
     app = pilot.app
     assert isinstance(app, DashboardApp)
+    for entry in app.screen.query(Input):
+        entry.cursor_blink = False
     same, before = 0, ""
     while same < 3:
         app.tick()

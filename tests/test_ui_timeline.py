@@ -218,7 +218,10 @@ def test_a_time_is_taken_as_people_type_it(typed: str, meant: float) -> None:
     assert parse_moment(typed, local(2025, 6, 15, 12, 0)) == meant
 
 
-@pytest.mark.parametrize(("typed", "word"), [("3", "write"), ("25:00", "hours go to 23"), ("2099-01-01 00:00", "still to come")])
+@pytest.mark.parametrize(
+    ("typed", "word"),
+    [("3", "write"), ("25:00", "hours go to 23"), ("2099-01-01 00:00", "still to come"), ("2025-02-30 03:12", "no such day")],
+)
 def test_a_time_that_is_none_is_refused_in_words(typed: str, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         parse_moment(typed, local(2025, 6, 15, 12, 0))

@@ -31,8 +31,8 @@ class MomentDialog(ModalScreen[float | None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "leave", show=False)]
 
-    def __init__(self, now: Callable[[], float], since: float | None) -> None:
-        """`since`: where the engine's memory begins, if that is known yet."""
+    def __init__(self, now: Callable[[], float], since: Callable[[], float | None]) -> None:
+        """`since`: where the engine's memory begins, as far as that is known by now."""
         super().__init__()
         self._now = now
         self._since = since
@@ -46,8 +46,13 @@ class MomentDialog(ModalScreen[float | None]):
 
     def on_mount(self) -> None:
         self.query_one(Input).focus()
-        begins = f"the engine's memory begins at {date_and_time(self._since)}" if self._since is not None else ""
-        self._say(begins, "$muted")
+        self._tell_begin()
+        self.set_interval(0.25, self._tell_begin)
+
+    def _tell_begin(self) -> None:
+        since = self._since()
+        if since is not None and not self.query_one(Input).value:
+            self._say(f"the engine's memory begins at {date_and_time(since)}", "$muted")
 
     def on_input_changed(self, message: Input.Changed) -> None:
         self._judge(message.value)
@@ -66,7 +71,8 @@ class MomentDialog(ModalScreen[float | None]):
         except ValueError as error:
             self._say(f"! {error}", "$state-failed")
             return None
-        early = self._since is not None and at < self._since
+        since = self._since()
+        early = since is not None and at < since
         self._say(date_and_time(at) + ("; the engine remembers nothing so old" if early else ""), "$value")
         return at
 

@@ -100,13 +100,15 @@ class Timeline:
 
     def shown(self, live: View) -> View:
         """The view that the panes get while `live` is how things stand."""
-        self._keep_up()
-        if self._frozen is not None:
+        if self._frozen is None:
+            self._keep_up()
+        else:
             if self._last_shape != live.shape[4:5]:
                 self._changes += self._last_shape is not None
                 self._last_shape = live.shape[4:5]
             past = replace(self._frozen.past or Past(), frozen_s=live.clock - self._frozen.clock, changes=self._changes)
-            live = replace(self._frozen, past=past, status=live.status, link=live.link, detail=live.detail, clock=live.clock)
+            frozen = replace(self._frozen, past=past, status=live.status, clock=live.clock)
+            live = replace(frozen, link=live.link, detail=live.detail, stale=live.stale, age_s=live.age_s)
         span = "" if self._wish.span_s == SPANS_S[0] else _words(self._wish.span_s)
         if self._moment is None or self._wish.at is None:
             waiting = self._wish.at is not None
@@ -185,12 +187,15 @@ class Timeline:
     def _ask_for_time(self) -> None:
         from .moment_dialog import MomentDialog
 
+        if self._since is None:
+            self._fetch(again=True)  # where the memory begins is told along with the charts
+
         def answered(at: float | None) -> None:
             if at is not None:
                 self.go_to(at)
             self._app.tick()
 
-        self._app.push_screen(MomentDialog(self._clock.time, self._since), answered)
+        self._app.push_screen(MomentDialog(self._clock.time, lambda: self._since), answered)
 
     def _toggle_freeze(self) -> None:
         if self._frozen is not None:
@@ -228,8 +233,9 @@ class Timeline:
             while True:
                 wish = self._wish
                 problem = await self._get(wish)
-                if problem:
-                    self._app.say(f"time: {problem}", "state-failed")
+                if problem and self._wish is wish:
+                    if wish != self._have:  # charts that only follow the present are silent: the line of alerts names a lost link
+                        self._app.say(f"time: {problem}", "state-failed")
                     self._wish = self._have
                 if self._wish == self._have:
                     break
@@ -254,7 +260,9 @@ class Timeline:
                 self._since = self._window.since
         except msgspec.ValidationError as error:
             return f"the engine's answer cannot be read: {error}"
-        self._moment, self._have = moment, wish
+        if self._wish.at is not None or wish.at is None:  # else the operator has come back meanwhile
+            self._moment = moment
+        self._have = wish
         return ""
 
 

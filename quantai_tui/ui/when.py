@@ -42,6 +42,12 @@ def _at(day: tuple[int, int, int], clock: str) -> float:
     if hour > 23 or minute > 59 or second > 59:
         raise ValueError("hours go to 23, minutes and seconds to 59")
     try:
-        return time.mktime((*day, hour, minute, second, 0, 0, -1))
+        when = time.mktime((*day, hour, minute, second, 0, 0, -1))
+        told = time.localtime(when)
     except (OverflowError, ValueError) as error:
         raise ValueError("there is no such day") from error
+    if (told.tm_hour, told.tm_min) != (hour, minute):
+        raise ValueError("the clock was put forward over that time")
+    if day[2] > 0 and told.tm_mday != day[2]:
+        raise ValueError("there is no such day")
+    return when

@@ -198,7 +198,8 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
             self._redraw()
         if not self.screen_stack or self.screen is not self.dashboard:  # none is left while the app closes
             return
-        view = self._timeline.shown(self.view())
+        present = self.view()
+        view = self._timeline.shown(present)
         fresh = view.shape != self._last_shape
         self._last_shape = view.shape
         self._panes_missed_shape |= fresh
@@ -206,9 +207,9 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
             everything = self._panes_missed_shape or bool(self._governor.level)
             self._panes_missed_shape = False
             if due := self._due_paces(everything):
-                self.dashboard.show(view, due)
+                self.dashboard.show(view, due, present=present)
         elif fresh or self._governor.may_paint(Part.STATES):
-            self.dashboard.show(view, around=True)
+            self.dashboard.show(view, around=True, present=present)
 
     def _due_paces(self, everything: bool) -> list[Pace]:
         now = self._clock.monotonic()

@@ -133,7 +133,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
     def _show_filter(self, shown: bool) -> None:
         self._filter.display = shown
         self._panes["status"].display = not shown
-        self._desk.refresh(layout=True)
+        self._lay_out()
 
     @property
     def zoomed(self) -> str:
@@ -147,10 +147,11 @@ class Dashboard(Screen[None], inherit_bindings=False):
             pane.dress(palette)
         self._keys.dress(palette)
 
-    def show(self, view: View, due: Collection[Pace] = tuple(Pace), *, around: bool = False) -> None:
+    def show(self, view: View, due: Collection[Pace] = tuple(Pace), *, around: bool = False, present: View | None = None) -> None:
         """Hand a view to every pane that is on the screen; rows whose pace is not due stay as they are.
 
-        `around`: only to the lines around the panes, which tell the states, the alerts and what a key did.
+        `around`: only to the lines around the panes, which tell the states, the alerts and what a key did. `present`: how things
+        stand now, where the view is of another time: keys act now.
         """
         self._view = view
         layout = self._desk.plan_layout
@@ -160,7 +161,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
         for name, pane in self._panes.items():
             if not around or name in _AROUND:
                 pane.show(view, due)
-        self._keys.relabel(labels_now(view))
+        self._keys.relabel(labels_now(present or view))
 
     def zoom(self, pane: str) -> None:
         """Give one pane all the room; an empty name brings all of them back."""
@@ -213,8 +214,12 @@ class Dashboard(Screen[None], inherit_bindings=False):
             pane.zoom(on=name == layout.zoomed)
             pane.display = name in arrangement.regions and not (name == "status" and self._filter.display)
         self._keys.display = "footer" in arrangement.regions
-        self._desk.refresh(layout=True)
+        self._lay_out()
         self.call_after_refresh(lambda: self.show(self._view))
+
+    def _lay_out(self) -> None:
+        # A child asks: what the desk asks for itself Textual answers from its cache, and the panes stay where they were.
+        self._keys.refresh(layout=True)
 
     def on_key_line_pressed(self, message: KeyLine.Pressed) -> None:
         message.stop()

@@ -79,6 +79,7 @@ def refreshed(text: str) -> str:
         "failures": failures_table,
         "causes": causes_table,
         "faults": faults_table,
+        "tokens": tokens_table,
     }
     for name, make in made_of.items():
         made = make()

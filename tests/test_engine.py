@@ -147,7 +147,11 @@ async def test_saved_settings_are_checked_written_logged_and_applied(engine: Eng
     assert logging.getLogger("quantai_tui").level == logging.DEBUG
     assert "setting WS_PING_INTERVAL: 5.0 -> 0.2" in engine.folder.log.read_text()
 
-    again, _, result = await ask(engine, CommandName.SETTINGS_SAVE, values={"LOG_LEVEL": "INFO"}, revision=form["revision"])
+    other = {"values": {"LOG_LEVEL": "INFO"}, "revision": form["revision"]}
+    again, why, _ = await ask(engine, CommandName.SETTINGS_SAVE, **other)
+    assert (again, why) == (False, "settings are on trial: keep them or undo them first")
+    assert (await ask(engine, CommandName.SETTINGS_CONFIRM, save=result["trial_id"]))[0]
+    again, _, result = await ask(engine, CommandName.SETTINGS_SAVE, **other)
     assert not again
     assert isinstance(result, dict)
     assert "DEBUG" in result["conflict_text"]

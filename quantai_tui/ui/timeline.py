@@ -156,9 +156,9 @@ class Timeline:
     def go_to(self, at: float) -> None:
         """Put the cursor there, as far as the engine's memory goes back."""
         now, wish = self._clock.time(), self._wish
-        if self._since is not None and at < self._since:
-            self._app.say(f"time: the engine's memory begins at {date_and_time(self._since)}", "alert-warning")
-            at = self._since
+        early = self._since is not None and at < self._since
+        if self._since is not None:
+            at = max(at, self._since)
         until = wish.until if wish.until is not None else now
         if at > until:
             until = min(now, at + wish.span_s / 10)
@@ -166,7 +166,10 @@ class Timeline:
             until = min(now, at + wish.span_s / 10 * 9)
         self._wish = replace(wish, at=at, until=until)
         self._fetch()
-        self._app.tick()
+        if early:
+            self._app.say(f"time: the engine's memory begins at {date_and_time(at)}", "alert-warning")
+        else:
+            self._app.say("")  # what happened near the cursor stands there now
 
     def _respan(self, step: int) -> None:
         index = SPANS_S.index(self._wish.span_s) + step

@@ -111,13 +111,14 @@ def press_in_turn(screens: tuple[Watched, ...], presses: int) -> tuple[list[floa
 
 
 def focus(screen: pyte.Screen) -> tuple[str, ...]:
-    """The rule or corner before each pane's title, with its colour: the focused pane's differ."""
+    """The rule before each pane's number and title, with its colour: the focused pane's differ."""
     found = []
     for y, line in enumerate(screen.display):
         for title in _TITLES:
             at = line.find(title)
-            if at > 0 and line[at - 1] in _EDGES:
-                found.append(f"{title}{line[at - 1]}{screen.buffer[y][at].fg}")
+            edge = line[max(0, at - 3)]  # the key that goes there stands between
+            if at > 2 and edge in _EDGES:
+                found.append(f"{title}{edge}{screen.buffer[y][at].fg}")
     return tuple(found)
 
 

@@ -208,6 +208,9 @@ def test_the_trial_of_a_killed_engine_is_undone_by_the_next_start(config: Path, 
         beside = SettingsDesk(config, Layers())  # another engine, while the owner lives
         assert "on trial in another engine" in beside.settled
         assert "25.0" in config.read_text()
+        mark = (config.parent / MARK).read_text()
+        assert "on trial in another engine" in save(beside, WS_PONG_TIMEOUT="7").problems[0].message
+        assert (config.parent / MARK).read_text() == mark
         os.kill(owner.pid, signal.SIGKILL)
     finally:
         owner.kill()

@@ -198,7 +198,7 @@ async def test_the_log_is_filtered_while_one_types_and_says_so() -> None:
         assert "pong timeout after" not in screen_text(app)
         assert link.sent == []  # its letters are no keys of the dashboard
         await pilot.press("enter")
-        await until(pilot, lambda: not app.dashboard._filter.display)
+        await until(pilot, lambda: not app.dashboard.filtering)
         app.dashboard.zoom("log")
         await until(pilot, lambda: "[epoch] 1 of 4" in screen_text(app))
         await pilot.press("slash", "escape")

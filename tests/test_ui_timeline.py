@@ -19,7 +19,7 @@ from ui_support import NOW, FakeLink, FrozenClock, dashboard, engine_snapshot, l
 from quantai_tui.engine.chronicle import Chronicle
 from quantai_tui.link.base import LinkState
 from quantai_tui.link.messages import Ack, CommandName
-from quantai_tui.telemetry import StreamState
+from quantai_tui.telemetry import StreamState, TrialSnapshot
 from quantai_tui.ui.app import DashboardApp
 from quantai_tui.ui.timeline import SPANS_S
 from quantai_tui.ui.when import parse_moment
@@ -177,6 +177,21 @@ async def test_a_frozen_screen_stands_still_says_so_and_counts_what_it_does_not_
         await look.pilot.press("p")
         text = await shows(look.pilot, "◆ BACKOFF")
         assert "FROZEN" not in text
+
+
+async def test_settings_on_trial_are_of_the_present_whatever_is_looked_at() -> None:
+    async with looking_back() as look:
+        await look.pilot.press("left")
+        await shows(look.pilot, "PAST")
+        assert look.link.snapshot is not None
+        look.link.snapshot = msgspec.structs.replace(look.link.snapshot, trial=TrialSnapshot(3, 21.0, ("WS_PING_INTERVAL",)))
+        look.app.tick()
+        await shows(look.pilot, "PAST", "settings on trial", "21 s left")
+        await look.pilot.press("home", "p")
+        await shows(look.pilot, "FROZEN", "21 s left")
+        look.link.snapshot = msgspec.structs.replace(look.link.snapshot, trial=None)
+        look.app.tick()
+        await until(look.pilot, lambda: "settings on trial" not in screen_text(look.app))
 
 
 async def test_a_small_terminal_says_past_and_frozen_too() -> None:

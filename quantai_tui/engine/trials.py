@@ -32,6 +32,7 @@ class TrialRecord:
         """Raises OSError when it cannot be kept; then there must be no trial."""
         target = _beside(path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_if_owned(target)
         text = msgspec.json.encode(_Record(before, fingerprint(after))).decode()
         write_atomically(target, text, 0o600)  # it may hold a proxy's password, as the file may
         self._path = target
@@ -52,6 +53,20 @@ class TrialRecord:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _refuse_if_owned(target: Path) -> None:
+    """Several engines may share a file: the record of one that lives is not another's to replace."""
+    try:
+        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError("settings in it are on trial in another engine") from error
+    finally:
+        os.close(descriptor)
 
 
 def settle_abandoned(path: Path) -> str:

@@ -28,7 +28,6 @@ from .actions import ACTIONS, STREAM, TRAINING, Handler, action, bindings
 from .cells import Pace
 from .commands import Commands
 from .dashboard import Dashboard
-from .filter_line import FilterLine
 from .format import clean
 from .governor import KEEPS_UP_S, FreeLine, Governor, Line, Part
 from .keyboard import Keyboard
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from textual import events
     from textual.screen import Screen
 
+    from .filter_line import FilterLine
     from .terminal import TerminalGuard
 
 log = logging.getLogger(__name__)

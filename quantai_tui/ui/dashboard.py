@@ -15,7 +15,6 @@ from textual.widget import Widget
 
 from .actions import PANE_KEYS, Handler, action
 from .cells import Pace
-from .filter_line import FilterLine
 from .keyline import KeyLine
 from .keymap import Keymap
 from .layout import MIN_HEIGHT, MIN_WIDTH, DashboardLayout, plan
@@ -26,6 +25,7 @@ from .possible import labels_now
 if TYPE_CHECKING:
     from textual import events
 
+    from .filter_line import FilterLine
     from .themes import Palette
     from .view import View
 
@@ -62,9 +62,9 @@ class Dashboard(Screen[None], inherit_bindings=False):
         self._panes = {spec.id: Pane(spec, palette) for spec in PANES}
         self._keys = KeyLine(palette)
         self.rekey(Keymap())
-        self._filter = FilterLine()
+        self._filter: FilterLine | None = None  # made when it is asked for: the first frame must not wait for text fields
         self._before_filter: Widget | None = None
-        self._desk = Desk(*self._panes.values(), self._filter, self._keys)
+        self._desk = Desk(*self._panes.values(), self._keys)
 
     def compose(self) -> ComposeResult:
         yield self._desk
@@ -113,25 +113,31 @@ class Dashboard(Screen[None], inherit_bindings=False):
     @property
     def filtering(self) -> bool:
         """Whether the log's filter is being typed."""
-        return bool(self._filter.display)
+        return self._filter is not None and bool(self._filter.display)
 
     def open_filter(self) -> None:
         """Type the log's filter in place of the status line."""
         if "status" not in plan(self.size.width, self.size.height, self.zoomed, self._desk.plan_layout.notice).regions:
             self._say("filter: this window has no room for the log")
             return
+        if self._filter is None:
+            from .filter_line import FilterLine
+
+            self._filter = FilterLine()
+            self._desk.mount(self._filter)
         self._before_filter = self.focused
-        self._show_filter(True)
+        self._show_filter(self._filter, shown=True)
         self.set_focus(self._filter)
 
     def on_filter_line_closed(self, message: FilterLine.Closed) -> None:
-        self._show_filter(False)
+        if self._filter is not None:
+            self._show_filter(self._filter, shown=False)
         self.set_focus(self._before_filter)
         if message.problem:
             self._say(f"filter: {message.problem}; the last good one stays")
 
-    def _show_filter(self, shown: bool) -> None:
-        self._filter.display = shown
+    def _show_filter(self, line: FilterLine, *, shown: bool) -> None:
+        line.display = shown
         self._panes["status"].display = not shown
         self._lay_out()
 
@@ -212,7 +218,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
         for name, pane in self._panes.items():
             pane.frame(boxed=arrangement.boxed)
             pane.zoom(on=name == layout.zoomed)
-            pane.display = name in arrangement.regions and not (name == "status" and self._filter.display)
+            pane.display = name in arrangement.regions and not (name == "status" and self.filtering)
         self._keys.display = "footer" in arrangement.regions
         self._lay_out()
         self.call_after_refresh(lambda: self.show(self._view))

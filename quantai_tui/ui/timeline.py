@@ -108,7 +108,7 @@ class Timeline:
                 self._last_shape = live.shape[4:5]
             past = replace(self._frozen.past or Past(), frozen_s=live.clock - self._frozen.clock, changes=self._changes)
             frozen = replace(self._frozen, past=past, status=live.status, clock=live.clock)
-            live = replace(frozen, link=live.link, detail=live.detail, stale=live.stale, age_s=live.age_s)
+            live = replace(_with_trial(frozen, live), link=live.link, detail=live.detail, stale=live.stale, age_s=live.age_s)
         span = "" if self._wish.span_s == SPANS_S[0] else _words(self._wish.span_s)
         if self._moment is None or self._wish.at is None:
             waiting = self._wish.at is not None
@@ -125,7 +125,14 @@ class Timeline:
         )
         status = live.status if live.status.text else Status(self._near(moment.time), "text")
         snapshot = msgspec.structs.replace(moment.snapshot, log=moment.log)
-        return replace(live, snapshot=snapshot, stale=False, now=moment.time, charts=self._window, past=past, status=status)
+        return replace(
+            _with_trial(replace(live, snapshot=snapshot), live),
+            stale=False,
+            now=moment.time,
+            charts=self._window,
+            past=past,
+            status=status,
+        )
 
     def _near(self, when: float) -> str:
         """What happened around the cursor: whether one thing coincided with another is read off here."""
@@ -267,6 +274,13 @@ class Timeline:
             self._moment = moment
         self._have = wish
         return ""
+
+
+def _with_trial(view: View, present: View) -> View:
+    """Settings on trial are of the present, whatever is looked at: their time runs now."""
+    if view.snapshot is None or present.snapshot is None:
+        return view
+    return replace(view, snapshot=msgspec.structs.replace(view.snapshot, trial=present.snapshot.trial))
 
 
 def _words(span_s: float) -> str:

@@ -9,9 +9,12 @@ replays its output in a terminal emulator and compares the result with a full re
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.color import ColorSystem
+from rich.console import COLOR_SYSTEMS, Console, ConsoleOptions, RenderResult
 from rich.control import Control
 from rich.segment import Segment
 from rich.style import Style
@@ -54,7 +57,83 @@ class RunsUpdate(CompositorUpdate):
             yield from strip
 
     def render_segments(self, console: Console) -> str:
-        return "".join(Control.move_to(x, y).segment.text + strip.render(console) for x, y, strip in self.runs)
+        system = COLOR_SYSTEMS[console.color_system or "truecolor"]
+        pen = _Pen(system)
+        for x, y, strip in self.runs:
+            pen.move_to(x, y)
+            for segment in strip:
+                pen.write(segment.text, segment.style or _NO_STYLE)
+        return pen.finished()
+
+
+class _Pen:
+    """Writes an update. It knows the colours that it has set, and sends only what differs: over SSH, colours are most of a frame.
+
+    Places are always absolute, if only within their row: a glyph that a terminal takes to be wider then spoils no other.
+    """
+
+    def __init__(self, system: ColorSystem) -> None:
+        self._system = system
+        self._output: list[str] = []
+        self._row = -1
+        self._set = _BARE
+
+    def move_to(self, x: int, y: int) -> None:
+        self._output.append(f"\x1b[{x + 1}G" if y == self._row else f"\x1b[{y + 1};{x + 1}H")
+        self._row = y
+
+    def write(self, text: str, style: Style) -> None:
+        if style.link:
+            self._output += [self._end(), Strip.render_style(style, text, self._system)]
+            return
+        wanted = _look(style, self._system)
+        if wanted != self._set:
+            self._output.append(f"\x1b[{';'.join(_codes(self._set, wanted))}m")
+            self._set = wanted
+        self._output.append(text)
+
+    def finished(self) -> str:
+        """All of it; whoever writes next finds the terminal's own colours."""
+        self._output.append(self._end())
+        return "".join(self._output)
+
+    def _end(self) -> str:
+        ended = "" if self._set == _BARE else "\x1b[0m"
+        self._set = _BARE
+        return ended
+
+
+class _Look(NamedTuple):
+    """A style as the parameters of SGR (ECMA-48, 8.3.117): attributes, foreground, background."""
+
+    attributes: tuple[str, ...]
+    fore: str
+    back: str
+
+
+_BARE = _Look((), "39", "49")
+_NO_STYLE = Style()
+_OFF = {"1": "22", "2": "22", "3": "23", "4": "24", "5": "25", "6": "25", "7": "27", "8": "28", "9": "29"}
+_OFF |= {"21": "24", "51": "54", "52": "54", "53": "55"}
+
+
+@lru_cache(maxsize=4096)
+def _look(style: Style, system: ColorSystem) -> _Look:
+    attributes = Strip.render_ansi(style.without_color, system)
+    fore = ";".join(style.color.downgrade(system).get_ansi_codes()) if style.color else _BARE.fore
+    back = ";".join(style.bgcolor.downgrade(system).get_ansi_codes(foreground=False)) if style.bgcolor else _BARE.back
+    return _Look(tuple(attributes.split(";")) if attributes else (), fore, back)
+
+
+def _codes(before: _Look, after: _Look) -> Iterator[str]:
+    """What turns one into the other. Some attributes are switched off by one code together: those that stay are set again."""
+    off = {_OFF[code] for code in before.attributes if code not in after.attributes}
+    yield from sorted(off)
+    yield from (code for code in after.attributes if code not in before.attributes or _OFF[code] in off)
+    if after.fore != before.fore:
+        yield after.fore
+    if after.back != before.back:
+        yield after.back
 
 
 def _stretches(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, list[Cell]]]:

@@ -277,7 +277,7 @@ async def test_the_dashboards_keys_do_nothing_on_other_screens() -> None:
 async def test_the_key_line_can_be_clicked() -> None:
     link = live()
     async with dashboard(link) as (_, pilot, _clock):
-        await pilot.click("#footer", offset=(3, 0))
+        await pilot.click(offset=(4, 23))
         await until(pilot, lambda: link.sent == [CommandName.RECONNECT])
 
 

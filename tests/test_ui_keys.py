@@ -89,7 +89,7 @@ async def test_every_action_is_in_reach_from_every_pane_and_nothing_else_is(pair
         for name in ("", *PANE_KEYS.values()):
             if name:
                 app.dashboard.go_to(name)
-                await until(pilot, lambda: app.dashboard.focused is app.dashboard.pane(name))  # noqa: B023
+                await until(pilot, lambda: app.dashboard.focused_pane == name)  # noqa: B023
             active = {key: found.binding.id for key, found in app.screen.active_bindings.items() if found.enabled}
             assert active == {key: item.id for item in ACTIONS for key in keymap.keys(item)}
 
@@ -193,7 +193,7 @@ def test_each_command_that_a_key_may_send_is_named_by_its_action() -> None:
 async def test_numbers_go_to_panes_and_one_without_room_takes_the_screen_until_esc() -> None:
     async with dashboard(live()) as (app, pilot, _):
         await pilot.press("5")
-        await until(pilot, lambda: app.dashboard.focused is app.dashboard.pane("training"))
+        await until(pilot, lambda: app.dashboard.focused_pane == "training")
         assert app.dashboard.zoomed == ""
         assert "5 training" in screen_text(app)
         await pilot.press("8")  # has no room at 80x24
@@ -210,7 +210,7 @@ async def test_with_room_for_all_panes_numbers_only_focus() -> None:
     async with dashboard(live(), size=(200, 50)) as (app, pilot, _):
         for key, name in list(PANE_KEYS.items())[:9]:
             await pilot.press(key)
-            await until(pilot, lambda: app.dashboard.focused is app.dashboard.pane(name))  # noqa: B023
+            await until(pilot, lambda: app.dashboard.focused_pane == name)  # noqa: B023
             assert app.dashboard.zoomed == ""
 
 
@@ -239,7 +239,7 @@ async def test_the_palette_wears_themes_and_goes_to_panes_by_name() -> None:
         await pilot.press("colon", *"theme: chalk", "enter")
         await until(pilot, lambda: app.theme == "chalk" and "theme: chalk" in screen_text(app))
         await pilot.press("colon", *"pane: log", "enter")
-        await until(pilot, lambda: app.dashboard.focused is app.dashboard.pane("log"))
+        await until(pilot, lambda: app.dashboard.focused_pane == "log")
 
 
 async def test_the_palette_says_what_is_not_possible_now_and_why() -> None:

@@ -8,7 +8,7 @@ from ui_support import FakeLink, dashboard, engine_snapshot, screen_text, until
 
 async def test_a_zoomed_page_is_scrolled_by_rows_and_pages_and_says_where_it_stands() -> None:
     async with dashboard(FakeLink(failed_snapshot())) as (app, pilot, _):
-        app.dashboard.set_focus(app.dashboard.pane("backoff"))
+        app.dashboard.go_to("backoff")
         await pilot.press("z")
         await until(pilot, lambda: "backoff 1-18 of " in screen_text(app))
         first = app.dashboard.pane("backoff").rows[0].text
@@ -23,7 +23,7 @@ async def test_a_zoomed_page_is_scrolled_by_rows_and_pages_and_says_where_it_sta
 
 async def test_resizing_keeps_the_place_in_a_page_and_leaving_the_zoom_gives_the_essentials_back() -> None:
     async with dashboard(FakeLink(failed_snapshot())) as (app, pilot, _):
-        app.dashboard.set_focus(app.dashboard.pane("backoff"))
+        app.dashboard.go_to("backoff")
         await pilot.press("z", "down", "down")
         await until(pilot, lambda: "backoff 3-20 of " in screen_text(app))
         await pilot.resize_terminal(120, 50)
@@ -38,7 +38,7 @@ async def test_resizing_keeps_the_place_in_a_page_and_leaving_the_zoom_gives_the
 async def test_a_small_pane_is_scrolled_in_place_and_shows_the_essentials_again_when_it_is_left() -> None:
     async with dashboard(FakeLink(repairing_snapshot())) as (app, pilot, _):
         pane = app.dashboard.pane("market")
-        app.dashboard.set_focus(pane)
+        app.dashboard.go_to("market")
         essentials = [line.text for line in pane.rows]
         await pilot.press("down", "down", "down")
         await until(pilot, lambda: "market 4-" in screen_text(app))
@@ -51,7 +51,7 @@ async def test_a_small_pane_is_scrolled_in_place_and_shows_the_essentials_again_
 async def test_a_log_rests_at_its_end_and_is_scrolled_back_into_the_past() -> None:
     lines = tuple(f"12:00:{i:02d} line {i}" for i in range(40))
     async with dashboard(FakeLink(engine_snapshot(log=lines))) as (app, pilot, _):
-        app.dashboard.set_focus(app.dashboard.pane("log"))
+        app.dashboard.go_to("log")
         await until(pilot, lambda: "line 39" in screen_text(app))
         await pilot.press("up")
         await until(pilot, lambda: "line 39" not in screen_text(app) and "line 38" in screen_text(app))

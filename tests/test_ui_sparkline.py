@@ -32,7 +32,7 @@ PLAIN = Look("spark-rtt", fmt.brief)
 def test_a_gap_in_a_series_is_shown_as_a_gap() -> None:
     (line,) = spark_rows(plotted(Chart((1.0, None, 10.0)), 3), 1, Range(0.0, 10.0), PLAIN)
     assert line.text.rstrip() == "▂·█"
-    assert line.pace is Pace.LINE
+    assert line.pace is Pace.TEXT
 
 
 def test_something_never_looks_like_nothing() -> None:

@@ -166,7 +166,7 @@ async def test_own_themes_are_worn_changed_broken_mended_and_removed_while_the_d
 
         write(path, primary="#ffffff")
         await seen(lambda: app._wardrobe.palette["spark-rtt"].color.triplet.hex == "#ffffff")
-        assert app.dashboard._keys._palette is app._wardrobe.palette
+        assert app.screen.get_style_at(1, 39).color == app._wardrobe.palette["key"].color
 
         write_text(path, "name = [/b]")
         write_text(path.with_name("other.toml"), "")

@@ -20,7 +20,7 @@ async def test_the_screen_wears_the_theme_under_the_cursor_and_escape_brings_the
         assert app.theme == "harbor"
         await pilot.press("down")
         await until(pilot, lambda: app.theme == "amber")
-        assert app.dashboard._keys._palette is app._wardrobe.palette
+        assert app.screen.get_style_at(1, 19).color == app._wardrobe.palette["key"].color
         assert "saves it as the setting THEME" in screen_text(app)
         await pilot.press("escape")
         await until(pilot, lambda: app.theme == "harbor" and app.screen is app.dashboard)

@@ -25,8 +25,8 @@ def shows(*words: str, zoomed: str = "") -> Callable[[Pilot[object]], object]:
     async def run(pilot: Pilot[object]) -> None:
         await until(pilot, lambda: "connection" in screen_text(pilot.app))
         if zoomed:
-            pilot.app.screen.query_one(f"#{zoomed}").focus()
-            await until(pilot, lambda: pilot.app.focused is not None and pilot.app.focused.id == zoomed)
+            assert isinstance(pilot.app, DashboardApp)
+            pilot.app.dashboard.go_to(zoomed)
             await pilot.press("z")
         await until(pilot, lambda: all(word in screen_text(pilot.app) for word in words))
         await pilot.pause()

@@ -22,7 +22,7 @@ async def test_a_pane_that_cannot_be_drawn_says_so_and_the_others_go_on(tmp_path
     report = tmp_path / "reports" / "dashboard.log"
     async with dashboard(live(), crash_log=report) as (app, pilot, clock):
         market = app.dashboard.pane("market")
-        market._spec = replace(market._spec, draw=broken)
+        market.spec = replace(market.spec, draw=broken)
         clock.advance(2)
         app.tick()
         await until(pilot, lambda: "An error: drawing the pane 'market' failed" in screen_text(app))

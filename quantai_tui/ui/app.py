@@ -35,7 +35,6 @@ from .leaving import Departure, Outcome
 from .log_filter import LogFilter, LogMemory
 from .notices import Notices
 from .painter import CellMemory
-from .pane import Pane
 from .steering import Steering
 from .themes import token_defaults, without_no_color
 from .timeline import Timeline
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from textual import events
     from textual.screen import Screen
 
+    from .board import Board
     from .filter_line import FilterLine
     from .terminal import TerminalGuard
 
@@ -207,7 +207,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
             everything = self._panes_missed_shape or bool(self._governor.level)
             self._panes_missed_shape = False
             if due := self._due_paces(everything):
-                self.dashboard.show(view, due, present=present)
+                self.dashboard.show(view, frozenset(due), present=present)
         elif fresh or self._governor.may_paint(Part.STATES):
             self.dashboard.show(view, around=True, present=present)
 
@@ -273,7 +273,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         except Exception as error:  # noqa: BLE001 - shown and kept by what takes it
             self._troubles.take(error, f"'{action(name).label}'")
 
-    def on_pane_failed(self, message: Pane.Failed) -> None:
+    def on_board_failed(self, message: Board.Failed) -> None:
         self._troubles.take(message.error, f"drawing the pane '{message.pane}'")
 
     def _handle_exception(self, error: Exception) -> None:

@@ -16,9 +16,9 @@ _FIGURES = "0123456789.,:"
 
 
 class Pace(Enum):
-    """How often a row may be repainted, in seconds. The taller a chart, the more bytes it costs to move it by one sample."""
+    """How often a row may be repainted, in seconds. A series has a sample a second, so no row moves oftener than that; a tall
+    chart costs many bytes to move by one sample, and moves by two."""
 
-    LINE = 0.5
     TEXT = 1.0
     CHART = 2.0
 

@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rich.segment import Segment
-from textual.message import Message
-from textual.strip import Strip
-from textual.widget import Widget
 
 from .actions import ACTIONS, Action
 from .cells import Span, width_of
 from .keymap import Keymap
 
 if TYPE_CHECKING:
-    from textual import events
-
     from .themes import Palette
 
 
-class KeyLine(Widget):
-    """The most important keys, as many as fit; labels say what a key would do now. Clickable where there is a mouse."""
+class KeyLine:
+    """The most important keys, as many as fit; labels say what a key would do now."""
 
-    DEFAULT_CSS = "KeyLine { height: 1; padding: 0 1; background: $background; }"
-    ALLOW_SELECT: ClassVar[bool] = False
-
-    class Pressed(Message):
-        def __init__(self, action: Action) -> None:
-            super().__init__()
-            self.action = action
-
-    def __init__(self, palette: Palette) -> None:
-        super().__init__(id="footer")
-        self._palette = palette
+    def __init__(self) -> None:
         self._labels: dict[str, str] = {}
         self._keymap = Keymap()
 
-    def dress(self, palette: Palette) -> None:
-        self._palette = palette
-        self.refresh()
-
-    def relabel(self, labels: dict[str, str]) -> None:
-        if labels != self._labels:
-            self._labels = labels
-            self.refresh()
+    def relabel(self, labels: dict[str, str]) -> bool:
+        """Whether that makes a difference."""
+        changed = labels != self._labels
+        self._labels = labels
+        return changed
 
     def rekey(self, keymap: Keymap) -> None:
         self._keymap = keymap
-        self.refresh()
 
     def entries(self, width: int) -> list[tuple[Action, list[Span]]]:
         """The actions that fit into `width`, in the registry's order."""
@@ -61,19 +42,20 @@ class KeyLine(Widget):
     def _spans(self, item: Action) -> list[Span]:
         return [(self._keymap.shown(item), "key"), (f" {self._labels.get(item.id, item.label)}", "muted")]
 
-    def render_line(self, y: int) -> Strip:
-        width = self.size.width
+    def line(self, width: int, palette: Palette) -> list[Segment]:
+        """Its one row, `width` cells wide."""
         spans: list[Span] = []
-        for _, entry in self.entries(width) if y == 0 else ():
-            spans += [("  ", "text"), *entry] if spans else entry
+        for _, entry in self.entries(width - 2):
+            spans += [("  ", "text"), *entry] if spans else [(" ", "text"), *entry]
         spans.append((" " * (width - width_of(spans)), "text"))
-        return Strip([Segment(text, self._palette[token]) for text, token in spans])
+        return [Segment(text, palette[token]) for text, token in spans]
 
-    def on_click(self, event: events.Click) -> None:
-        x = event.x - self.content_offset.x
-        for item, entry in self.entries(self.size.width):
-            width = width_of(entry)
-            if 0 <= x < width:
-                self.post_message(self.Pressed(item))
-                return
-            x -= width + 2
+    def at(self, x: int, width: int) -> Action | None:
+        """The action whose key stands in that column."""
+        x -= 1
+        for item, entry in self.entries(width - 2):
+            taken = width_of(entry)
+            if 0 <= x < taken:
+                return item
+            x -= taken + 2
+        return None

@@ -1,4 +1,4 @@
-"""Where each pane goes at which size of terminal: a function from size to regions, and the Textual layout that applies it.
+"""Where each pane goes at which size of terminal: a function from size to regions.
 
 Three shapes: two columns under thin rules (from 60x20), two columns of boxes (from 116x36), three columns of boxes (from 176x44).
 Below 60x20 there is one line that says the most important.
@@ -7,13 +7,9 @@ Below 60x20 there is one line that says the most important.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from textual.geometry import NULL_OFFSET, Region, Size, Spacing
-from textual.layout import ArrangeResult, Layout, WidgetPlacement
-
-if TYPE_CHECKING:
-    from textual.widget import Widget
+from textual.geometry import Region
 
 _T = TypeVar("_T")
 
@@ -119,25 +115,3 @@ def share(total: int, slots: tuple[Slot, ...]) -> list[int]:
         index = max(range(len(slots)), key=lambda i: (weights[i] / (1 + rows[i] - slots[i].wanted) if weights[i] else 0, -i))
         rows[index] += 1
     return rows
-
-
-class DashboardLayout(Layout):
-    """Applies `plan` to the widgets whose ids are the panes' names."""
-
-    name = "dashboard"
-
-    def __init__(self) -> None:
-        self.zoomed = ""
-        self.notice = False
-        self.down = False
-
-    def arrange(self, parent: Widget, children: list[Widget], size: Size, greedy: bool = True) -> ArrangeResult:
-        parent.pre_layout(self)
-        regions = dict(plan(size.width, size.height, self.zoomed, self.notice, self.down).regions)
-        if "status" in regions:
-            regions["filter"] = regions["status"]  # one of the two is there
-        return [
-            WidgetPlacement(regions[child.id], NULL_OFFSET, Spacing(), child)
-            for child in children
-            if child.id is not None and child.id in regions
-        ]

@@ -192,12 +192,16 @@ class Look:
 def spark_rows(plot: Plot, height: int, span: Range, look: Look) -> list[Row]:
     """`height` rows of `plot.width + AXIS_WIDTH` cells, the axis labels (top, bottom) in a column at the right."""
     labels = _labels(plot, height, look)
-    pace = Pace.LINE if height <= 2 else Pace.CHART
     rows = plot_rows(plot, height, span, look)
     return [
-        Row((*body, (f" {clip(text, AXIS_WIDTH - 1):<{AXIS_WIDTH - 1}}", token)), pace)
+        Row((*body, (f" {clip(text, AXIS_WIDTH - 1):<{AXIS_WIDTH - 1}}", token)), pace_of(height))
         for body, (text, token) in zip(rows, labels, strict=True)
     ]
+
+
+def pace_of(height: int) -> Pace:
+    """How often a sparkline of so many rows moves."""
+    return Pace.TEXT if height <= 2 else Pace.CHART
 
 
 def _labels(plot: Plot, height: int, look: Look) -> list[Span]:

@@ -200,7 +200,10 @@ _DEFAULT_COLOR = -1  # what Textual calls the terminal's own foreground
 
 
 class Palette:
-    """Theme tokens as drawing styles, made once per theme. Each `spark-*` token and `overflow` has a quiet `-area` shade."""
+    """Theme tokens as drawing styles, made once per theme.
+
+    Each `spark-*` token and `overflow` has a quiet `-area` shade; `title-focus` is the title in the frame of the focused pane.
+    """
 
     def __init__(self, variables: Mapping[str, str], *, plain: bool) -> None:
         ground = Color.parse(variables["background"])
@@ -217,6 +220,7 @@ class Palette:
             self._styles[f"{token}-area"] = Style(
                 color=shade.rich_color, bgcolor=ground.rich_color, dim=plain or color.ansi is not None or None
             )
+        self._styles["title-focus"] = self._styles["edge-focus"] + Style(bold=True)
 
     def __getitem__(self, token: str) -> Style:
         return self._styles[token]

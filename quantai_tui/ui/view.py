@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from ..link.base import EngineLink, LinkState
 from ..link.messages import HistoryWindow
 from ..telemetry import Alert, Clock, EngineSnapshot, SeriesSnapshot, StreamState, TrainingState
+from .cells import Pace
 from .log_filter import LogFilter
+
+ALL_PACES = frozenset(Pace)
 
 _STREAM_OFF = (StreamState.IDLE, StreamState.STOPPED, StreamState.FAILED)
 _STREAM_DOWN = (StreamState.BACKOFF, StreamState.COOLING_DOWN, StreamState.FAILED)
@@ -67,7 +70,7 @@ class View:
     """One moment as the dashboard shows it. `snapshot` is None until an engine has sent one.
 
     `now` is the time that ages count from, that of the moment shown; `clock` is the time at the operator's wall. `line` tells of
-    a slow terminal.
+    a slow terminal. `due`: the paces of the rows that are taken from it; what else is drawn may be left empty.
     """
 
     snapshot: EngineSnapshot | None
@@ -86,6 +89,7 @@ class View:
     log: tuple[str, ...] = ()  # as far back as this dashboard has seen it
     log_filter: LogFilter | None = None
     over: tuple[OverAlert, ...] = ()
+    due: frozenset[Pace] = ALL_PACES
 
     @property
     def log_lines(self) -> tuple[str, ...]:

@@ -9,7 +9,20 @@ from dataclasses import dataclass, replace
 
 from ..cells import Pace, Row, Span, flow
 from ..format import brief, decimal, delay, duration, wall_clock
-from ..sparkline import AXIS_WIDTH, HIGHEST, Fold, Look, Plot, Range, nice_range, per_column, plot_rows, plotted, spark_rows
+from ..sparkline import (
+    AXIS_WIDTH,
+    HIGHEST,
+    Fold,
+    Look,
+    Plot,
+    Range,
+    nice_range,
+    pace_of,
+    per_column,
+    plot_rows,
+    plotted,
+    spark_rows,
+)
 from ..view import View
 
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
@@ -78,7 +91,9 @@ def scale_kind(cap: float | None, floor: float | None, height: int) -> Kind:
 
 
 def spark(view: View, kind: Kind, width: int, height: int) -> list[Row]:
-    """A sparkline of `height` rows with the ends of its axis at the right."""
+    """A sparkline of `height` rows with the ends of its axis at the right; drawn only where its time has come."""
+    if pace_of(height) not in view.due:
+        return [Row(pace=pace_of(height))] * height
     plot = plotted(view.chart(kind.series), width - AXIS_WIDTH, kind.fold)
     span = kind.span(plot.values)
     look = kind.look

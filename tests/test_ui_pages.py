@@ -19,15 +19,13 @@ PAGES = {spec.id: spec.page for spec in PANES if spec.page is not None}
 DRAWN = {spec.id: spec.draw for spec in PANES}
 
 
-class Fixed(View):
+class Fixed(View, frozen=True):
     """A view of one chart."""
 
-    def __init__(self, chart: Chart) -> None:
-        super().__init__(None, LinkState.ATTACHED)
-        object.__setattr__(self, "one", chart)
+    one: Chart = Chart()
 
     def chart(self, name: str) -> Chart:
-        return self.one  # type: ignore[attr-defined,no-any-return]
+        return self.one
 
 
 def page(pane: str, snapshot: EngineSnapshot, width: int = 116, height: int = 34) -> list[str]:
@@ -51,7 +49,7 @@ def test_a_zoomed_chart_has_a_value_axis_a_time_axis_and_its_range_in_words(pane
 def test_the_time_cursor_is_on_the_axis_of_a_zoomed_chart_and_in_its_words() -> None:
     for ago in (0.0, 45.0, 119.0):
         chart = Chart(tuple(float(i) for i in range(120)), 1.0, NOW, NOW - ago)
-        lines = [line.text for line in chart_page(Fixed(chart), TRADES, 80, 10)]
+        lines = [line.text for line in chart_page(Fixed(None, LinkState.ATTACHED, one=chart), TRADES, 80, 10)]
         column = lines[-2].index("│", 11)
         assert all(line[column] == "│" for line in lines[-9:-1])
         at = re.search(r"│ (\d\d:\d\d:\d\d)  (\d+)", " ".join(lines[:-9]))

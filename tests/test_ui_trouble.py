@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from ui_support import dashboard, live, screen_text, until
 
 from quantai_tui.link.messages import Ack, CommandName

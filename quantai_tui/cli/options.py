@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from ..engine.source import Source
@@ -21,8 +21,7 @@ def fail(message: str, exit_code: int = EXIT_BAD_INPUT) -> NoReturn:
     raise SystemExit(exit_code)
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
+class RunOptions(Struct, frozen=True):
     """What all ways to run have in common."""
 
     config: str | None = None
@@ -49,8 +48,7 @@ class RunOptions:
         return arguments
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A source of data as the command line names it; becomes a Source in the process that runs the engine."""
 
     mode: str

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class CauseWords:
+class CauseWords(Struct, frozen=True):
     """`name` is what the screen says, `brief` (37 characters at most) stands behind its count; the others are the manual's."""
 
     name: str

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from .snapshots import EngineSnapshot, Severity
 
 _NEWS_S = 600.0  # what has happened once, and is over, stays on the screen for so long
 
 
-@dataclass(frozen=True, slots=True)
-class Thresholds:
+class Thresholds(Struct, frozen=True):
     """The numbers of the rules; the first is to raise, the second to clear."""
 
     failed_reconnects: tuple[int, int] = (3, 1)  # within 5 minutes
@@ -24,8 +24,7 @@ class Thresholds:
     too_hot_s: tuple[float, float] = (0.0, 60.0)  # likewise
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """`check(snapshot, stands)` says in words what is wrong, or None; `stands` is what it said last while raised, else empty."""
 
     key: str

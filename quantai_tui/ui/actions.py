@@ -7,8 +7,8 @@ The registry says what there is; what an action does is the handler of the same 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from msgspec import Struct
 from textual.binding import Binding
 
 from ..link.messages import CommandName
@@ -17,8 +17,7 @@ Handler = Callable[[], None]
 """What an action does. It returns at once; work that takes time goes into a worker of the app."""
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(Struct, frozen=True):
     """One thing the operator can do. `footer` is its rank in the key line (0: not there; 1 stays longest).
 
     Neighbours of one `family` share a line in the help and the README as long as none of them has moved. The key of a `fixed` one

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import os
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from msgspec.structs import replace
 
 # Read when Textual is imported: an animation over SSH is traffic that says nothing.
 os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
@@ -178,6 +180,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         self.run_worker(self._link.start(), group="link")
         self._wardrobe.begin()
         self.tick()
+        gc.freeze()  # what the start has made stays for days: it need not be looked through again and again
 
     def view(self) -> View:
         """The link as it stands now."""

@@ -66,6 +66,7 @@ class Board(Widget):
         self.panes = {spec.id: Pane(spec, self._tell) for spec in PANES}
         self._keys = KeyLine()
         self._regions: dict[str, Region] = {}
+        self._across: list[list[str]] = []  # for each row, what stands in it from the left to the right
         self._focused = ""
 
     def _tell(self, pane: str, error: Exception) -> None:
@@ -75,6 +76,8 @@ class Board(Widget):
         """Place everything anew; what is placed elsewhere shows the next view."""
         arrangement = plan(size.width, size.height, zoomed, notice, down)
         self._regions = arrangement.regions
+        in_order = sorted(self._regions, key=lambda name: self._regions[name].x)
+        self._across = [[name for name in in_order if y in self._regions[name].line_range] for y in range(size.height)]
         for name, pane in self.panes.items():
             pane.place(self._regions.get(name, Region()), boxed=arrangement.boxed, zoomed=name == zoomed)
         self.refresh()
@@ -112,7 +115,7 @@ class Board(Widget):
         """The keys from now on, and those that go to panes."""
         self._keys.rekey(keymap)
         for name, number in numbers.items():
-            self.panes[name].number = number
+            self.panes[name].entitle(number)
         self.refresh()
 
     def relabel(self, labels: dict[str, str]) -> None:
@@ -125,15 +128,14 @@ class Board(Widget):
 
     def render_line(self, y: int) -> Strip:
         cells: list[Segment] = []
-        across = sorted((region.x, name) for name, region in self._regions.items() if region.y <= y < region.bottom)
-        for _, name in across:
+        for name in self._across[y] if y < len(self._across) else ():
             if name == FOOTER:
                 cells += self._keys.line(self._regions[name].width, self._palette)
             else:
                 cells += self.panes[name].line(y, self._palette)
         if not cells:
-            cells = [Segment(" " * self.size.width, self._palette["text"])]
-        return Strip(cells)
+            return Strip.blank(self.size.width, self._palette["text"])
+        return Strip(cells, sum(self._regions[name].width for name in self._across[y]))  # told, so that it need not be counted
 
     def _at(self, event: events.MouseEvent) -> str:
         return next((name for name, region in self._regions.items() if region.contains(event.x, event.y)), "")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
+from msgspec import Struct
 from rich.cells import cell_len, set_cell_size
 
 Span = tuple[str, str]
@@ -23,8 +23,7 @@ class Pace(Enum):
     CHART = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One line of a pane."""
 
     spans: tuple[Span, ...] = ()
@@ -40,7 +39,7 @@ def row(*spans: Span) -> Row:
 
 
 def width_of(spans: Iterable[Span]) -> int:
-    return sum(cell_len(text) for text, _ in spans)
+    return sum([len(text) if text.isascii() else cell_len(text) for text, _ in spans])
 
 
 def clip(text: str, width: int) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 
+from msgspec import Struct
 from textual.binding import Binding
 
 from .cells import Row, Span, fitted
@@ -21,8 +21,7 @@ class Place(Enum):
     SEARCH = "search"
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """`keys` as Textual names them; `call` is an action of the editor, empty where a widget has the key of itself.
 
     `rank` is its place in the key line (0: not there; 1 stays longest).

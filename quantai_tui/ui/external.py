@@ -16,10 +16,10 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
 from textual.app import App, SuspendNotSupported
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,7 @@ _MAX_BYTES = 1_000_000
 _HANG_UP_LIMIT_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Edited:
+class Edited(Struct, frozen=True):
     """What came back. `problem` says in words why it should not be used as it is; the text is there all the same."""
 
     text: str

@@ -26,11 +26,18 @@ def duration(seconds: float | None) -> str:
     return f"{days}d {hours:02d}h"
 
 
+def lasting(seconds: float | None) -> str:
+    """Time that goes on, until now: `45 s`, `12 min`, `3h 04m`. Seconds would tell little then, and cost a repaint each."""
+    if seconds is not None and 60 <= seconds < 3_600:
+        return f"{int(seconds // 60)} min"
+    return duration(seconds)
+
+
 def age(seconds: float | None) -> str:
-    """Like `duration`, but anything below a second is `<1 s`: tenths would only flicker."""
+    """Like `lasting`, but anything below a second is `<1 s`: tenths would only flicker."""
     if seconds is not None and seconds < 1:
         return "<1 s"
-    return duration(seconds)
+    return lasting(seconds)
 
 
 def rough(seconds: float) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+from msgspec import Struct, field
 from textual.keys import REPLACED_KEYS, Keys, _character_to_key, format_key, key_to_character
 
 from .actions import ACTIONS, Action, action
@@ -42,8 +42,7 @@ _CTRL_DIGIT = re.compile(r"ctrl\+(shift\+)?[0-9]")
 _RARE_KEY = re.compile(r"(.+\+)?f(1[3-9]|2[0-4])")
 
 
-@dataclass(frozen=True, slots=True)
-class Keymap:
+class Keymap(Struct, frozen=True):
     """The keys in force. `moved` holds the actions whose key is not the default, by id.
 
     `problems` says what of the setting is not taken over, `warnings` what is and may not work everywhere; one line each.

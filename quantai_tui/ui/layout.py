@@ -6,9 +6,9 @@ Below 60x20 there is one line that says the most important.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeVar
 
+from msgspec import Struct
 from textual.geometry import Region
 
 _T = TypeVar("_T")
@@ -18,8 +18,7 @@ BOXES_WIDTH, BOXES_HEIGHT = 116, 36
 WIDE_WIDTH, WIDE_HEIGHT = 176, 44
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(Struct, frozen=True):
     """A pane in a column: rows it cannot do without, rows it likes, and its share of what is left."""
 
     pane: str
@@ -28,8 +27,7 @@ class Slot:
     weight: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     regions: dict[str, Region]
     boxed: bool
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _LEVELS = ("DBUG", "INFO", "WARN", "FAIL", "CRIT")  # as the engine shortens them, the mildest first
 _LEVEL_WORDS = {"debug": 0, "info": 1, "warning": 2, "warn": 2, "error": 3, "fail": 3, "critical": 4, "crit": 4}
@@ -16,8 +17,7 @@ MISSED = "… lines were missed here: the log was faster than this dashboard"
 FORMS = "words  !without  /regex/  >=warning   enter keeps, esc clears"
 
 
-@dataclass(frozen=True, slots=True)
-class LogFilter:
+class LogFilter(Struct, frozen=True):
     """A filter as it was typed."""
 
     text: str

@@ -8,7 +8,8 @@ replays its output in a terminal emulator and compares the result with a full re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -21,16 +22,25 @@ from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.strip import Strip
 
-Cell = tuple[str, Style | None]
-_UNKNOWN: Cell = ("\0", None)
+Looks = list[Style | None]
+_UNKNOWN = "\0"
 _MERGE_GAP = 8  # moving the cursor and setting colours anew costs more than sending this many unchanged cells
+# Characters that are one cell wide each: Latin letters, rules, blocks, and those shapes that no terminal draws wide.
+_NARROW = re.compile("[ -~\u00a0-\u00ac\u00ae-\u024f\u2013\u2026\u2500-\u25fc]*").fullmatch
+
+
+class Cells(NamedTuple):
+    """A stretch of a row: the text of each cell and its style. The second half of a wide character is an empty text."""
+
+    texts: list[str]
+    styles: Looks
 
 
 class CellMemory:
     """What is on the terminal, as far as it has been sent since `forget`."""
 
     def __init__(self) -> None:
-        self._lines: dict[int, dict[int, Cell]] = {}
+        self._lines: dict[int, Cells] = {}
 
     def forget(self) -> None:
         """Everything may have changed: the next update of any cell is sent."""
@@ -40,9 +50,17 @@ class CellMemory:
         """The part of `update` that is not on the screen yet, taken as sent; None when there is none."""
         runs: list[tuple[int, int, Strip]] = []
         for y, x, cells in _stretches(update):
-            line = self._lines.setdefault(y, {})
-            runs += [(x + start, y, strip) for start, strip in _changed_runs(line, x, cells)]
+            known = self._known(y, x + len(cells.texts))
+            runs += [(x + start, y, strip) for start, strip in _changed_runs(known, x, cells)]
         return RunsUpdate(runs) if runs else None
+
+    def _known(self, y: int, width: int) -> Cells:
+        """What stands in a row, of which at least `width` cells are told."""
+        line = self._lines.setdefault(y, Cells([], []))
+        if (missing := width - len(line.texts)) > 0:
+            line.texts.extend([_UNKNOWN] * missing)
+            line.styles.extend([None] * missing)
+        return line
 
 
 class RunsUpdate(CompositorUpdate):
@@ -136,74 +154,73 @@ def _codes(before: _Look, after: _Look) -> Iterator[str]:
         yield after.back
 
 
-def _stretches(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, list[Cell]]]:
+def _stretches(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, Cells]]:
     """Row, column and cells of everything that the update would send."""
     if isinstance(update, LayoutUpdate):
         for y, strips in enumerate(update.strips, update.region.y):
-            yield y, update.region.x, [cell for strip in strips for cell in _cells(strip)]
+            yield y, update.region.x, _cells(segment for strip in strips for segment in strip)
         return
     for y, x1, x2 in update.spans:
-        for x, cells in _spans_of(update, y, x1, x2):
-            yield y, x, cells
+        for end, (x, strip) in zip(update.chop_ends[y], update.chops[y].items(), strict=False):
+            if strip is not None and x < x2 and end > x1:  # a chop is a stretch of a line that belongs to one widget
+                left, right = max(x, x1), min(end, x2)
+                texts, styles = _cells(strip)
+                yield y, left, Cells(texts[left - x : right - x], styles[left - x : right - x])
 
 
-def _spans_of(update: ChopsUpdate, y: int, x1: int, x2: int) -> Iterator[tuple[int, list[Cell]]]:
-    """The cells of one dirty span, per chop (a stretch of a line that belongs to one widget)."""
-    for end, (x, strip) in zip(update.chop_ends[y], update.chops[y].items(), strict=False):
-        if strip is None or x >= x2 or end <= x1:
+def _cells(segments: Iterable[Segment]) -> Cells:
+    cells = Cells([], [])
+    texts, styles = cells
+    for text, style, control in segments:
+        if control:
             continue
-        left, right = max(x, x1), min(end, x2)
-        cells = _cells(strip)
-        yield left, cells[left - x : right - x]
-
-
-def _cells(strip: Strip) -> list[Cell]:
-    """One entry per cell; the second half of a wide character is an empty string."""
-    cells: list[Cell] = []
-    for segment in strip:
-        style = segment.style
-        if segment.control:
+        if _NARROW(text):
+            texts.extend(text)
+            styles.extend([style] * len(text))
             continue
-        if segment.text.isascii():
-            cells += [(char, style) for char in segment.text]
-            continue
-        for char in segment.text:
+        for char in text:
             width = cell_len(char)
-            if width == 0 and cells:
-                cells[-1] = (cells[-1][0] + char, cells[-1][1])
+            if width == 0 and texts:
+                texts[-1] += char
             else:
-                cells += [(char, style), *([("", style)] if width == 2 else [])]
+                texts.extend((char, "") if width == 2 else (char,))
+                styles.extend([style] * (2 if width == 2 else 1))
     return cells
 
 
-def _changed_runs(line: dict[int, Cell], x: int, cells: list[Cell]) -> Iterator[tuple[int, Strip]]:
-    start = stop = -1
-    for index, cell in enumerate(cells):
-        known = line.get(x + index, _UNKNOWN)
-        if known == cell:
-            continue
-        line[x + index] = cell
-        if start >= 0 and index - stop > _MERGE_GAP:
-            yield _run(cells, start, stop)
-            start = -1
-        if start < 0:
+def _changed_runs(known: Cells, x: int, cells: Cells) -> Iterator[tuple[int, Strip]]:
+    """What differs from `known`, which takes it over; runs that lie close together are sent as one."""
+    stop = x + len(cells.texts)
+    old_texts, old_styles = known.texts[x:stop], known.styles[x:stop]
+    if old_texts == cells.texts and old_styles == cells.styles:
+        return
+    pairs = zip(cells.texts, old_texts, cells.styles, old_styles, strict=True)
+    changed = [
+        index
+        for index, (text, old_text, style, old_style) in enumerate(pairs)
+        if text != old_text or (style is not old_style and style != old_style)
+    ]
+    known.texts[x:stop], known.styles[x:stop] = cells
+    start = last = changed[0]
+    for index in changed[1:]:
+        if index - last > _MERGE_GAP + 1:
+            yield _run(cells, start, last + 1)
             start = index
-        stop = index + 1
-    if start >= 0:
-        yield _run(cells, start, stop)
+        last = index
+    yield _run(cells, start, last + 1)
 
 
-def _run(cells: list[Cell], start: int, stop: int) -> tuple[int, Strip]:
-    while start > 0 and cells[start][0] == "":
+def _run(cells: Cells, start: int, stop: int) -> tuple[int, Strip]:
+    texts, styles = cells
+    while start > 0 and texts[start] == "":
         start -= 1
-    while stop < len(cells) and cells[stop][0] == "":
+    while stop < len(texts) and texts[stop] == "":
         stop += 1
     segments: list[Segment] = []
-    text, style = "", cells[start][1]
-    for char, cell_style in cells[start:stop]:
-        if cell_style != style:
-            segments.append(Segment(text, style))
-            text, style = "", cell_style
-        text += char
-    segments.append(Segment(text, style))
+    begin = start
+    for index in range(start + 1, stop):
+        if styles[index] is not styles[begin] and styles[index] != styles[begin]:
+            segments.append(Segment("".join(texts[begin:index]), styles[begin]))
+            begin = index
+    segments.append(Segment("".join(texts[begin:stop]), styles[begin]))
     return start, Strip(segments)

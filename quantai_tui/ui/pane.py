@@ -6,9 +6,9 @@ At rest a pane shows the essentials in the room it has. Zoomed or scrolled it sh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
 from rich.segment import Segment
 from textual.geometry import Region, Size
 from textual.strip import Strip
@@ -46,7 +46,7 @@ class Pane:
         """`failed` is told the title of a pane that cannot be drawn. The pane says so, and is drawn again with the next view."""
         self.spec = spec
         self.region = Region()
-        self.number = ""  # the key that goes there, before its title
+        self._number = ""
         self._failed = failed
         self._view: View | None = None
         self._rows: list[Row] = []
@@ -55,6 +55,8 @@ class Pane:
         self._focused = False
         self._scrolled = 0  # rows away from where it rests: the top, or the end where the newest is there
         self._mark = ""
+        self._palette: Palette | None = None
+        self._painted: dict[int, list[Segment]] = {}  # the lines as they were last asked for: a neighbour's change asks again
 
     @property
     def rows(self) -> list[Row]:
@@ -86,11 +88,18 @@ class Pane:
         if zoomed != self._zoomed:  # either way it begins where it rests
             self._scrolled = 0
         self.region, self._boxed, self._zoomed = region, boxed, zoomed
+        self._painted.clear()
+
+    def entitle(self, number: str) -> None:
+        """Show the key that goes to this pane before its title."""
+        self._number = number
+        self._painted.clear()
 
     def focus(self, *, on: bool) -> list[Region]:
         if on == self._focused:
             return []
         self._focused = on
+        self._painted.clear()
         changed = [self.region] if self.framed else []
         if not on and self._scrolled and not self._zoomed:  # one that nobody is at shows the essentials
             self._scrolled = 0
@@ -126,14 +135,17 @@ class Pane:
             rows = self._drawn(replace(view, due=ALL_PACES), height)
         if len(self._rows) != height:
             self._rows = rows
+            self._painted.clear()
             return [self.region]
         changed = [y for y in range(height) if rows[y] != self._rows[y] and (moved or rows[y].pace in view.due)]
         for y in changed:
             self._rows[y] = rows[y]
+        inside = self._frame.top
+        lines = [*([0] if mark != self._mark else []), *(inside + y for y in changed)]
+        for y in lines:
+            self._painted.pop(y, None)
         x, top, outer, _ = self.region
-        inside = top + self._frame.top
-        title = [Region(x, top, outer, 1)] if mark != self._mark else []
-        return [*title, *(Region(x, inside + y, outer, 1) for y in changed)]
+        return [Region(x, top + y, outer, 1) for y in lines]
 
     def _drawn(self, view: View, height: int) -> list[Row]:
         """`height` rows, whatever happens."""
@@ -162,7 +174,16 @@ class Pane:
 
     def line(self, y: int, palette: Palette) -> list[Segment]:
         """The cells of one row of the board, as wide as the pane's region."""
-        frame, y = self._frame, y - self.region.y
+        if palette is not self._palette:
+            self._palette = palette
+            self._painted.clear()
+        y -= self.region.y
+        if y not in self._painted:
+            self._painted[y] = self._paint(y, palette)
+        return self._painted[y]
+
+    def _paint(self, y: int, palette: Palette) -> list[Segment]:
+        frame = self._frame
         edge = palette["edge-focus" if self._focused else "edge"]
         if y < frame.top:
             return [Segment(text, palette[token]) for text, token in self._top(frame) if text]
@@ -181,7 +202,7 @@ class Pane:
         """The edge with the title in it."""
         edge, title = ("edge-focus", "title-focus") if self._focused else ("edge", "title")
         left, right = (f"{frame.corners[0]}{frame.flat} ", f" {frame.corners[1]}") if frame.corners else (frame.flat, "")
-        number = f"{self.number} " if self.number else ""
+        number = f"{self._number} " if self._number else ""
         room = self.region.width - len(left) - len(right)
         text = clip(f"{number}{self.spec.title}{self._mark}", room)
         number = text[: len(number)]

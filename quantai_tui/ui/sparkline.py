@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from .cells import Pace, Row, Span, clip
 from .view import Chart
@@ -30,8 +31,7 @@ class Fold(Enum):
     MEAN = "mean"
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """The fixed span of values that a sparkline's height stands for, logarithmic where ratios matter."""
 
     low: float
@@ -72,8 +72,7 @@ def nice_range(values: Sequence[float | None], *, least: float = 1.0, from_zero:
     return Range(math.floor(min(known) / step) * step, math.ceil(max(known) / step) * step)
 
 
-@dataclass(frozen=True, slots=True)
-class Plot:
+class Plot(Struct, frozen=True):
     """A chart in columns. `values` are those of the columns that are filled, newest last and at the right edge.
 
     `per_column` samples (1 or more, on average) make one column, `first` is the first column's number on a grid that stands still
@@ -171,8 +170,7 @@ def columns(values: Sequence[float | None], height: int, span: Range) -> list[in
     return shown
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """How a sparkline looks. `say` words its values, for the one under the time cursor and for the extremes.
 
     With `cap` or `floor` (tokens) the top or the bottom of the range is a limit: a dotted line, its label in that colour.

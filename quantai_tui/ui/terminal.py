@@ -39,6 +39,7 @@ _RESTORE = (
 )
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_S = 0.25
+_HANGUP_POLL_S = 5.0  # a hang-up is told at once; this is how long the thread may outlive the dashboard
 _CLOSE_S = 1.0
 _RESIZES_TOGETHER_S = 0.05
 
@@ -222,8 +223,9 @@ class TerminalGuard:
 
     def _await_hangup(self) -> None:
         while not self._removed.is_set():
-            if _is_gone(self._fd, _POLL_S):
-                self._leave("hang-up")
+            if _is_gone(self._fd, _HANGUP_POLL_S):
+                if not self._removed.is_set():
+                    self._leave("hang-up")
                 return
 
     def _leave(self, reason: str) -> None:

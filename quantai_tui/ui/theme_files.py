@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+from msgspec import Struct
 
 from ..whereabouts import APP
 from .themes import DEFAULT_THEME, OwnTheme, ThemeError, plain_theme, read_theme
@@ -20,16 +20,14 @@ def user_themes_folder() -> Path:
     return platformdirs.user_config_path(APP, appauthor=False) / "themes"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What a folder holds: its usable themes by file name, and one line for each file that is not as it should be."""
 
     themes: tuple[OwnTheme, ...] = ()
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(Struct, frozen=True):
     stamp: _Stamp
     theme: OwnTheme | None
     problem: str = ""
@@ -109,8 +107,7 @@ class ThemeFiles:
         return Found(tuple(themes.values()), tuple(problems))
 
 
-@dataclass(frozen=True, slots=True)
-class Shelf:
+class Shelf(Struct, frozen=True):
     """The themes there are: the default one first, then by name, the one without colours at the end."""
 
     themes: tuple[OwnTheme, ...]

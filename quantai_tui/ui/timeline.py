@@ -8,10 +8,11 @@ place it came to, not for all of them.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..link.messages import Ack, CommandName, HistoryWindow, Moment
 from ..telemetry import Clock
@@ -32,8 +33,7 @@ _NEAR_S = 5.0
 _MOST_NEAR = 4
 
 
-@dataclass(frozen=True, slots=True)
-class _Wish:
+class _Wish(Struct, frozen=True):
     """What should be on the screen. `at`: the cursor, None for the present; `until`: the right edge of the charts."""
 
     at: float | None = None
@@ -124,7 +124,7 @@ class Timeline:
             span=span,
         )
         status = live.status if live.status.text else Status(self._near(moment.time), "text")
-        snapshot = msgspec.structs.replace(moment.snapshot, log=moment.log)
+        snapshot = replace(moment.snapshot, log=moment.log)
         return replace(
             _with_trial(replace(live, snapshot=snapshot), live),
             stale=False,
@@ -280,7 +280,7 @@ def _with_trial(view: View, present: View) -> View:
     """Settings on trial are of the present, whatever is looked at: their time runs now."""
     if view.snapshot is None or present.snapshot is None:
         return view
-    return replace(view, snapshot=msgspec.structs.replace(view.snapshot, trial=present.snapshot.trial))
+    return replace(view, snapshot=replace(view.snapshot, trial=present.snapshot.trial))
 
 
 def _words(span_s: float) -> str:

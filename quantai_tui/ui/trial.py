@@ -6,8 +6,10 @@ The engine undoes them by itself unless somebody says to keep them: the countdow
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..link.base import EngineLink
 from ..link.messages import CommandName, SaveResult, SettingsForm
@@ -25,8 +27,7 @@ _NEARLY_OVER_S = 3.0  # snapshots come once or twice a second; one or two may be
 Say = Callable[[str, str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Watched:
+class _Watched(Struct, frozen=True):
     """A trial whose end is waited for: the time it had left when last seen, the values under trial, where they are known."""
 
     id: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from ..link.base import EngineLink, LinkState
 from ..link.messages import HistoryWindow
@@ -19,8 +19,7 @@ _TRAINING_ON = (TrainingState.TRAINING, TrainingState.WAITING, TrainingState.STA
 _EMPTY_SERIES = SeriesSnapshot(1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
+class Chart(Struct, frozen=True):
     """What a sparkline draws: samples `period_s` seconds apart, oldest first, None where nothing was known.
 
     `until` is the Unix time of the newest sample, `cursor` that of the time cursor, where there is one.
@@ -32,24 +31,21 @@ class Chart:
     cursor: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """The line above the keys: what the last key did."""
 
     text: str = ""
     token: str = "muted"
 
 
-@dataclass(frozen=True, slots=True)
-class OverAlert:
+class OverAlert(Struct, frozen=True):
     """An alert that does not stand any more, and when it ended (Unix time)."""
 
     alert: Alert
     ended: float
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(Struct, frozen=True):
     """How what is shown differs from the present. Times are Unix seconds.
 
     `cursor` is where the time cursor stands, `moment` the moment that is shown for it, `waiting` whether another is on its way.
@@ -65,8 +61,7 @@ class Past:
     changes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """One moment as the dashboard shows it. `snapshot` is None until an engine has sent one.
 
     `now` is the time that ages count from, that of the moment shown; `clock` is the time at the operator's wall. `line` tells of

@@ -6,7 +6,8 @@ Each has two faces: `draw` gives the essentials in exactly the room there is, `p
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..cells import Row
 from ..view import View
@@ -29,8 +30,7 @@ def _no_mark(view: View) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class PaneSpec:
+class PaneSpec(Struct, frozen=True):
     """A pane's id, its title (none: a bare line without frame or focus) and how it is drawn.
 
     `page` is shown zoomed or scrolled, through a window of `height` rows; without one there is nothing more to show. `tail`: its

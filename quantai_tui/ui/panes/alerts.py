@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...telemetry import Alert, Severity
 from ..cells import Row, Span, fitted, heading, row, spread, width_of, wrap
-from ..format import clean, date_and_time, duration, wall_clock
+from ..format import clean, date_and_time, duration, lasting, wall_clock
 from ..view import OverAlert, View
 from .states import ALERT_SIGNS, link_trouble
 
@@ -63,7 +63,7 @@ def _full(alert: Alert, now: float, width: int) -> list[Row]:
             width,
             [(f"{glyph} {alert.severity.value.upper()}", "muted" if alert.acknowledged else token)],
             [("since ", "muted"), (date_and_time(alert.since), "text")],
-            [(duration(max(0.0, now - alert.since)), "text"), (" ago", "muted")],
+            [(lasting(max(0.0, now - alert.since)), "text"), (" ago", "muted")],
             seen,
         ),
         *[row((f"  {line}", "text")) for line in wrap(clean(alert.text), width - 2, 4)],

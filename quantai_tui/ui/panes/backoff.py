@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...telemetry import ErrorSnapshot, StreamSnapshot, StreamState
 from ..cells import Row, Span, bar, clip, fitted, flow, heading, row, steady, width_of, wrap
-from ..format import clean, count, countdown, delay, duration, percent, words
+from ..format import clean, count, countdown, delay, duration, lasting, percent, words
 from ..view import View
 from .history import reconnect_statistics, reconnect_table
 from .states import NOT_KNOWN
@@ -153,5 +153,5 @@ def _trouble(error: ErrorSnapshot, width: int, room: int) -> list[Row]:
 def _last_error(error: ErrorSnapshot, now: float, width: int) -> Row:
     ago: list[Span] = [("last trouble ", "muted")]
     if error.time:
-        ago = [("last trouble ", "muted"), (duration(now - error.time), "text"), (" ago", "muted")]
+        ago = [("last trouble ", "muted"), (lasting(now - error.time), "text"), (" ago", "muted")]
     return fitted(width, ago, [(words(clean(error.kind or error.type)), "text")])

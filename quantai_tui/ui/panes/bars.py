@@ -13,6 +13,7 @@ from ..format import (
     count,
     decimal,
     duration,
+    lasting,
     milliseconds,
     per_second,
     percent,
@@ -30,7 +31,7 @@ def draw_header(view: View, width: int, height: int) -> list[Row]:
     groups: list[list[Span]] = [[("QuantAI", "title")], [(clean(view.name) or "no engine yet", "text")]]
     if snapshot is not None:
         groups += [_mode(snapshot.mode, snapshot.replay_progress, snapshot.finished)]
-        groups += [[("up ", "muted"), (duration(snapshot.uptime_s), "text")], [("pid ", "muted"), (str(snapshot.pid), "text")]]
+        groups += [[("up ", "muted"), (lasting(snapshot.uptime_s), "text")], [("pid ", "muted"), (str(snapshot.pid), "text")]]
     clock: list[Span] = [(f"{wall_clock(view.clock, seconds=False)} {zone(view.clock)}", "muted")]
     if view.stale:
         clock = [(f"STALE {age(view.age_s)}", "alert-critical"), ("  ", "text"), *clock]

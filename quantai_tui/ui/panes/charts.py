@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..cells import Pace, Row, Span, flow
 from ..format import brief, decimal, delay, duration, wall_clock
@@ -33,8 +35,7 @@ _SCALE_OCTAVES = 8  # one eighth-block per octave in the one-row sparkline of th
 Values = Sequence[float | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """One series: its name in a snapshot, its title, its look, and the range that holds its values."""
 
     series: str

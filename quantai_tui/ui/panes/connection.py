@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...telemetry import BadFrame, RecordingSnapshot, StateChangeSnapshot, StreamSnapshot, StreamState
 from ..cells import LABEL_WIDTH, Row, Span, clip, field, fitted, flow, heading, row, table, wrap
-from ..format import UNKNOWN, age, clean, count, duration, per_second, price, rough, size, wall_clock, whole_days, words
+from ..format import UNKNOWN, age, clean, count, lasting, per_second, price, rough, size, wall_clock, whole_days, words
 from ..view import View
 from .states import NOT_KNOWN, STREAM_SIGNS, stream_sign
 
@@ -77,8 +77,8 @@ def _total(stream: StreamSnapshot) -> list[Span]:
 
 def _how_long(stream: StreamSnapshot) -> list[Span]:
     if stream.state in _UP:
-        return [("up ", "muted"), (duration(stream.uptime_s), "text")]
-    return [("for ", "muted"), (duration(stream.state_since_s), "text")]
+        return [("up ", "muted"), (lasting(stream.uptime_s), "text")]
+    return [("for ", "muted"), (lasting(stream.state_since_s), "text")]
 
 
 def _last(stream: StreamSnapshot) -> list[Span]:

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 _RESTORE = (
     "\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?1016l\x1b[?2048l\x1b[?2004l\x1b[?1004l\x1b[<u\x1b[?7h\x1b[?1049l\x1b[?25h"
 )
+# tmux (3.2 and 3.3, its issue 3510) leaves rows of the alternate screen on the normal one when the window grew meanwhile.
+_WIPE = "\x1b[2J"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_S = 0.25
 _HANGUP_POLL_S = 5.0  # a hang-up is told at once; this is how long the thread may outlive the dashboard
@@ -81,6 +83,7 @@ class TerminalDriver(LinuxDriver):
         # What was to be painted is of no use any more, and on a slow line the shell would wait for it.
         if self._outlet is not None:
             self._outlet.discard()
+        self.write(_WIPE)
         super().stop_application_mode()
         if self._mouse_pixels:
             self.write("\x1b[?1016l")
@@ -93,7 +96,7 @@ class TerminalDriver(LinuxDriver):
         if not self._outlet.close(_CLOSE_S):
             with contextlib.suppress(termios.error):
                 termios.tcflush(self.fileno, termios.TCOFLUSH)
-            self._outlet.hand_over(CUT + _RESTORE)
+            self._outlet.hand_over(CUT + _WIPE + _RESTORE)
             self._outlet.close(_CLOSE_S)
         self._outlet = None
 
@@ -266,7 +269,7 @@ class TerminalGuard:
 
     def _write_restore(self) -> None:
         with contextlib.suppress(OSError):
-            os.write(self._fd, (CUT + _RESTORE).encode())
+            os.write(self._fd, (CUT + _WIPE + _RESTORE).encode())
 
 
 def _is_gone(descriptor: int, within_s: float) -> bool:

@@ -1,5 +1,13 @@
-"""`python -m quantai_tui` is the command `quantai-tui`."""
+"""The console script; `python -m quantai_tui` is the same."""
 
-from .cli import main
+from .interrupts import end_at_once
 
-main()
+
+def main() -> None:
+    with end_at_once():
+        from .cli import main as run
+    run()
+
+
+if __name__ == "__main__":
+    main()

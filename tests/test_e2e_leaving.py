@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -175,6 +177,36 @@ def test_a_signal_while_the_demo_starts_ends_the_dashboard_and_leaves_no_orphan(
         again = stage.run("demo", "--headless", "--for", "1", *QUIET)
         assert (again.returncode, again.stderr) == (0, "")
         stage.assert_nothing_left()
+
+
+def test_an_interrupt_that_falls_into_an_import_is_not_lost() -> None:
+    """What is raised in the callback of a weak reference Python prints and drops; the import system has such callbacks."""
+    interrupted = """
+import os, signal, weakref
+from quantai_tui.interrupts import end_at_once
+
+class Module: ...
+
+def import_something():
+    module = Module()
+    watched = weakref.ref(module, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    del module
+    print("goes on", flush=True)
+    return watched
+
+{how}
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted in good order")
+"""
+    for how, code, said in (
+        ("with end_at_once(): import_something()", -signal.SIGINT, ""),
+        ("import_something()", 0, "goes on\ninterrupted in good order\n"),
+        ("with end_at_once(): pass", 0, "interrupted in good order\n"),
+    ):
+        done = subprocess.run([sys.executable, "-c", interrupted.format(how=how)], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (code, said), done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -113,6 +113,7 @@ async def test_a_script_that_ends_or_fails_says_so(tmp_path: Path) -> None:
 async def test_an_overflow_and_a_loss_that_is_not_finite_reach_the_engine(tmp_path: Path) -> None:
     async with Place(tmp_path) as supervisor:
         loop = Loop()
+        loop.scaler.set_growth_interval(10**9)  # else it overflows by itself while reports are waited for
         with watch(loop.scaler, loop.optimizer, batch_size=8) as watched:
             await trained(loop, lambda: supervisor.snapshot().step)
             supervisor.drain_samples()

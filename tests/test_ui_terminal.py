@@ -23,6 +23,7 @@ import pytest
 
 from quantai_tui.ui.cells import Pace
 
+QUESTION, ANSWER = b"\x1b[6n", b"\x1b[24;80R"
 CHILD = Path(__file__).with_name("ui_child.py")
 Seen = TypeVar("Seen")
 
@@ -37,6 +38,7 @@ class Terminal:
         env.pop("NO_COLOR", None) if "NO_COLOR" not in environment else None
         env["PYTHONPATH"] = os.pathsep.join([str(CHILD.parent), str(CHILD.parent.parent)])
         self.master = master
+        self.answers = False  # where the cursor is, when it is asked
         self.settings = termios.tcgetattr(slave)  # as they were before the program has touched them
         self.output = b""
         self.process = subprocess.Popen(
@@ -66,6 +68,8 @@ class Terminal:
         except OSError:
             return b""
         self.output += chunk
+        if self.answers:
+            os.write(self.master, ANSWER * chunk.count(QUESTION))
         return chunk
 
     def read_until(self, met: Callable[[bytes], bool], within_s: float = 20.0) -> bytes:
@@ -182,6 +186,31 @@ def test_keys_act_while_the_terminal_reads_nothing_and_the_picture_is_whole_once
         screen.painted()
         press_unread(screen, own_home)
         assert_whole(screen, 200, 50)
+
+
+def test_a_line_that_swallows_what_nobody_has_seen_yet_gets_no_more_until_the_terminal_answers() -> None:
+    with terminal("1000", size=(120, 40)) as screen:
+        screen.answers = True
+        screen.read_until(lambda output: output.count(QUESTION) >= 2)
+        screen.answers = False
+        asked = screen.output.count(QUESTION)
+        screen.read_until(lambda output: output.count(QUESTION) > asked)
+        screen.read_until_quiet(2.5)  # while all of it is read, and the market moves
+        swallowed = len(screen.output)
+        os.write(screen.master, ANSWER)
+        screen.answers = True
+        screen.read_until(lambda output: b"slow line" in output[swallowed:])
+        screen.process.send_signal(signal.SIGTERM)
+        assert screen.ended() == 0
+        assert QUESTION not in screen.output[screen.output.rindex(b"\x1b[?1049l") :]
+
+
+def test_a_terminal_that_never_says_where_its_cursor_is_is_painted_all_the_same() -> None:
+    with terminal("1000") as screen:
+        screen.painted()
+        asked = len(screen.output)
+        screen.read_until(lambda output: output.count(QUESTION) >= 3)
+        assert b"slow line" not in screen.output[asked:]
 
 
 def press_unread(screen: Terminal, home: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..interrupts import end_at_once
 from .options import RunOptions, Wanted, check_speed, common_options, fail, faults_option, fresh_option, need_file, plain_option
 from .running import build_engine, need_terminal, show
 
@@ -32,7 +33,8 @@ def serve(mode: str, file: str, seed: int, speed: str, faults: str, ready_fd: in
         raise click.UsageError("--faults goes with demo: only the embedded exchange's synthetic market can be broken")
     if file:
         need_file(file)
-    from ..engine.host import serve as serve_engine
+    with end_at_once():
+        from ..engine.host import serve as serve_engine
 
     wanted, options = Wanted(mode, file, seed, speed, faults), RunOptions(**values)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from ..interrupts import end_at_once
 from .options import RunOptions, Wanted, fail
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def build_engine(wanted: Wanted, options: RunOptions, *, exit_on_failure: bool) 
 
 
 def run_headless(wanted: Wanted, options: RunOptions) -> NoReturn:
-    from ..engine.host import headless
+    with end_at_once():
+        from ..engine.host import headless
 
     exits = True if options.exit_on_failure is None else options.exit_on_failure
 

@@ -26,11 +26,13 @@ from textual import events
 from textual.drivers.linux_driver import LinuxDriver
 from textual.geometry import Size
 
+from .echo import Echo
 from .glyphs import locale_is_utf8, to_ascii
 from .outlet import CUT, Outlet
 
 if TYPE_CHECKING:
     from textual.app import App
+    from textual.message import Message
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_S = 0.25
 _HANGUP_POLL_S = 5.0  # a hang-up is told at once; this is how long the thread may outlive the dashboard
 _CLOSE_S = 1.0
+_ANSWER_S = 0.5
 _RESIZES_TOGETHER_S = 0.05
 
 
@@ -55,35 +58,54 @@ class TerminalDriver(LinuxDriver):
     def __init__(self, app: App[Any], *, debug: bool = False, mouse: bool = True, size: tuple[int, int] | None = None) -> None:
         super().__init__(app, debug=debug, mouse=mouse, size=size)
         self._outlet: Outlet | None = None
+        self._echo = Echo()
+        self._asks = False  # only while the answer would come to us
         self._ascii = not locale_is_utf8(os.environ)
         self._stopping = False
         self._resize_due = False
 
     @property
     def lag_s(self) -> float:
-        """How long the oldest byte that was handed over has waited for the terminal."""
-        return self._outlet.lag_s if self._outlet is not None else 0.0
+        """How far the terminal is behind: with taking what was handed over, or with showing what it took."""
+        return max(self._outlet.lag_s, self._echo.lag_s) if self._outlet is not None else 0.0
 
     def when_free(self, call: Callable[[], None]) -> None:
-        """`call` once, on the loop, as soon as the terminal has taken everything."""
+        """`call` once, on the loop, as soon as the terminal has taken and shown everything."""
         if self._outlet is not None:
-            self._outlet.when_free(lambda: self._on_loop(call))
+            self._outlet.when_free(lambda: self._echo.when_answered(lambda: self._on_loop(call)))
 
     def write(self, data: str) -> None:
         if self._outlet is not None:  # else another program has the terminal
-            self._outlet.hand_over(to_ascii(data) if self._ascii else data)
+            question = self._echo.question() if self._asks else ""
+            if not self._outlet.hand_over((to_ascii(data) if self._ascii else data) + question) and question:
+                self._echo.forget()
+
+    def process_message(self, message: Message) -> None:
+        """What the terminal says; from the thread that reads it."""
+        if isinstance(message, events.CursorPosition):
+            self._echo.answered()
+            return
+        if isinstance(message, events.Key | events.Paste):
+            self._echo.heard()
+        elif isinstance(message, events.Resize):
+            self._echo.forget()
+        super().process_message(message)
 
     def start_application_mode(self) -> None:
         assert sys.__stderr__ is not None
         self._outlet = Outlet(sys.__stderr__.fileno())
+        self._echo = Echo()
         super().start_application_mode()  # type: ignore[no-untyped-call]
+        self._asks = True
         signal.signal(signal.SIGWINCH, self._on_window_change)
 
     def stop_application_mode(self) -> None:
         # What was to be painted is of no use any more, and on a slow line the shell would wait for it.
         if self._outlet is not None:
             self._outlet.discard()
+        self._asks = False
         self.write(_WIPE)
+        self._echo.await_answer(_ANSWER_S)
         super().stop_application_mode()
         if self._mouse_pixels:
             self.write("\x1b[?1016l")
@@ -154,6 +176,7 @@ class TerminalDriver(LinuxDriver):
 
     def _tell_size(self) -> None:
         self._resize_due = False
+        self._echo.forget()
         size = Size(*self._get_terminal_size())
         self.send_message(events.Resize(size, size))
 

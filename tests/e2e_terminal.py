@@ -39,8 +39,9 @@ def wait_until(condition: Callable[[], Any], within: float, what: str | Callable
 class _Screen(pyte.Screen):
     """pyte knows no alternate screen; here one is kept, so that what stands on the normal one afterwards can be read."""
 
-    def __init__(self, columns: int, lines: int) -> None:
+    def __init__(self, columns: int, lines: int, say: Callable[[str], object]) -> None:
         super().__init__(columns, lines)
+        self._say = say
         self._normal: tuple[Any, Any] | None = None
 
     @property
@@ -63,14 +64,16 @@ class _Screen(pyte.Screen):
             self.cursor.x, self.cursor.y = cursor.x, cursor.y
 
     def report_device_status(self, mode: int, **options: Any) -> None:
-        """Nobody types answers into this terminal."""
+        """Only where the cursor is: what a program asks to know that its output has come this far."""
+        if mode == 6:
+            self._say(f"\x1b[{self.cursor.y + 1};{self.cursor.x + 1}R")
 
 
 class Terminal:
     """A program in a pseudo-terminal of its own session, whose controlling terminal it is."""
 
     def __init__(self, command: tuple[str, ...], columns: int, rows: int, environment: Mapping[str, str]) -> None:
-        self._screen = _Screen(columns, rows)
+        self._screen = _Screen(columns, rows, self.press)
         self._stream = pyte.ByteStream(self._screen)
         self._pending = b""
         self._text: str | None = None

@@ -8,8 +8,10 @@ import shlex
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from e2e_support import Stage
@@ -54,14 +56,22 @@ class Server:
     def _said(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def login(self, *command: str, columns: int = 80, rows: int = 24) -> Terminal:
-        """`ssh -t this-machine COMMAND` in a terminal of its own."""
+    def login(self, *command: str, columns: int = 80, rows: int = 24, over: ThinLine | None = None) -> Terminal:
+        """`ssh -t this-machine COMMAND` in a terminal of its own, `over` a line or directly."""
         told = [f"{name}={os.environ[name]}" for name in _PASSED_ON if name in os.environ]
         remote = shlex.join(["env", "-C", str(self._stage.work), "LC_ALL=C.UTF-8", *told, *command])
-        ssh = ["ssh", "-tt", "-F", "none", "-i", str(self._key), "-p", str(self._port)]
+        ssh = ["ssh", "-tt", "-F", "none", "-i", str(self._key), "-p", str(over.port if over is not None else self._port)]
         ssh += ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", "-o", "IdentitiesOnly=yes"]
         ssh += ["-o", f"UserKnownHostsFile={self._folder / 'known_hosts'}"]
         return self._stage.command(*ssh, f"{getpass.getuser()}@127.0.0.1", remote, columns=columns, rows=rows)
+
+    @contextmanager
+    def thin_line(self, bytes_per_s: int) -> Iterator[ThinLine]:
+        line = ThinLine(self._port, bytes_per_s)
+        try:
+            yield line
+        finally:
+            line.close()
 
     def _make_key(self, name: str) -> Path:
         path = self._folder / name
@@ -71,6 +81,60 @@ class Server:
     def close(self) -> None:
         self._process.terminate()
         self._process.wait(10)
+
+
+class ThinLine:
+    """One connection to the server, through which no more than so many bytes a second come back, once it is made thin.
+
+    As on a real one, what the server sends beyond that fills the buffers on the way.
+    """
+
+    def __init__(self, port: int, bytes_per_s: int) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._thin = threading.Event()
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._door.getsockname()[1]
+        self._far = socket.create_connection(("127.0.0.1", port))
+        self._near: socket.socket | None = None
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._there, self._back)]
+        self._open = threading.Event()
+        for thread in self._threads:
+            thread.start()
+
+    def make_thin(self) -> None:
+        self._thin.set()
+
+    def _there(self) -> None:
+        self._near, _ = self._door.accept()
+        self._open.set()
+        _copy(self._near, self._far, lambda data: data)
+
+    def _back(self) -> None:
+        self._open.wait()
+        assert self._near is not None
+        _copy(self._far, self._near, self._held_up)
+
+    def _held_up(self, data: bytes) -> bytes:
+        if self._thin.is_set():
+            time.sleep(len(data) / self._bytes_per_s)
+        return data
+
+    def close(self) -> None:
+        for end in (self._door, self._far, self._near):
+            if end is not None:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+        for thread in self._threads:
+            thread.join(10)
+
+
+def _copy(source: socket.socket, target: socket.socket, each: Callable[[bytes], bytes]) -> None:
+    with suppress(OSError):
+        while data := source.recv(256):
+            target.sendall(each(data))
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
 
 
 @contextmanager

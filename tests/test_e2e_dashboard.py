@@ -96,6 +96,7 @@ def test_the_demo_is_up_within_twenty_seconds_at_80_columns_obeys_every_key_and_
     assert ids == list(range(ids[0], ids[-1] + 1))
 
 
+@pytest.mark.processes
 @pytest.mark.timeout(120)
 def test_the_demo_in_process_shows_the_same_and_ends_with_its_dashboard(stage: Stage) -> None:
     terminal = stage.terminal("demo", "--in-process")

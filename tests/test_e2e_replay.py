@@ -171,6 +171,7 @@ def misfits(shape: Any, value: Any, path: str = "") -> list[str]:
     return [] if fits and not (isinstance(value, bool) and bool not in allowed) else [f"{path} is {value!r}"]
 
 
+@pytest.mark.processes
 @pytest.mark.timeout(150)
 def test_a_headless_replay_stores_every_trade_of_the_file_trains_on_it_and_leaves_nothing_behind(
     stage: Stage, xrpeth: Path

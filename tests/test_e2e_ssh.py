@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -84,4 +86,45 @@ def test_in_tmux_the_dashboard_itself_outlives_the_line_and_fits_the_next_window
     second.press("q")
     assert second.wait_exit(40) == 0
     second.assert_restored()
+    stage.assert_nothing_left()
+
+
+def test_over_a_thin_line_what_is_seen_is_never_far_behind_and_the_screen_says_why_it_moves_less(
+    stage: Stage, server: Server
+) -> None:
+    """The line takes a quarter of what the screen sends, and buffers of megabytes on the way hide that from the writer."""
+    with server.thin_line(500) as line:
+        terminal = server.login(*_DEMO, columns=200, rows=50, over=line)
+        terminal.wait_for(live, 60)
+        line.make_thin()
+        terminal.wait_for("slow line: ", 60)
+        for key, told in (("p", "frozen"), ("p", "live again"), ("m", "mouse: on")):
+            terminal.press(key)
+            terminal.wait_for(told, 30)
+        terminal.press("q")
+        assert terminal.wait_exit(60) == 0
+        terminal.assert_restored()
+        stage.assert_nothing_left()
+
+
+def test_a_window_of_tmux_that_grew_is_left_as_it_was_found(stage: Stage) -> None:
+    def tmux(*command: str) -> str:
+        socket = ("tmux", "-f", "/dev/null", "-S", str(stage.home / "tmux"))
+        return subprocess.run((*socket, *command), capture_output=True, text=True, check=True).stdout
+
+    def seen() -> str:
+        return tmux("capture-pane", "-p")
+
+    tmux("new-session", "-d", "-x", "80", "-y", "24", "env", "PS1=ready> ", "bash", "--norc", "--noprofile")
+    try:
+        wait_until(lambda: "ready>" in seen(), 20, seen)
+        tmux("send-keys", f"cd {stage.work}; clear; {shlex.join(_DEMO)}; echo the end", "Enter")
+        wait_until(lambda: live(seen()), 60, seen)
+        tmux("resize-window", "-x", "120", "-y", "40")
+        wait_until(lambda: "╰" in seen() and live(seen()), 30, seen)
+        tmux("send-keys", "q")
+        wait_until(lambda: "the end\nready>" in seen(), 40, seen)
+        assert not re.search("[╭╰│─]", seen()), seen()
+    finally:
+        tmux("kill-server")
     stage.assert_nothing_left()

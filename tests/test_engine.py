@@ -242,6 +242,7 @@ def test_a_venue_that_cannot_be_reached_ends_a_headless_run_with_3() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.processes
 def test_a_worker_that_cannot_run_ends_a_headless_run_with_4() -> None:
     done = headless("demo", "--headless", "--set=TRAIN_DEVICE=cuda:63")
     assert done.returncode == 4
@@ -318,6 +319,7 @@ async def test_an_engine_that_starts_while_its_predecessor_stops_waits_for_it() 
         await stopping
 
 
+@pytest.mark.processes
 async def test_two_starts_at_once_make_one_worker(engine: Engine) -> None:
     await asyncio.gather(ask(engine, CommandName.TRAIN_START), ask(engine, CommandName.TRAIN_START))
     await until(lambda: engine.snapshot().training.state is not TrainingState.STARTING, 40)

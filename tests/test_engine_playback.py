@@ -90,6 +90,7 @@ async def test_a_recording_too_short_to_train_on_is_finished_once_it_is_stored(t
     assert "short.qrec at max" in snapshot.note
 
 
+@pytest.mark.processes
 @pytest.mark.timeout(120)
 async def test_a_recording_long_enough_is_finished_after_one_epoch(tmp_path):
     path = await a_recording(tmp_path / "long.qrec", 150)

@@ -34,6 +34,7 @@ def killed(folder: Path, seeds: int, at_once: int) -> list[dict[str, Any]]:
     return outcomes
 
 
+@pytest.mark.processes
 @pytest.mark.timeout(300)
 def test_five_workers_killed_at_random_moments_end_with_the_same_bits(folder: Path) -> None:
     outcomes = killed(folder, 5, 2)

@@ -51,6 +51,7 @@ def test_what_a_dead_worker_measured_last_is_not_shown_as_if_it_were_new() -> No
         "loss": 0.5, "grad_norm": 1.0, "learning_rate": 1e-3, "samples_per_s": 900.0, "scale": 1.0, "scale_max_seen": 65536.0,
         "growth_tracker": 3, "scale_growth_rate": -1.0, "overflow_rate": 0.6, "consecutive_overflow": 5, "epoch": 2,
         "epoch_step": 9, "steps_per_epoch": 10, "epoch_eta_s": 0.2, "memory_bytes": 10**9,
+        "processor_temperature_c": 61.0,
     }  # fmt: skip
     view.take_metrics(Metrics(TrainingState.TRAINING, step=100, overflow_count=7, resets=1, **measured))  # type: ignore[arg-type]
     alive = view.snapshot(SYMBOL, ())
@@ -106,7 +107,7 @@ class Kept:
 def test_the_end_of_the_epoch_is_told_from_the_pace_of_the_last_seconds_and_memory_is_that_of_the_process() -> None:
     clock, reporter, still = Hand(), Kept(), Still()
     still.trace = still
-    progress = Progress(reporter, clock)
+    progress = Progress(reporter, clock, processor_heat=lambda: 61.0)
     progress.steps_per_epoch = 100
 
     def second(steps: int, state: TrainingState = TrainingState.TRAINING) -> Metrics:
@@ -123,6 +124,7 @@ def test_the_end_of_the_epoch_is_told_from_the_pace_of_the_last_seconds_and_memo
     assert told.epoch_eta_s == pytest.approx(80 / 20)
     assert told.memory_bytes is not None
     assert 10**6 < told.memory_bytes < 10**12
+    assert (first.processor_temperature_c, told.processor_temperature_c) == (None, 61.0)
     slower = second(10).epoch_eta_s
     assert slower is not None
     assert 70 / 20 < slower < 70 / 10  # one slow second moves it a little, not all the way

@@ -6,7 +6,7 @@ import io
 
 import pyte
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.color import ColorSystem
 from rich.console import Console
@@ -42,6 +42,7 @@ def emulated(output: str) -> list[list[pyte.screens.Char]]:
     ("name", "system"), [("standard", ColorSystem.STANDARD), ("256", ColorSystem.EIGHT_BIT), ("truecolor", ColorSystem.TRUECOLOR)]
 )
 @given(runs=RUNS)
+@settings(max_examples=40)  # each is played in an emulator twice
 def test_what_differs_in_colour_adds_up_to_the_colours_spelled_out(name: str, system: ColorSystem, runs: Runs) -> None:
     spelled = ""
     for x, y, strip in runs:

@@ -75,10 +75,10 @@ def test_a_training_worker_that_knows_nothing_yet_shows_no_zeros() -> None:
 
 def test_both_baselines_are_named_and_the_better_one_is_compared_with() -> None:
     text = drawn("training", engine_snapshot())
-    assert "52.1 %  +1.2 over persistence" in text
+    assert "52.1 %  +1.2 pp over persistence" in text
     assert "majority 50.2 %  persistence 50.9 %" in text
     worse = training_snapshot(accuracy=0.49, majority_accuracy=0.55, baseline_accuracy=0.55)
-    assert "49.0 %  -6.0 to majority" in drawn("training", engine_snapshot(training=worse))
+    assert "49.0 %  -6.0 pp to majority" in drawn("training", engine_snapshot(training=worse))
 
 
 def test_a_loss_that_is_not_finite_is_named() -> None:

@@ -63,7 +63,7 @@ def tokens(pane: str, size: tuple[int, int], words: str, **training: object) -> 
 def test_all_three_baselines_stand_beside_the_accuracy_at_every_width_from_80_columns_on() -> None:
     assert "majority 50.2 %  persistence 50.9 %  logistic 51.2 %" in text("training", BOX)
     assert "maj 50.2 %  pers 50.9 %  logit 51.2 %" in text("training", NARROW)
-    assert "accuracy 52.1 %  +1.0 over logistic" in text("training", BOX)
+    assert "accuracy 52.1 %  +1.0 pp over logistic" in text("training", BOX)
     for word in ("maj", "pers", "logit"):
         assert f"\n {word} " in help_text().plain
 
@@ -89,9 +89,9 @@ def test_whether_it_beats_its_baselines_is_said_in_words(p: float, words: str, t
 
 
 def test_a_lead_that_may_be_luck_is_not_shown_in_the_colour_of_success() -> None:
-    assert tokens("training", NARROW, "+1.0", better_p=0.003) == {"state-live"}
-    assert tokens("training", NARROW, "+1.0", better_p=0.3) == {"text"}
-    assert "accuracy 52.1 %  +1.0  p 0.30" in text("training", NARROW, better_p=0.3)
+    assert tokens("training", NARROW, "+1.0 pp", better_p=0.003) == {"state-live"}
+    assert tokens("training", NARROW, "+1.0 pp", better_p=0.3) == {"text"}
+    assert "accuracy 52.1 %  +1.0 pp  p 0.30" in text("training", NARROW, better_p=0.3)
     assert tokens("training", BOX, "-2.0", accuracy=0.4917) == {"alert-warning"}
 
 

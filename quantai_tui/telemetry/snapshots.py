@@ -319,6 +319,7 @@ class TrainingSnapshot(msgspec.Struct, frozen=True):
     log_tail: tuple[str, ...] = ()
     epoch_eta_s: float | None = None  # until the end of the epoch, at the pace of the last seconds
     memory_bytes: int | None = None  # resident, of the worker's process
+    processor_temperature_c: float | None = None  # of the hottest on the worker's machine
 
 
 class StoreSnapshot(msgspec.Struct, frozen=True):

@@ -94,6 +94,7 @@ class Metrics(msgspec.Struct, frozen=True, tag="m", array_like=True):
     underflow_share: float | None = None  # of the gradient elements, those that fp16 flushes to zero at this scale; 0 to 1
     epoch_eta_s: float | None = None  # at the pace of the last seconds
     memory_bytes: int | None = None  # resident, of this process
+    processor_temperature_c: float | None = None  # of the hottest on this machine
 
 
 class EpochDone(msgspec.Struct, frozen=True, tag="epoch", array_like=True):

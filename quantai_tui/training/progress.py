@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..telemetry import Clock, Severity, TrainingState
+from .heat import ProcessorHeat
 from .messages import EpochDone, Event, Metrics, Overflowed, Ranks, Ready, Saved
 from .monitor import GradScalerMonitor
 
@@ -61,9 +63,19 @@ def resident_bytes() -> int | None:
 
 
 class Progress:
-    """The running numbers of a training loop. `holds_scale`: on a step whose loss was not finite."""
+    """The running numbers of a training loop.
 
-    def __init__(self, reporter: Reporter, clock: Clock, *, holds_scale: bool = True) -> None:
+    `holds_scale`: on a step whose loss was not finite. `processor_heat` tells the degrees Celsius of this machine's processors.
+    """
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        clock: Clock,
+        *,
+        holds_scale: bool = True,
+        processor_heat: Callable[[], float | None] | None = None,
+    ) -> None:
         self._reporter = reporter
         self._holds_scale = holds_scale
         self._clock = clock
@@ -88,6 +100,8 @@ class Progress:
         self._step_since = 0
         self._steps_per_s: float | None = None
         self._memory: int | None = None
+        self._processor_heat = processor_heat or ProcessorHeat().celsius
+        self._heat: float | None = None
         self._nonfinite_told_at = float("-inf")
         self._unscaled_skips = 0  # without a scaler a skipped step means a gradient that is not finite
 
@@ -170,6 +184,7 @@ class Progress:
             self._steps_per_s = before + _PACE_SHARE * (pace - before)
             self._samples, self._samples_since, self._step_since = 0, now, self.step
             self._memory = resident_bytes()
+            self._heat = self._processor_heat()
 
     def _eta(self) -> float | None:
         left = self.steps_per_epoch - self.epoch_step
@@ -204,4 +219,5 @@ class Progress:
             underflow_share=stepper.underflow_share,
             epoch_eta_s=self._eta(),
             memory_bytes=self._memory,
+            processor_temperature_c=self._heat,
         )

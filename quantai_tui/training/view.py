@@ -171,6 +171,7 @@ class TrainingView:
             underflow_share=now.underflow_share,
             epoch_eta_s=now.epoch_eta_s,
             memory_bytes=now.memory_bytes,
+            processor_temperature_c=now.processor_temperature_c,
         )
 
     def _with_epoch(self, snapshot: TrainingSnapshot) -> TrainingSnapshot:

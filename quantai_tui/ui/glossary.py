@@ -44,7 +44,7 @@ WORDS: tuple[tuple[str, str], ...] = (
     ("┄", "a limit: the scale's cap at the top, its floor at the bottom"),
     ("loss", "cross-entropy in nats a sample"),
     ("13 s left", "until the end of the epoch, at the pace of the last seconds"),
-    ("+1.0", "lead over the best baseline, in percentage points"),
+    ("pp", "percentage points: the lead over the best baseline"),
     ("samples/s", "training samples a second; 1k: thousand"),
     ("growth", "steps without overflow, of those after which the scale grows"),
     ("octaves", "doublings: one octave up is twice the scale"),

@@ -21,7 +21,7 @@ def draw_accuracy(training: TrainingSnapshot, width: int) -> Row:
             width, accuracy, [("no baseline yet" if training.accuracy is not None else "after the first epoch", "muted")]
         )
     margin = (training.accuracy - training.baseline_accuracy) * 100
-    lead: list[Span] = [(f"{margin:+.1f}", _token(training, margin))]
+    lead: list[Span] = [(f"{margin:+.1f} pp", _token(training, margin))]
     if width < _NARROW and training.better_p is not None:
         return fitted(width, accuracy, lead, [(_luck(training.better_p), "muted")])
     better = _best_baseline(training)

@@ -83,7 +83,10 @@ def _head(training: TrainingSnapshot, width: int) -> Row:
     if training.memory_bytes is not None:
         memory = [("memory ", "muted"), (size(training.memory_bytes), "text")]
     symbol: list[Span] = [(clean(training.symbol or ""), "text")]
-    return fitted(width, [training_sign(training.state)], itself, silent, where, symbol, memory)
+    heat: list[Span] = []
+    if training.device == "cpu" and training.processor_temperature_c is not None:  # GPUs tell theirs in rows of their own
+        heat = [(f"{training.processor_temperature_c:.0f} °C", "text")]
+    return fitted(width, [training_sign(training.state)], itself, silent, where, symbol, memory, heat)
 
 
 def _paused(training: TrainingSnapshot, width: int, room: int) -> list[Row]:

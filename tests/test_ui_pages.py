@@ -110,6 +110,7 @@ def test_an_overflow_storm_is_a_word_and_the_scale_at_its_floor_too() -> None:
     storm = overflow_storm_snapshot()
     assert "34.0 % of steps  9 in a row  STORM" in essentials("overflow", storm, 60, 8)
     assert "1  <1 % of cap 100,000  AT THE FLOOR" in essentials("scale", storm, 60, 8)
+    assert "34.0 % of steps  STORM" in essentials("overflow", storm, 26, 4)
     assert "STORM" not in essentials("overflow", engine_snapshot(), 60, 8)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...telemetry import TrainingSnapshot
-from ..cells import Row, Span, fitted
+from ..cells import Row, Span, fitted, width_of
 from ..format import count, decimal, percent
 
 SURE = 0.05  # a lead that luck alone would bring more often than this is none
@@ -24,11 +24,13 @@ def draw_accuracy(training: TrainingSnapshot, width: int) -> Row:
     lead: list[Span] = [(f"{margin:+.1f} pp", _token(training, margin))]
     if width < _NARROW and training.better_p is not None:
         return fitted(width, accuracy, lead, [(_luck(training.better_p), "muted")])
+    room = width - width_of([*accuracy, *lead]) - 2
     better = _best_baseline(training)
+    named = (f" {'over' if margin > 0 else 'to'} {name}" for name in (better, _NAMES.get(better, better)))
     return fitted(
         width,
         accuracy,
-        [*lead, (f" over {better}" if margin > 0 else f" to {better}", "muted")],
+        [*lead, (next((words for words in named if len(words) <= room), ""), "muted")],
         [("of ", "muted"), (count(training.validation_samples), "text"), (" samples", "muted")],
     )
 

@@ -25,7 +25,9 @@ def draw_overflow(view: View, width: int, height: int) -> list[Row]:
     if training.planted:
         foot.append(fitted(width, [(clean(training.planted), "state-pending")]))
     column: list[Span] = [("a column is ", "muted"), (column_time(view, OVERFLOWS, width), "text")]
-    head = fitted(width, *_rates(training), column)
+    rate, running, storm = _rates(training)
+    short = sum(width_of(group) + 2 for group in (rate, running, storm)) - 2 > width  # the word is the state; it is not left out
+    head = fitted(width, rate, *([storm] if short else [running, storm]), column)
     return [head, *spark(view, OVERFLOWS, width, max(1, height - 1 - len(foot))), *foot][:height]
 
 
@@ -39,16 +41,16 @@ def overflow_page(view: View, width: int, height: int) -> list[Row]:
     return [*flow(width, *_rates(training)), *planted, Row(), *chart, Row(), *_in_full(training, view.now, width)]
 
 
-def _rates(training: TrainingSnapshot) -> list[list[Span]]:
+def _rates(training: TrainingSnapshot) -> tuple[list[Span], list[Span], list[Span]]:
     rate, running = training.overflow_rate, training.consecutive_overflow
     alarming = running is not None and running >= _ROW_ALERT
     rate_token = "overflow" if rate is not None and rate > _RATE_ALERT else "value"
     storm: list[Span] = [("STORM", "overflow")] if rate_token == "overflow" or alarming else []
-    return [
+    return (
         [(percent(rate), rate_token), (" of steps", "muted")],
         [(count(running), "overflow" if alarming else "text"), (" in a row", "muted")],
         storm,
-    ]
+    )
 
 
 def _explained(training: TrainingSnapshot, now: float, width: int, height: int) -> list[Row]:

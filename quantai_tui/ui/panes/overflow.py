@@ -26,7 +26,7 @@ def draw_overflow(view: View, width: int, height: int) -> list[Row]:
         foot.append(fitted(width, [(clean(training.planted), "state-pending")]))
     column: list[Span] = [("a column is ", "muted"), (column_time(view, OVERFLOWS, width), "text")]
     rate, running, storm = _rates(training)
-    short = sum(width_of(group) + 2 for group in (rate, running, storm)) - 2 > width  # the word is the state; it is not left out
+    short = storm and sum(width_of(group) + 2 for group in (rate, running, storm)) - 2 > width  # the word is the state: it stays
     head = fitted(width, rate, *([storm] if short else [running, storm]), column)
     return [head, *spark(view, OVERFLOWS, width, max(1, height - 1 - len(foot))), *foot][:height]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textual.events import MouseScrollDown, MouseScrollUp
 from ui_stories import failed_snapshot, repairing_snapshot
 from ui_support import FakeLink, dashboard, engine_snapshot, screen_text, until
 
@@ -64,3 +65,21 @@ async def test_without_a_pane_to_scroll_the_keys_say_so() -> None:
     async with dashboard(FakeLink(engine_snapshot())) as (app, pilot, _):
         await pilot.press("down")
         await until(pilot, lambda: "scroll: choose a pane first" in screen_text(app))
+
+
+async def test_with_a_mouse_a_click_focuses_a_pane_and_the_wheel_scrolls_the_one_under_it() -> None:
+    lines = tuple(f"12:00:{i:02d} line {i}" for i in range(40))
+    async with dashboard(FakeLink(engine_snapshot(log=lines))) as (app, pilot, _):
+        await until(pilot, lambda: "line 39" in screen_text(app))
+        market, log = (app.dashboard.pane(name).region for name in ("market", "log"))
+        await pilot.click(offset=(market.x + 3, market.y + 1))
+        await until(pilot, lambda: app.dashboard.focused_pane == "market")
+        wheel = {"widget": None, "x": log.x + 3, "y": log.y + 1, "delta_x": 0, "delta_y": 0, "button": 0}
+        modifiers = {"shift": False, "meta": False, "ctrl": False}
+        app.dashboard._board.post_message(MouseScrollUp(**wheel, **modifiers))
+        await until(pilot, lambda: app.dashboard.focused_pane == "log" and "line 39" not in screen_text(app))
+        app.dashboard._board.post_message(MouseScrollDown(**wheel, **modifiers))
+        await until(pilot, lambda: "line 39" in screen_text(app))
+        await pilot.click(offset=(3, 0))  # the header is nothing that could be focused
+        await pilot.pause()
+        assert app.dashboard.focused_pane == "log"

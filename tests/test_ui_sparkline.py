@@ -138,3 +138,11 @@ def test_no_column_of_a_full_series_is_a_gap(count: int, width: int, until: int,
     assert plot.values
     assert None not in plot.values
     assert len(plot.values) <= width
+
+
+@given(st.integers(2, 400), st.integers(1, 200), st.sampled_from(Fold), st.integers(0, 10**6))
+def test_while_time_goes_on_the_left_edge_stands_still(count: int, width: int, fold: Fold, second: int) -> None:
+    """A first column that comes and goes with the seconds would be painted anew with each of them."""
+    plots = [plotted(Chart((1.0,) * count, 1.0, float(second + later)), width, fold) for later in range(5)]
+    assert len({plot.pad for plot in plots}) == 1
+    assert all(value is not None for plot in plots for value in plot.values)

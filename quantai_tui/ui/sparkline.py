@@ -123,13 +123,16 @@ def plotted(chart: Chart, width: int, fold: Fold = Fold.MAX) -> Plot:
     newest = math.floor(chart.until / period + 1e-6)  # the samples' numbers on the grid of time
     oldest = newest - len(chart.values) + 1
     last = newest * among // shared
-    first = max(oldest * among // shared, last - width + 1)
+    filled = min(width, max(1, len(chart.values) * among // shared))  # always as many, or the left edge would flicker
+    first = last - filled + 1
     edges = [max(0, -(-number * shared // among) - oldest) for number in range(first, last + 2)]
     values = tuple(_folded(chart.values[begin:end], fold) for begin, end in itertools.pairwise(edges))
     cursor = None
     if chart.cursor is not None:
         at = newest - math.floor((chart.until - chart.cursor) / period + 0.5)
         column = width - 1 - (last - at * among // shared)
+        if at >= oldest:  # what is left of the first column stands in it
+            column = max(column, width - filled)
         cursor = column if 0 <= column < width else None
     return Plot(values if chart.values else (), width, shared / among, first if chart.values else last + 1, period, cursor)
 

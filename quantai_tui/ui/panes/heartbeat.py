@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ...telemetry import StreamSnapshot
 from ..cells import Pace, Row, Span, bar, fitted, flow, heading, row, table
-from ..format import count, duration, milliseconds, percent
+from ..format import UNKNOWN, count, duration, milliseconds, percent
 from ..view import View
 from .charts import RTT, chart_page, spark
 from .states import NOT_KNOWN
@@ -74,14 +74,19 @@ def _slow(line: Row) -> Row:
 
 def _lags(stream: StreamSnapshot) -> list[list[Span]]:
     """How far this machine is behind, which is not the line's fault: the two are never taken for one another."""
-    lag: list[Span] = [("store lag ", "muted"), (f"{milliseconds(stream.consumer_lag_ms):>3}", "text"), (" ms", "muted")]
+    lag: list[Span] = [("store lag ", "muted"), (f"{_whole(stream.consumer_lag_ms):>3}", "text"), (" ms", "muted")]
     if stream.paused_s > 0:
         lag = [(f"reading paused {duration(stream.paused_s)}", "alert-warning")]
-    loop: list[Span] = [("loop lag ", "muted"), (f"{milliseconds(stream.loop_lag_ms):>3}", "text"), (" ms", "muted")]
+    loop: list[Span] = [("loop lag ", "muted"), (f"{_whole(stream.loop_lag_ms):>3}", "text"), (" ms", "muted")]
     weight: list[Span] = []
     if stream.rest_weight is not None:
         weight = [("rest weight ", "muted"), (count(stream.rest_weight), "text"), ("/min", "muted")]
     return [lag, loop, weight]
+
+
+def _whole(milliseconds: float | None) -> str:
+    """Without tenths: of a lag they tell nothing, and would change with every second."""
+    return UNKNOWN if milliseconds is None else f"{milliseconds:,.0f}"
 
 
 def _percentiles(known: Sequence[float], width: int) -> list[Row]:

@@ -157,7 +157,7 @@ def test_zoomed_the_backoff_shows_the_budget_the_errors_and_the_last_reconnects(
 
 def test_how_far_this_machine_is_behind_is_shown_apart_from_the_round_trip() -> None:
     lags = {"consumer_lag_ms": 84.6, "loop_lag_ms": 3.2, "rest_weight": 12}
-    assert "store lag  85 ms  loop lag 3.2 ms  rest weight 12/min" in drawn("heartbeat", BOX, **lags)
+    assert "store lag  85 ms  loop lag   3 ms  rest weight 12/min" in drawn("heartbeat", BOX, **lags)
     assert "reading paused 7 s" in drawn("heartbeat", BOX, paused_s=7.0, **lags)
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
+from rich.cells import cell_len
 from ui_support import (
     FakeLink,
     alert,
@@ -322,3 +323,15 @@ async def test_a_key_answers_at_once_while_snapshots_arrive() -> None:
             app.tick()
         await pilot.press("r")
         await until(pilot, lambda: "reconnect: done" in screen_text(app))
+
+
+async def test_in_a_window_of_any_size_every_row_is_as_wide_as_the_window() -> None:
+    async with dashboard(FakeLink(backoff_snapshot())) as (app, pilot, _):
+        for zoomed in ("", "market"):
+            for size in [(1, 1), (2, 2), (3, 1), (5, 3), (59, 19), (60, 4), (60, 20), (61, 21), (20, 60), (116, 36), (180, 46)]:
+                await pilot.resize_terminal(*size)
+                app.dashboard.zoom(zoomed)
+                await until(pilot, lambda: app.dashboard.size == size)  # noqa: B023
+                board = app.dashboard._board
+                rows = ["".join(segment.text for segment in board.render_line(y)) for y in range(size[1])]
+                assert [cell_len(text) for text in rows] == [size[0]] * size[1], (zoomed, size)

@@ -71,7 +71,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
 
     def _scroll(self, rows: Callable[[Pane], int]) -> None:
         name = self.zoomed or self.focused_pane
-        if name:
+        if name and self._board.has_room_for(name):
             self._board.scroll_pane(name, rows)
         else:
             self._say("scroll: choose a pane first (tab)")

@@ -196,6 +196,8 @@ class Pane:
         if room < 0:  # a row too wide would push its neighbours aside
             cells = list(Strip(cells).crop(0, width))
         cells = [Segment(" ", blank), *cells, Segment(" " * (max(0, room) + 1), blank)]
+        if self.region.width < 2:  # not even the blanks at its sides fit
+            return list(Strip(cells).crop(0, self.region.width))
         return [Segment(frame.side, edge), *cells, Segment(frame.side, edge)] if frame.side else cells
 
     def _top(self, frame: Frame) -> list[Span]:

@@ -180,7 +180,8 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         self.run_worker(self._link.start(), group="link")
         self._wardrobe.begin()
         self.tick()
-        gc.freeze()  # what the start has made stays for days: it need not be looked through again and again
+        if self._guard is not None:  # the process is ours: what its start has made stays for days, and need not be looked through
+            gc.freeze()
 
     def view(self) -> View:
         """The link as it stands now."""

@@ -56,36 +56,69 @@ def test_the_lag_is_what_an_answer_takes_beyond_the_second_that_any_line_may_nee
     assert echo.lag_s == 0.0
 
 
-def test_a_terminal_that_has_never_answered_is_believed_to_keep_up_and_asked_again(clock: Hand) -> None:
+def test_a_terminal_that_has_never_answered_is_believed_to_keep_up_and_asked_now_and_then(clock: Hand) -> None:
     echo = Echo(clock)
     for _ in range(3):
         assert echo.question() == QUESTION
-        clock.now += 60
-        assert echo.lag_s == 0.0
+        clock.now += 29
+        assert (echo.lag_s, echo.question(), echo.question_again()) == (0.0, "", "")
+        clock.now += 1
     echo.await_answer(60.0)  # nobody waits for it either
 
 
-def test_an_answer_that_is_lost_is_given_up_when_somebody_types_and_the_terminal_has_to_answer_anew(
-    echo: Echo, clock: Hand
-) -> None:
+def test_on_a_line_that_is_behind_from_the_start_each_answer_is_that_of_its_own_question(clock: Hand) -> None:
+    echo, answers_at = Echo(clock), []
+    worst = 0.0
+    for _ in range(200):  # an answer takes five seconds
+        clock.now += 0.2
+        if echo.question():
+            answers_at.append(clock.now + 5.0)
+        if answers_at and clock.now >= answers_at[0]:
+            answers_at.pop(0)
+            worst = max(worst, echo.lag_s)
+            echo.answered()
+        assert len(answers_at) <= 1
+    assert worst == pytest.approx(4.0, abs=0.3)
+
+
+def test_an_answer_that_seems_lost_is_asked_for_again_though_nothing_is_painted(echo: Echo, clock: Hand) -> None:
+    echo.question()
+    clock.now += 29
+    assert echo.question_again() == ""
+    clock.now += 1
+    assert echo.question_again() == QUESTION
+    assert echo.question_again() == ""
+    assert echo.lag_s == 29.0
+    echo.answered()
+    assert (echo.lag_s, echo.question_again()) == (0.0, "")
+
+
+def test_a_terminal_that_does_not_answer_when_asked_again_is_given_up_once_somebody_types(echo: Echo, clock: Hand) -> None:
     freed: list[float] = []
     echo.question()
-    clock.now += 20
+    clock.now += 61
     echo.when_answered(lambda: freed.append(clock.now))
     echo.heard()  # a slow line may still bring it
-    assert echo.lag_s == 19.0
-    clock.now += 20  # and nobody types while the operator is away
-    assert echo.lag_s == 39.0
+    assert echo.lag_s == 60.0
+    clock.now += 20
     assert not freed
     echo.heard()
-    assert (echo.lag_s, freed) == (0.0, [140.0 + 2])
+    assert (echo.lag_s, freed) == (0.0, [clock.now])
     assert echo.question() == QUESTION
-    clock.now += 60
+    clock.now += 20
     assert echo.lag_s == 0.0
     echo.answered()
     assert echo.question() == QUESTION
     clock.now += 5
     assert echo.lag_s == 4.0
+
+
+def test_a_key_that_looks_like_an_answer_is_none_where_nothing_was_asked(clock: Hand) -> None:
+    echo = Echo(clock)
+    echo.answered()
+    echo.question()
+    clock.now += 60
+    assert echo.lag_s == 0.0
 
 
 def test_who_waits_is_called_once_at_the_answer_and_at_once_where_none_is_missed(echo: Echo, clock: Hand) -> None:

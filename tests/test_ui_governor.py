@@ -106,6 +106,8 @@ class SlowLine:
 
     lag_s = 0.0
 
+    def ask_again(self) -> None: ...
+
     def when_free(self, call: object) -> None:
         pass
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from textual.events import MouseScrollDown, MouseScrollUp
+from msgspec.structs import replace
+from textual.events import Click, MouseScrollDown, MouseScrollUp
 from ui_stories import failed_snapshot, repairing_snapshot
 from ui_support import FakeLink, dashboard, engine_snapshot, screen_text, until
+
+from quantai_tui.link.messages import CommandName
+from quantai_tui.ui.board import Board
+from quantai_tui.ui.cells import Row
+from quantai_tui.ui.view import View
 
 
 async def test_a_zoomed_page_is_scrolled_by_rows_and_pages_and_says_where_it_stands() -> None:
@@ -83,3 +89,41 @@ async def test_with_a_mouse_a_click_focuses_a_pane_and_the_wheel_scrolls_the_one
         await pilot.click(offset=(3, 0))  # the header is nothing that could be focused
         await pilot.pause()
         assert app.dashboard.focused_pane == "log"
+
+
+async def test_a_click_counts_only_where_it_was_pressed() -> None:
+    link = FakeLink(engine_snapshot())
+    async with dashboard(link) as (app, pilot, _):
+        await until(pilot, lambda: "connection" in screen_text(app))
+        released = Click(None, 5, 23, 0, 0, 1, shift=False, meta=False, ctrl=False)  # Textual tells the widget, here the screen
+        await pilot.mouse_down(offset=(5, 4))
+        app.dashboard._board.post_message(released)
+        await pilot.pause()
+        assert (link.sent, app.dashboard.focused_pane) == ([], "")
+        await pilot.mouse_down(offset=(5, 23))
+        app.dashboard._board.post_message(released)
+        await until(pilot, lambda: link.sent == [CommandName.RECONNECT])
+
+
+async def test_a_pane_that_lost_its_room_gets_no_keys_until_it_has_room_again() -> None:
+    async with dashboard(FakeLink(failed_snapshot()), size=(120, 40)) as (app, pilot, _):
+        app.dashboard.go_to("reconnects")
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: app.dashboard.focused_pane == "")
+        await pilot.press("down")
+        await until(pilot, lambda: "scroll: choose a pane first" in screen_text(app))
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, lambda: app.dashboard.focused_pane == "reconnects")
+
+
+async def test_a_page_that_fails_under_the_wheel_is_told_and_takes_nothing_with_it() -> None:
+    def broken(view: View, width: int, height: int) -> list[Row]:
+        raise ZeroDivisionError("no way")
+
+    async with dashboard(FakeLink(engine_snapshot())) as (app, pilot, _):
+        log = app.dashboard.pane("log")
+        log.spec = replace(log.spec, page=broken)
+        app.dashboard._board.post_message(Board.PanePressed("log", -1))
+        await until(pilot, lambda: "An error: drawing the pane 'log' failed" in screen_text(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is app.dashboard)

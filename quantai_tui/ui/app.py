@@ -198,6 +198,7 @@ class DashboardApp(App[Outcome], inherit_bindings=False):
         On a slow line the governor allows less: first fewer paintings of the panes, then only the lines around them.
         """
         self._follow()
+        self.line.ask_again()
         if self._governor.observe(self.line.lag_s):
             self._redraw()
         if not self.screen_stack or self.screen is not self.dashboard:  # none is left while the app closes

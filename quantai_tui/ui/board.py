@@ -68,9 +68,11 @@ class Board(Widget):
         self._regions: dict[str, Region] = {}
         self._across: list[list[str]] = []  # for each row, what stands in it from the left to the right
         self._focused = ""
+        self._pressed: Action | str | None = None
 
     def _tell(self, pane: str, error: Exception) -> None:
-        self.post_message(self.Failed(pane, error))
+        # Made and posted by the board itself: a message of the screen's own making would stop at the screen.
+        self.call_later(lambda: self.post_message(self.Failed(pane, error)))
 
     def arrange_for(self, size: Size, *, zoomed: str, notice: bool, down: bool) -> None:
         """Place everything anew; what is placed elsewhere shows the next view."""
@@ -140,14 +142,23 @@ class Board(Widget):
     def _at(self, event: events.MouseEvent) -> str:
         return next((name for name, region in self._regions.items() if region.contains(event.x, event.y)), "")
 
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        self._pressed = self._target(event)
+
     def on_click(self, event: events.Click) -> None:
+        """Pressed and released on the same thing; the whole screen is one widget, so Textual cannot know."""
+        target, pressed, self._pressed = self._target(event), self._pressed, None
+        if target is None or target != pressed:
+            return
+        self.post_message(self.PanePressed(target) if isinstance(target, str) else self.KeyPressed(target))
+
+    def _target(self, event: events.MouseEvent) -> Action | str | None:
+        """What a click there is meant for: a key's action, or a pane."""
         name = self._at(event)
         if name == FOOTER:
             region = self._regions[name]
-            if (pressed := self._keys.at(event.x - region.x, region.width)) is not None:
-                self.post_message(self.KeyPressed(pressed))
-        elif name and self.panes[name].spec.focusable:
-            self.post_message(self.PanePressed(name))
+            return self._keys.at(event.x - region.x, region.width)
+        return name if name and self.panes[name].spec.focusable else None
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         self._wheel(event, -1)

@@ -71,7 +71,7 @@ class Dashboard(Screen[None], inherit_bindings=False):
 
     def _scroll(self, rows: Callable[[Pane], int]) -> None:
         name = self.zoomed or self.focused_pane
-        if name and self._board.has_room_for(name):
+        if name:
             self._board.scroll_pane(name, rows)
         else:
             self._say("scroll: choose a pane first (tab)")
@@ -123,8 +123,8 @@ class Dashboard(Screen[None], inherit_bindings=False):
 
     @property
     def focused_pane(self) -> str:
-        """The pane that keys act on; empty for none."""
-        return self._board.focused
+        """The pane that keys act on; empty for none, and while the one that was chosen has no room."""
+        return self._board.focused if self._board.has_room_for(self._board.focused) else ""
 
     def pane(self, name: str) -> Pane:
         return self._board.panes[name]

@@ -20,8 +20,8 @@ _LOST_S = 30.0
 class Echo:
     """One terminal's answers. One question is under way at a time; threads may call what they like.
 
-    A terminal that has never answered is believed to keep up. So is one that was typed at for long after it should have answered:
-    the answer is lost, and it has to answer again before its silence means anything.
+    A terminal that has never answered is believed to keep up. One whose answer seems lost is asked again; when that is not
+    answered either and somebody types, it has to answer anew before its silence means anything.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -29,34 +29,44 @@ class Echo:
         self._changed = threading.Condition()
         self._answers = False
         self._asked: float | None = None
-        self._asked_last = -_EVERY_S
+        self._asked_last = -_LOST_S
         self._waiting: Callable[[], None] | None = None
 
     def question(self) -> str:
         """What to write behind a frame: the question, where it is time for one, or nothing."""
         with self._changed:
             now = self._monotonic()
-            if now - self._asked_last < _EVERY_S or (self._asked is not None and self._answers):
+            since = now - self._asked_last
+            if since < _EVERY_S or (self._asked is not None and (self._answers or since < _LOST_S)):
                 return ""
             self._asked = self._asked_last = now
+            return QUESTION
+
+    def question_again(self) -> str:
+        """The question once more, when its answer seems lost: while nothing is painted, nothing else would ask."""
+        with self._changed:
+            now = self._monotonic()
+            if not self._answers or self._asked is None or now - self._asked_last < _LOST_S:
+                return ""
+            self._asked_last = now
             return QUESTION
 
     def answered(self) -> None:
         """The terminal has answered: all that was sent before the question is on its screen."""
         with self._changed:
-            self._answers = True
+            self._answers = self._answers or self._asked is not None  # else it is a key that looks like an answer
         self._settle()
 
     def heard(self) -> None:
         """Something else was typed."""
         with self._changed:
-            lost = self._answers and self._asked is not None and self._monotonic() - self._asked > _LOST_S
+            lost = self._answers and self._asked is not None and self._monotonic() - self._asked > 2 * _LOST_S + _EVERY_S
             self._answers = self._answers and not lost
         if lost:
             self._settle()
 
     def forget(self) -> None:
-        """Another terminal may stand there now: no answer is waited for."""
+        """No answer will come any more: the question was not sent, or somebody else has the terminal."""
         self._settle()
 
     @property

@@ -61,6 +61,9 @@ class Line(Protocol):
     def when_free(self, call: Callable[[], None]) -> None:
         """`call` once, as soon as all was taken."""
 
+    def ask_again(self) -> None:
+        """Called now and then: whatever may be known only by asking anew."""
+
 
 class FreeLine:
     """A terminal that takes everything at once, like that of a test."""
@@ -69,6 +72,8 @@ class FreeLine:
 
     def when_free(self, call: Callable[[], None]) -> None:
         call()
+
+    def ask_again(self) -> None: ...
 
 
 class Governor:

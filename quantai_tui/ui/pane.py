@@ -110,7 +110,11 @@ class Pane:
         """Move the page by so many rows, downwards if positive, as far as there is something."""
         if self._view is None or self.spec.page is None or not self.region:
             return []
-        most = max(0, len(self.spec.page(self._view, *self.size)) - self.size.height)
+        try:
+            most = max(0, len(self.spec.page(self._view, *self.size)) - self.size.height)
+        except Exception as error:  # noqa: BLE001 - told by the app, as where a pane is drawn
+            self._failed(self.spec.title or self.spec.id, error)
+            return []
         self._scrolled = max(0, min(self._scrolled + (-rows if self.spec.tail else rows), most))
         return self._show_again()
 

@@ -45,7 +45,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_S = 0.25
 _HANGUP_POLL_S = 5.0  # a hang-up is told at once; this is how long the thread may outlive the dashboard
 _CLOSE_S = 1.0
-_ANSWER_S = 0.5
+_ANSWER_S = 1.0
+_FRAME_BEGINS = "\x1b[?2026h"  # a question with it would be answered before the frame is seen
 _RESIZES_TOGETHER_S = 0.05
 
 
@@ -76,9 +77,13 @@ class TerminalDriver(LinuxDriver):
 
     def write(self, data: str) -> None:
         if self._outlet is not None:  # else another program has the terminal
-            question = self._echo.question() if self._asks else ""
+            question = self._echo.question() if self._asks and not data.startswith(_FRAME_BEGINS) else ""
             if not self._outlet.hand_over((to_ascii(data) if self._ascii else data) + question) and question:
                 self._echo.forget()
+
+    def ask_again(self) -> None:
+        if self._outlet is not None and self._asks and (question := self._echo.question_again()):
+            self._outlet.hand_over(question)
 
     def process_message(self, message: Message) -> None:
         """What the terminal says; from the thread that reads it."""
@@ -87,8 +92,6 @@ class TerminalDriver(LinuxDriver):
             return
         if isinstance(message, events.Key | events.Paste):
             self._echo.heard()
-        elif isinstance(message, events.Resize):
-            self._echo.forget()
         super().process_message(message)
 
     def start_application_mode(self) -> None:
@@ -101,11 +104,15 @@ class TerminalDriver(LinuxDriver):
 
     def stop_application_mode(self) -> None:
         # What was to be painted is of no use any more, and on a slow line the shell would wait for it.
+        answer_s = _ANSWER_S
         if self._outlet is not None:
+            if self._outlet.lag_s:  # the question may be among what is dropped
+                answer_s /= 2
             self._outlet.discard()
         self._asks = False
         self.write(_WIPE)
-        self._echo.await_answer(_ANSWER_S)
+        self._echo.await_answer(answer_s)
+        self._echo.forget()
         super().stop_application_mode()
         if self._mouse_pixels:
             self.write("\x1b[?1016l")
@@ -118,7 +125,7 @@ class TerminalDriver(LinuxDriver):
         if not self._outlet.close(_CLOSE_S):
             with contextlib.suppress(termios.error):
                 termios.tcflush(self.fileno, termios.TCOFLUSH)
-            self._outlet.hand_over(CUT + _WIPE + _RESTORE)
+            self._outlet.hand_over(CUT + _RESTORE)
             self._outlet.close(_CLOSE_S)
         self._outlet = None
 
@@ -176,7 +183,6 @@ class TerminalDriver(LinuxDriver):
 
     def _tell_size(self) -> None:
         self._resize_due = False
-        self._echo.forget()
         size = Size(*self._get_terminal_size())
         self.send_message(events.Resize(size, size))
 
@@ -292,7 +298,7 @@ class TerminalGuard:
 
     def _write_restore(self) -> None:
         with contextlib.suppress(OSError):
-            os.write(self._fd, (CUT + _WIPE + _RESTORE).encode())
+            os.write(self._fd, (CUT + _RESTORE).encode())
 
 
 def _is_gone(descriptor: int, within_s: float) -> bool:

@@ -335,3 +335,11 @@ async def test_in_a_window_of_any_size_every_row_is_as_wide_as_the_window() -> N
                 board = app.dashboard._board
                 rows = ["".join(segment.text for segment in board.render_line(y)) for y in range(size[1])]
                 assert [cell_len(text) for text in rows] == [size[0]] * size[1], (zoomed, size)
+
+
+async def test_what_is_said_of_a_focused_pane_without_a_frame_goes_with_the_focus() -> None:
+    async with dashboard(live()) as (app, pilot, _):
+        await pilot.press("tab")
+        await until(pilot, lambda: "alerts: z shows them all" in screen_text(app))
+        await pilot.press("tab")
+        await until(pilot, lambda: app.dashboard.focused_pane == "connection" and "z shows them all" not in screen_text(app))

@@ -179,6 +179,7 @@ def test_a_terminal_that_has_stopped_reading_cannot_hold_the_process(number: sig
         assert termios.tcgetattr(screen.master)[:6] == screen.settings[:6]
         screen.ended()
         assert modes_left(screen.output) == AS_FOUND
+        assert b"\x1b[2J" not in screen.output.split(b"\x1b[?1049l", 1)[1]  # the shell's own screen is not wiped
 
 
 def test_keys_act_while_the_terminal_reads_nothing_and_the_picture_is_whole_once_it_does(own_home: Path) -> None:
@@ -203,6 +204,7 @@ def test_a_line_that_swallows_what_nobody_has_seen_yet_gets_no_more_until_the_te
         screen.process.send_signal(signal.SIGTERM)
         assert screen.ended() == 0
         assert QUESTION not in screen.output[screen.output.rindex(b"\x1b[?1049l") :]
+        assert b"\x1b[?2026h" + QUESTION not in screen.output  # it would be answered before the frame is seen
 
 
 def test_a_terminal_that_never_says_where_its_cursor_is_is_painted_all_the_same() -> None:

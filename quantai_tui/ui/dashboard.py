@@ -164,6 +164,8 @@ class Dashboard(Screen[None], inherit_bindings=False):
         self._board.focused = name
         if not self.pane(name).framed and not self.zoomed:
             self._say(f"{name}: z shows them all")  # a pane without a frame does not show that it is focused
+        elif focused and not self.pane(focused).framed:
+            self._say("")  # what was said of the pane before is not true any more
 
     def go_to(self, name: str) -> None:
         """Focus a pane. One without a frame to be seen in, and one that has no room, takes the screen; a zoom moves along."""

@@ -36,7 +36,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work.mkdir()
     monkeypatch.chdir(work)
     for name in list(os.environ):
-        if name in names() or name.startswith(("WS_", "GRAD_SCALER_")):
+        if name in names() or name.startswith(("WS_", "GRAD_SCALER_", "QUANTAI_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()

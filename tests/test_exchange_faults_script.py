@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -71,8 +72,9 @@ def test_a_mistake_names_file_line_entry_and_key_and_what_to_write(entry: str, s
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"[[fault]\n", "not TOML"),
-        (b"\xff\xfe", "not UTF-8 at byte 0"),
+        (b"[[fault]\n", "not valid TOML"),
+        (b"\xff\xfe", "is UTF-16 text"),
+        (b"# one\n# \xff\n", "is not UTF-8 text (line 2)"),
         (b"faults = 3", "unknown key 'faults'"),
         (b"fault = 3", "`fault` is no list of tables"),
         (b"fault = [3]", "`fault` is no list of tables"),
@@ -80,9 +82,8 @@ def test_a_mistake_names_file_line_entry_and_key_and_what_to_write(entry: str, s
         (b"seed = -1", "`seed` is no whole number"),
         (b"seed = 1.5", "`seed` is no whole number"),
         (b"seed = true", "`seed` is no whole number"),
-        (b"x = " + b"[" * 100_000, "storm.toml: "),
+        (b"x = " + b"[" * 100_000, "nested too deeply"),
         (b"seed = 1" + b"0" * 10_000, "storm.toml: "),
-        (b"#" * (2**20 + 1), "larger than"),
         (b'fault = [{kind = "close"}, {kind = "x"}]', "storm.toml, fault 2: unknown kind 'x'"),
         (b'fault = [{kind = "clear"}%s]' % (b', {kind = "clear"}' * 10_000), "10001 faults are too many"),
     ],
@@ -95,9 +96,21 @@ def test_what_is_no_script_is_refused_with_a_reason_and_a_remedy(content: bytes,
     assert refused.value.remedy
 
 
-@pytest.mark.parametrize("name", ["missing.toml", ".", "a\0b", "x" * 300])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ScriptError, match="cannot be read"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("missing.toml", "there is no such file"),
+        (".", "is a folder"),
+        ("a\0b", "zero byte"),
+        ("x" * 300, "File name too long"),
+        ("pipe", "is a pipe"),
+        ("huge", "is larger than 1 MiB"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, said: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "huge").write_bytes(b"#" * (2**20 + 1))
+    with pytest.raises(ScriptError, match=said):
         load_script(tmp_path / name)
 
 

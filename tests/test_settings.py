@@ -21,10 +21,10 @@ from quantai_tui.settings import (
     describe,
     describe_all,
     load,
+    load_file,
     masked,
     shown,
     validate,
-    validate_file,
 )
 
 FIFTEEN = {
@@ -139,7 +139,8 @@ def test_bounds_that_are_only_technical_stay_out_of_the_rules() -> None:
 def test_true_is_no_number(tmp_path: Path, name: str) -> None:
     config = tmp_path / "config.toml"
     config.write_text(f"{name} = true\n")
-    assert "must be a" in str(validate_file(config)[0])
+    with pytest.raises(SettingsProblems, match="must be a"):
+        load_file(config)
 
 
 def test_an_id_to_begin_at_may_be_a_number_in_toml(tmp_path: Path) -> None:
@@ -252,43 +253,6 @@ def test_an_unknown_key_in_the_file_is_named_with_its_line_and_the_nearest_known
     )
 
 
-def test_only_unknown_names_of_ours_matter_in_environment_and_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path(".env").write_text("DATABASE_URL=x\nGRAD_SCALER_SPEED=1\n")
-    monkeypatch.setenv("EDITOR_FOO", "1")
-    monkeypatch.setenv("WS_NONSENSE", "1")
-    said = problems_of()
-    assert "WS_NONSENSE = 1" in said
-    assert "GRAD_SCALER_SPEED = 1" in said
-    assert ".env, line 2" in said
-    assert "DATABASE_URL" not in said
-
-
-def test_variables_in_dotenv_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BASE", "/srv/me")
-    Path(".env").write_text("SUB=q\nDATA_DIR=${BASE}/${SUB}/${NONE:-x}\n")
-    assert load().settings.DATA_DIR == Settings().DATA_DIR == "/srv/me/q/x"
-
-
-def test_a_line_of_dotenv_is_counted_with_the_empty_ones_before_it() -> None:
-    Path(".env").write_text("\n\nOTHER=1\n\n# comment\n\n  WS_PING_INTERVAL=0\n")
-    assert ".env, line 7" in problems_of()
-
-
-def test_a_line_of_dotenv_that_cannot_be_read_matters_when_it_is_ours() -> None:
-    Path(".env").write_text("some words\nWS_PING_INTERVAL 20\nX='open\n\nTHEME: dark\nWS_SOON now\n")
-    with pytest.raises(SettingsProblems) as caught:
-        load()
-    assert [str(problem) for problem in caught.value.problems] == [
-        f"{name}: the line cannot be read; it must be NAME=VALUE (.env, line {line})"
-        for name, line in (("WS_PING_INTERVAL", 2), ("THEME", 5), ("WS_SOON", 6))
-    ]
-
-
-def test_a_folder_called_dotenv_is_none_of_ours() -> None:
-    Path(".env").mkdir()
-    assert load().settings.WS_PING_INTERVAL == 30.0
-
-
 def test_a_text_given_stands_in_for_the_file(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("WS_PING_INTERVAL = 20\n")
@@ -311,32 +275,11 @@ def test_all_problems_of_all_sources_are_told_at_once(tmp_path: Path) -> None:
     assert {problem.key for problem in caught.value.problems} == {"WS_PING_INTERVAL", "NO_SUCH", "TRAIN_DEVICE"}
 
 
-def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.toml"
-    broken.write_text("WS_PING_INTERVAL = = 3\n")
-    assert "is not valid TOML" in str(validate_file(broken)[0])
-    assert "there is no such file" in str(validate_file(tmp_path / "none.toml")[0])
-    assert validate_file(tmp_path / "none.toml")[0].key == str(tmp_path / "none.toml")
-
-
 @pytest.mark.parametrize("text", ["ethusdt,BTCUSDT", " ETHUSDT , btcusdt ,", '["ETHUSDT", "BTCUSDT"]'])
 def test_symbols_are_comma_separated_everywhere_and_an_array_is_fine_in_toml(tmp_path: Path, text: str) -> None:
     config = tmp_path / "config.toml"
     config.write_text(f"SYMBOLS = {text}\n" if text.startswith("[") else f'SYMBOLS = "{text}"\n')
     assert load(config).settings.SYMBOLS == ("ETHUSDT", "BTCUSDT")
-
-
-def test_keys_are_pairs_and_a_key_may_be_an_equals_sign() -> None:
-    Path(".env").write_text("KEYS=rotate=ctrl+r, quit==,\n")
-    assert load().settings.KEYS == ("rotate=ctrl+r", "quit==")
-
-
-def test_an_old_dotenv_file_goes_on_working() -> None:
-    Path(".env").write_text("WS_RECONNECT_MAX_DELAY=30\nGRAD_SCALER_AUTO_RESET=false\nSYMBOLS=ETHUSDT,BTCUSDT\nOTHER=1\n")
-    for settings in (load().settings, Settings()):
-        assert settings.WS_RECONNECT_MAX_DELAY == 30.0
-        assert settings.GRAD_SCALER_AUTO_RESET is False
-        assert settings.SYMBOLS == ("ETHUSDT", "BTCUSDT")
 
 
 def test_saving_keeps_comments_and_order_and_a_backup(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_file_that_was_good_and_is_broken_keeps_its_last_good_theme(tmp_path: 
     assert broken is not None
     assert broken.themes == good.themes
     assert len(broken.problems) == 1
-    assert broken.problems[0].startswith("mine.toml: not valid TOML")
+    assert broken.problems[0].startswith("mine.toml: is not valid TOML")
 
 
 def test_what_is_no_theme_is_named_and_nothing_waits_for_it(tmp_path: Path) -> None:
@@ -94,10 +94,10 @@ def test_what_is_no_theme_is_named_and_nothing_waits_for_it(tmp_path: Path) -> N
     assert named(found) == ["mine"]
     assert found is not None
     assert list(found.problems) == [
-        "a-folder.toml: not a file",
-        "b-pipe.toml: not a file",
-        "c-nowhere.toml: not a file",
-        "d-huge.toml: larger than 64 KiB, so not a theme",
+        "a-folder.toml: is a folder, not a file",
+        "b-pipe.toml: is a pipe, not a file",
+        "c-nowhere.toml: there is no such file",
+        "d-huge.toml: is larger than 64 KiB",
         "f-second.toml: the name 'mine' is taken by another file",
     ]
 
@@ -170,7 +170,7 @@ async def test_own_themes_are_worn_changed_broken_mended_and_removed_while_the_d
 
         write_text(path, "name = [/b]")
         write_text(path.with_name("other.toml"), "")
-        await seen(lambda: told("other.toml") != "" and told("mine.toml: not valid TOML") != "")
+        await seen(lambda: told("other.toml") != "" and told("mine.toml: is not valid TOML") != "")
         assert app.theme == "mine"
         assert app._wardrobe.palette["spark-rtt"].color.triplet.hex == "#ffffff"
 

@@ -102,6 +102,7 @@ def _contrast(one: Color, other: Color) -> float:
         ("state-live =", "state-alive =", r"unknown key \[tokens\] 'state-alive'; did you mean 'state-live'"),
         ("[tokens]", "[token]", "unknown key 'token'; did you mean 'tokens'"),
         ("[tokens]", "[tokens", "not valid TOML"),
+        ("[tokens]", f"deep = {'[' * 1000}\n[tokens]", "nested too deeply"),
     ],
 )
 def test_a_broken_theme_file_says_what_is_wrong_with_it(tmp_path: Path, old: str, new: str, complaint: str) -> None:
@@ -125,7 +126,7 @@ async def test_broken_files_are_named_in_one_toast_and_the_rest_is_used(tmp_path
     async with app.run_test(notifications=True) as pilot:
         await until(pilot, lambda: len(app._notifications) == 1)
         (toast,) = app._notifications
-        assert "bad.toml: not valid TOML" in toast.message
+        assert "bad.toml: is not valid TOML" in toast.message
         assert "worse.toml" in toast.message
         assert "there is no theme 'nosuch'; there are chalk, plain" in toast.message
         assert app.theme == "chalk"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .options import RunOptions, common_options, fail
+from .options import RunOptions, common_options, fail, tell_warnings
 
 
 @click.group()
@@ -27,6 +26,7 @@ def config_show(**values: Any) -> None:
         loaded = load(Path(options.config) if options.config else None, layers=Layers(overrides=options.overrides))
     except SettingsProblems as problems:
         fail(str(problems))
+    tell_warnings(loaded.warnings)
     group = ""
     for info in describe_all():
         if info.group != group:
@@ -45,26 +45,22 @@ def config_show(**values: Any) -> None:
 @click.argument("file", required=False, type=click.Path())
 def config_validate(file: str | None) -> None:
     """Check FILE by itself, or without one all sources as they stand."""
-    from ..settings import SettingsProblems, default_config_path, load, validate_file
+    from ..settings import SettingsProblems, load, load_file
 
-    keys: tuple[str, ...] = ()
-    if file is not None:
-        problems = [str(problem) for problem in validate_file(Path(file))]
-        if not problems:
-            keys = load(Path(file), environment={}, dotenv_path=Path(os.devnull)).settings.KEYS
-    else:
-        try:
-            keys = load().settings.KEYS
-            problems = []
-        except SettingsProblems as error:
-            problems = [str(problem) for problem in error.problems]
-    if keys:
+    try:
+        loaded = load() if file is None else load_file(Path(file))
+    except SettingsProblems as error:
+        fail(str(error))
+    tell_warnings(loaded.warnings)
+    if loaded.settings.KEYS:
         from ..ui.keymap import resolve  # brings Textual, which nothing else here needs
 
-        problems += resolve(keys).problems
-    if problems:
-        fail("\n".join(problems))
-    click.echo(f"{file or default_config_path()}: valid" if file else "all settings are valid")
+        problems = resolve(loaded.settings.KEYS).problems
+        if problems and loaded.origins["KEYS"].shared:
+            tell_warnings(problems)
+        elif problems:
+            fail("\n".join(problems))
+    click.echo(f"{file}: valid" if file else "all settings are valid")
 
 
 @config.command("path")

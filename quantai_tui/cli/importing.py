@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import RunOptions, common_options, fail, need_file
+from .options import RunOptions, common_options, fail, need_file, tell_warnings
 
 if TYPE_CHECKING:
     from ..market.store import TradeStore
@@ -73,6 +73,7 @@ async def _import_all(files: list[Path], into: str, symbol: str | None, options:
 
     try:
         desk = SettingsDesk(Path(options.config) if options.config else None, Layers(overrides=options.overrides))
+        tell_warnings(desk.loaded.warnings)
         folder = EngineFolder(data_root(desk.settings.DATA_DIR) / into)
         folder.prepare()
         claim = Claim.take(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,6 +19,12 @@ EXIT_BAD_INPUT = 2
 def fail(message: str, exit_code: int = EXIT_BAD_INPUT) -> NoReturn:
     click.echo(f"quantai-tui: {message}", err=True)
     raise SystemExit(exit_code)
+
+
+def tell_warnings(warnings: Iterable[object]) -> None:
+    """What does not stop the command, on standard error."""
+    for warning in warnings:
+        click.echo(f"quantai-tui: warning: {warning}", err=True)
 
 
 class RunOptions(Struct, frozen=True):

@@ -28,6 +28,7 @@ from ..settings import (
     shown,
     validate,
 )
+from ..textfile import UnusableFile
 from .trials import TrialRecord, put_back, settle_abandoned
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class SettingsDesk:
     # What is
 
     def form(self) -> SettingsForm:
+        """Raises UnusableFile."""
         file = ConfigFile.read(self.path)
         fields = []
         for info in describe_all():
@@ -132,7 +134,10 @@ class SettingsDesk:
         return SettingsForm(str(self.path), file.revision, tuple(fields))
 
     def text(self) -> SettingsText:
-        """The file as it is, secrets and all: it goes to its owner, over a socket that is private to him."""
+        """The file as it is, secrets and all: it goes to its owner, over a socket that is private to him.
+
+        Raises UnusableFile.
+        """
         file = ConfigFile.read(self.path)
         return SettingsText(str(self.path), file.text, file.revision)
 
@@ -192,7 +197,10 @@ class SettingsDesk:
         if not self._saves:
             return _refused("there is no save to undo"), _NOTHING
         save = self._saves[-1]
-        file = ConfigFile.read(self.path)
+        try:
+            file = ConfigFile.read(self.path)
+        except UnusableFile as error:
+            return _refused(f"nothing was undone: {error}"), _NOTHING
         if file.text != save.after:
             result = SaveResult(False, conflict_text=masked(file.text), proposed_text=masked(save.before or ""))
             return result, _NOTHING
@@ -213,8 +221,12 @@ class SettingsDesk:
         trial = self.trial
         if trial is None:
             return _refused("nothing is on trial"), _NOTHING
-        file = ConfigFile.read(self.path)
-        if file.text == trial.save.after:
+        try:
+            file = ConfigFile.read(self.path)
+        except UnusableFile as error:
+            logger.warning("%s", error)  # so it is not what was written for the trial
+            file = None
+        if file is not None and file.text == trial.save.after:
             result, changed = self._restore(file, trial.save, "undone, since nobody confirmed it")
             if not result.saved:
                 return result, changed

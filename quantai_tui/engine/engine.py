@@ -73,9 +73,9 @@ class Engine:
         try:
             layers = Layers(overrides=overrides, mode_defaults=source.mode_defaults, forced=source.forced)
             self.desk = SettingsDesk(config_path, layers)
-        except SettingsProblems as problems:
-            raise StartError(str(problems)) from problems
-        self.folder = EngineFolder(data_root(self.desk.settings.DATA_DIR) / source.name)
+            self.folder = EngineFolder(data_root(self.desk.settings.DATA_DIR) / source.name)
+        except (SettingsProblems, PlaceError) as problem:
+            raise StartError(str(problem)) from problem
         self._stop_asked = asyncio.Event()
         self._started_at = clock.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
@@ -145,6 +145,8 @@ class Engine:
             await asyncio.to_thread(self.folder.clear)
         self._log = EngineLog(self.folder.log, self.desk.settings.LOG_LEVEL)
         logger.info("engine %s starts (pid %d, %s) %s", self.name, os.getpid(), self._source.mode.value, self.desk.settled)
+        for warning in self.desk.loaded.warnings:
+            logger.warning("settings: %s", warning)
         if self._source.exchange_command is not None:
             await self._start_exchange(self._source.exchange_command(self.folder.exchange, self.desk.settings.SYMBOLS))
         if self._source.recording is not None:

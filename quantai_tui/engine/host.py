@@ -62,6 +62,7 @@ async def serve(build: Callable[[], Engine], ready_fd: int | None) -> int:
     detached = ready_fd is not None
     try:
         engine = build()
+        _tell_warnings(engine)
         starting = asyncio.create_task(engine.start())
         with _signals(_stopper(engine, starting), detached=detached):
             await starting
@@ -81,6 +82,11 @@ async def serve(build: Callable[[], Engine], ready_fd: int | None) -> int:
     except asyncio.CancelledError:
         return EXIT_OK
     return EXIT_STORE_FAILED if engine.store.failure is not None else EXIT_OK
+
+
+def _tell_warnings(engine: Engine) -> None:
+    for warning in engine.desk.loaded.warnings:
+        print(f"quantai-tui: warning: {warning}", file=sys.stderr)
 
 
 def _redirect_output(path: Path) -> None:
@@ -103,6 +109,7 @@ async def headless(build: Callable[[], Engine], *, as_json: bool, for_s: float |
     """Run an engine without a dashboard, a status line a second, until it is done, failed, timed out or told to stop."""
     try:
         engine = build()
+        _tell_warnings(engine)
         starting = asyncio.create_task(engine.start())
         with _signals(_stopper(engine, starting), detached=False):
             await starting

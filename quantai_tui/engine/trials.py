@@ -15,9 +15,12 @@ from pathlib import Path
 
 import msgspec
 
-from ..settings import ConfigFile, write_atomically
+from ..settings import ConfigFile, target_of, write_atomically
+from ..textfile import UnusableFile, read_bytes
 
 logger = logging.getLogger(__name__)
+
+_MOST_BYTES = 2**23  # a configuration file of the largest size, every character of it escaped
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -58,7 +61,7 @@ class TrialRecord:
 def _refuse_if_owned(target: Path) -> None:
     """Several engines may share a file: the record of one that lives is not another's to replace."""
     try:
-        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return
     try:
@@ -76,7 +79,7 @@ def settle_abandoned(path: Path) -> str:
     """
     target = _beside(path)
     try:
-        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe there would wait for its writer
     except FileNotFoundError:
         return ""
     except OSError as error:
@@ -93,7 +96,7 @@ def settle_abandoned(path: Path) -> str:
 
 def _settle(path: Path, target: Path) -> str:
     try:
-        record = msgspec.json.decode(target.read_bytes(), type=_Record)
+        record = msgspec.json.decode(read_bytes(target, _MOST_BYTES), type=_Record)
         file = ConfigFile.read(path)
         if fingerprint(file.text) != record.after:
             said = f"settings on trial were not confirmed, and {path} was edited since: it stays as it is"
@@ -101,7 +104,7 @@ def _settle(path: Path, target: Path) -> str:
             put_back(file, record.before)
             said = f"settings on trial were not confirmed before their engine ended: {path} is as it was before"
         target.unlink()
-    except (msgspec.DecodeError, OSError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, OSError, UnusableFile, UnicodeDecodeError) as error:
         with contextlib.suppress(OSError):
             target.replace(target.with_name(f"{target.name}.broken"))
         return f"settings on trial could not be undone: {target}: {error}"
@@ -121,5 +124,5 @@ def fingerprint(text: str) -> str:
 
 
 def _beside(path: Path) -> Path:
-    target = path.resolve()
+    target = target_of(path)
     return target.with_name(f"{target.name}.trial")

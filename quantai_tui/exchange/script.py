@@ -12,10 +12,10 @@ for = 10.0          # seconds
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..textfile import UnusableFile, decode, parse_toml, read_bytes
 from .catalogue import parse_fault
 from .fault import Fault, FaultError
 from .markets import ExchangeError
@@ -24,6 +24,7 @@ _MOST_BYTES = 2**20
 _MOST_FAULTS = 10_000
 _LARGEST_SEED = 2**63 - 1
 _ENTRY = re.compile(r"^[ \t]*\[\[\s*(?:fault|'fault'|\"fault\")\s*\]\]", re.MULTILINE)
+_NAME_ONE = "name a fault script of at most 1 MiB"
 _EXAMPLE = 'write entries such as: [[fault]] / at = 20.0 / kind = "close"'
 
 
@@ -42,27 +43,21 @@ class FaultScript:
 def load_script(path: Path) -> FaultScript:
     """Read a script. Raises ScriptError."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ScriptError(f"{path}: cannot be read ({reason})", "name a fault script that exists") from error
+        content = read_bytes(path, _MOST_BYTES)
+    except FileNotFoundError as error:
+        raise ScriptError(f"{path}: there is no such file", _NAME_ONE) from error
+    except UnusableFile as error:
+        raise ScriptError(f"{path}: {error}", _NAME_ONE) from error
     return parse_script(content, str(path))
 
 
 def parse_script(content: bytes, name: str) -> FaultScript:
     """A script out of a file's bytes; `name` is what errors call it. Raises ScriptError, and nothing else whatever the bytes."""
-    if len(content) > _MOST_BYTES:
-        raise ScriptError(f"{name}: larger than {_MOST_BYTES} bytes", "make it shorter")
     try:
-        text = content.decode()
-        document = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise ScriptError(f"{name}: not UTF-8 at byte {error.start}", "save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ScriptError(f"{name}: not TOML: {error}", _EXAMPLE) from error
-    except (RecursionError, ValueError) as error:  # deep nesting; a number or a date that Python cannot hold
-        raise ScriptError(f"{name}: not TOML that can be read: {error}", _EXAMPLE) from error
+        text = decode(content)
+        document = parse_toml(text)
+    except UnusableFile as error:
+        raise ScriptError(f"{name}: {error}", _EXAMPLE) from error
     for key in document:
         if key not in ("seed", "fault"):
             raise ScriptError(f"{name}: unknown key {key[:60]!r}", "use seed = <number> and [[fault]] entries")

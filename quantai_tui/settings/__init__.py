@@ -9,38 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .catalogue import MASK, SettingInfo, as_text, describe, describe_all, masked, names, shown
-    from .files import ConfigConflict, ConfigFile, write_atomically
+    from .catalogue import MASK, SettingInfo, as_text, describe, describe_all, masked, names, nearest_name, shown
+    from .files import ConfigConflict, ConfigFile, target_of, write_atomically
     from .model import Settings
-    from .sources import (
-        Layers,
-        Loaded,
-        Origin,
-        Problem,
-        SettingsProblems,
-        default_config_path,
-        load,
-        nearest_name,
-        validate,
-        validate_file,
-    )
+    from .problems import Origin, Problem, SettingsProblems
+    from .sources import Layers, Loaded, default_config_path, load, load_file
+    from .validation import validate
 
 _HOMES = {
-    "catalogue": ("MASK", "SettingInfo", "as_text", "describe", "describe_all", "masked", "names", "shown"),
-    "files": ("ConfigConflict", "ConfigFile", "write_atomically"),
+    "catalogue": ("MASK", "SettingInfo", "as_text", "describe", "describe_all", "masked", "names", "nearest_name", "shown"),
+    "files": ("ConfigConflict", "ConfigFile", "target_of", "write_atomically"),
     "model": ("Settings",),
-    "sources": (
-        "Layers",
-        "Loaded",
-        "Origin",
-        "Problem",
-        "SettingsProblems",
-        "default_config_path",
-        "load",
-        "nearest_name",
-        "validate",
-        "validate_file",
-    ),
+    "problems": ("Origin", "Problem", "SettingsProblems"),
+    "sources": ("Layers", "Loaded", "default_config_path", "load", "load_file"),
+    "validation": ("validate",),
 }
 
 __all__ = [
@@ -59,12 +41,13 @@ __all__ = [
     "describe",
     "describe_all",
     "load",
+    "load_file",
     "masked",
     "names",
     "nearest_name",
     "shown",
+    "target_of",
     "validate",
-    "validate_file",
     "write_atomically",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
@@ -137,3 +138,9 @@ def describe_all() -> tuple[SettingInfo, ...]:
 
 def names() -> tuple[str, ...]:
     return tuple(Settings.model_fields)
+
+
+def nearest_name(name: str, prefix: str = "") -> str:
+    """`; did you mean X?` when a setting is spelt nearly so, else nothing. `prefix` goes before the answer."""
+    near = difflib.get_close_matches(name.upper(), names(), n=1, cutoff=0.6)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""

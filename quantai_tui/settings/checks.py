@@ -8,10 +8,32 @@ from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
+LONGEST_TEXT = 4096  # characters, as many as Linux takes for a path
+MOST_CA_BYTES = 2**24  # the system's own authorities take a quarter of a MiB
 _KEY = re.compile(r"[a-z0-9-]{1,40}=[^\s,]{1,60}")
 _SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 RETENTION_RULE = "0, or from 1/24 (one hour) to 36500"
+
+
+def usable_text(value: object) -> object:
+    """What files, sockets and the store could not take is refused here, for all settings alike."""
+    for text in value if isinstance(value, (list, tuple)) else (value,):
+        if not isinstance(text, str):
+            continue
+        if "\0" in text:
+            raise PydanticCustomError("text", "must be text without zero bytes")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise PydanticCustomError("text", "must be UTF-8 text") from None
+    if isinstance(value, str) and len(value) > LONGEST_TEXT:
+        raise PydanticCustomError("text", "must be at most {limit} characters long", {"limit": LONGEST_TEXT})
+    return value
+
+
+def upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
 
 
 def split_list(value: object) -> object:
@@ -78,6 +100,8 @@ def unreadable(path: Path) -> str:
     try:
         if not path.is_file():  # asked first, since opening a FIFO would wait for its writer
             return "it is no regular file" if path.exists() else "there is none"
+        if path.stat().st_size > MOST_CA_BYTES:
+            return f"it is larger than {MOST_CA_BYTES // 2**20} MiB"
         with path.open("rb"):
             return ""
     except (OSError, ValueError) as error:

@@ -13,9 +13,10 @@ from pathlib import Path
 import tomlkit
 import tomlkit.exceptions
 
+from ..textfile import UnusableFile, read_text
 from .catalogue import as_text
 from .model import Settings
-from .sources import Gathered, SettingsProblems, gather_toml_text, validate
+from .sources import MOST_CONFIG_BYTES, check_text
 
 
 class ConfigConflict(Exception):
@@ -36,9 +37,11 @@ class ConfigFile:
 
     @classmethod
     def read(cls, path: Path) -> ConfigFile:
-        """Read it; a file that is not there counts as empty. Raises OSError and UnicodeDecodeError."""
+        """Read it; a file that is not there counts as empty. Raises UnusableFile, which names it."""
         try:
-            return cls(path, path.read_bytes().decode("utf-8"))  # line ends as they are: what is put back must be what was there
+            return cls(path, read_text(path, MOST_CONFIG_BYTES))
+        except UnusableFile as error:
+            raise UnusableFile(f"{path} {error}") from error
         except FileNotFoundError:
             return cls(path, "")
 
@@ -54,7 +57,7 @@ class ConfigFile:
         """
         try:
             document = tomlkit.parse(self.text)
-        except tomlkit.exceptions.TOMLKitError as error:
+        except (tomlkit.exceptions.TOMLKitError, RecursionError) as error:
             raise ValueError(f"{self.path} is not valid TOML: {error}") from error
         for name in changed:
             value = getattr(settings, name)
@@ -65,16 +68,12 @@ class ConfigFile:
         proposed = tomlkit.dumps(document)
         if self.revision != revision:
             raise ConfigConflict(self.path, self.text, proposed)
-        gathered = Gathered()
-        gather_toml_text(gathered, self.path, proposed)
-        _, problems = validate(gathered.values, gathered.origins)
-        if gathered.problems or problems:
-            raise SettingsProblems([*gathered.problems, *problems])
+        check_text(self.path, proposed)
         return proposed
 
     def remove(self) -> None:
         """Take the file away, where there was none before. Raises OSError."""
-        self.path.resolve().unlink(missing_ok=True)
+        target_of(self.path).unlink(missing_ok=True)
 
     def write(self, text: str) -> ConfigFile:
         """Replace the file's text; the former one stays beside it as `.bak`. A link stays a link: its target is written.
@@ -82,7 +81,7 @@ class ConfigFile:
         Both keep the file's permissions; a new file is for its owner alone, since it may hold a proxy's password. Raises
         OSError when it cannot be written; then the file is as it was.
         """
-        target = self.path.resolve()
+        target = target_of(self.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             mode = stat.S_IMODE(target.stat().st_mode)
@@ -92,6 +91,11 @@ class ConfigFile:
             write_atomically(target.with_suffix(target.suffix + ".bak"), self.text, mode)
         write_atomically(target, text, mode)
         return ConfigFile(self.path, text)
+
+
+def target_of(path: Path) -> Path:
+    """Where a path leads in the end; of links that form a circle, one of them."""
+    return Path(os.path.realpath(path))  # `Path.resolve` raises for a circle
 
 
 def write_atomically(path: Path, text: str, mode: int) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from . import checks
 from .field import setting
@@ -21,13 +21,12 @@ _BASE_PATH = r"(/[^\s?#]*)?"
 class Settings(BaseSettings):
     """All settings, under the same flat upper-case names everywhere.
 
-    Made bare it reads the environment and `.env` as it always did. `settings.load` adds `config.toml` and the command line, and
-    tells where each value came from.
+    Made bare it reads the environment and `.env`, and raises `SettingsProblems` where they cannot be used. `settings.load` adds
+    `config.toml` and the command line, and tells where each value came from.
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env",
-        extra="ignore",  # the environment and .env are shared with other programs; sources.py checks the names that are ours
+        extra="ignore",
         case_sensitive=True,
         allow_inf_nan=False,
         validate_default=True,
@@ -324,6 +323,8 @@ class Settings(BaseSettings):
         max_length=100,
     )
 
+    _check_text = field_validator("*", mode="before")(checks.usable_text)
+
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_bool_for_number(cls, value: object, info: ValidationInfo) -> object:
@@ -332,6 +333,7 @@ class Settings(BaseSettings):
             raise PydanticCustomError("int_type" if kind is int else "float_type", "must be a number")
         return value
 
+    _any_case = field_validator("LOG_LEVEL", mode="before")(checks.upper)
     _split_lists = field_validator("SYMBOLS", "KEYS", mode="before")(checks.split_list)
     _check_symbols = field_validator("SYMBOLS")(checks.symbols)
     _check_keys = field_validator("KEYS")(checks.moved_keys)
@@ -359,7 +361,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, dotenv_settings
+        from .bare import shared_values  # it needs the names of this model
+
+        return init_settings, InitSettingsSource(settings_cls, shared_values())
 
     @property
     def train_symbol(self) -> str:

@@ -6,6 +6,7 @@ The editor belongs to the dashboard's machine; the text may come from anywhere. 
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import logging
 import os
@@ -22,9 +23,11 @@ from typing import Any
 from msgspec import Struct
 from textual.app import App, SuspendNotSupported
 
+from ..textfile import UnusableFile, read_bytes
+
 log = logging.getLogger(__name__)
 
-_MAX_BYTES = 1_000_000
+_MAX_BYTES = 2**20  # as many as the engine takes
 _HANG_UP_LIMIT_S = 2.0
 
 
@@ -69,9 +72,13 @@ async def edit_text(app: App[Any], text: str, name: str) -> Edited:
 
 
 def _read_back(path: Path, before: str, editor: str, code: int) -> Edited:
-    if path.stat().st_size > _MAX_BYTES:
-        return Edited(before, f"the text has grown beyond {_MAX_BYTES:,} bytes; it was not taken")
-    data = path.read_bytes()
+    try:
+        data = read_bytes(path, _MAX_BYTES)
+    except FileNotFoundError:
+        return Edited(before, f"{editor} has left no file")
+    except UnusableFile as error:
+        return Edited(before, f"what {editor} has left {error}; it was not taken")
+    data = data.removeprefix(codecs.BOM_UTF8)  # some editors put it there
     text = data.decode("utf-8", "surrogateescape")
     if code:
         cause = f"code {code}" if code > 0 else f"signal {-code}"
@@ -87,8 +94,8 @@ def _read_back(path: Path, before: str, editor: str, code: int) -> Edited:
 def _holds_unsaved(folder: Path, path: Path, before: bytes) -> bool:
     """Whether the file was changed, or the editor has left something beside it to recover from."""
     try:
-        return any(other != path for other in folder.iterdir()) or path.read_bytes() != before
-    except OSError:
+        return any(other != path for other in folder.iterdir()) or read_bytes(path, _MAX_BYTES) != before
+    except (OSError, UnusableFile):
         return True
 
 

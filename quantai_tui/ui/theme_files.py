@@ -89,8 +89,6 @@ class ThemeFiles:
             return _File(stamp, read_theme(self._folder / name))
         except ThemeError as error:
             return _File(stamp, last_good, str(error))
-        except OSError as error:
-            return _File(stamp, last_good, f"{name}: {error.strerror or error}")
 
     def _found(self) -> Found:
         themes: dict[str, OwnTheme] = {}

@@ -6,7 +6,6 @@ import difflib
 import io
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from rich.console import Console
 from rich.style import Style
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
+
+from ..textfile import UnusableFile, parse_toml, read_text
 
 DEFAULT_THEME = "harbor"
 SIXTEEN_THEME = "sixteen"
@@ -104,18 +105,14 @@ def read_theme(path: Path) -> OwnTheme:
     """One theme file, of at most 64 KiB.
 
     Colours have the form `#rrggbb`; with `ansi = true` they are names of the terminal's own (`ansi_default`, `ansi_red`,
-    `ansi_bright_red`). Raises ThemeError for anything else, and OSError when it cannot be read.
+    `ansi_bright_red`). Raises ThemeError for anything else.
     """
-    if not path.is_file():  # opening a pipe would wait for its other end
-        raise ThemeError(f"{path.name}: not a file")
-    with path.open("rb") as file:
-        content = file.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ThemeError(f"{path.name}: larger than {_MAX_BYTES // 1024} KiB, so not a theme")
     try:
-        data = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ThemeError(f"{path.name}: not valid TOML: {error}") from error
+        data = parse_toml(read_text(path, _MAX_BYTES))
+    except FileNotFoundError as error:
+        raise ThemeError(f"{path.name}: there is no such file") from error
+    except UnusableFile as error:
+        raise ThemeError(f"{path.name}: {error}") from error
     _known_keys(path, "", data, ("name", "about", "dark", "ansi", "colors", "tokens"))
     name, dark, ansi, about = data.get("name"), data.get("dark"), data.get("ansi", False), data.get("about", "")
     if not isinstance(name, str) or not _NAME.fullmatch(name):

@@ -1,0 +1,22 @@
+"""What a bare `Settings()` reads: the environment and `.env`, by the same rules as `load`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from .problems import Gathered, SettingsProblems
+from .shared import gather_shared
+
+
+def shared_values() -> dict[str, Any]:
+    """Values by name. What was left out is told by `warnings.warn`; raises SettingsProblems for names that are errors."""
+    gathered = Gathered()
+    gather_shared(gathered, os.environ, Path(".env"))
+    if gathered.problems:
+        raise SettingsProblems(gathered.problems)
+    for warning in gathered.warnings:
+        warnings.warn(str(warning), stacklevel=2)
+    return gathered.values

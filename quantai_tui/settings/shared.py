@@ -1,0 +1,158 @@
+"""The environment and `.env`: places that other programs share, and some of our names are common ones.
+
+A name with the prefix `QUANTAI_` is ours alone. It is stronger than the plain name in either place, and wrong names and values
+under it are errors. Of the plain names that are no settings of ours, those near to one are errors, and others get a warning.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import ChainMap
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
+
+from dotenv.parser import Binding, parse_stream
+from dotenv.variables import parse_variables
+
+from ..textfile import IsFolder, UnusableFile, read_text
+from .catalogue import names, nearest_name
+from .problems import Gathered, Origin, Problem
+from .validation import broken_rule
+
+PREFIX = "QUANTAI_"
+_MOST_BYTES = 2**17  # of .env
+
+_BEGINNINGS = ("WS_", "GRAD_SCALER_")
+_YIELDING = frozenset({"KEYS", "LOG_LEVEL", "THEME"})  # other programs use them too, and nothing is lost with a default
+_NOT_SETTINGS = frozenset({"QUANTAI_AGENT_PID", "QUANTAI_ENGINE", "QUANTAI_NOTIFY", "QUANTAI_WORKER_TOKEN"})
+_NEAR_MISS = 0.9  # difflib's ratio: one or two letters in a name of 15
+_MOST_LISTED = 20
+_LONGEST_VALUE = 2**14  # characters of a value in .env once its variables are filled in
+_WORD = re.compile(r"\w+")
+_UNREADABLE = "the line cannot be read; it must be NAME=VALUE"
+
+
+class _Given(NamedTuple):
+    """One variable as it was found."""
+
+    variable: str
+    value: str
+    origin: Origin
+
+
+def gather_shared(gathered: Gathered, environment: Mapping[str, str], dotenv_path: Path | None) -> None:
+    """Put into `gathered` what the environment and `.env` say; None for no `.env`."""
+    bindings = _read_dotenv(gathered, dotenv_path) if dotenv_path is not None else []
+    given = [
+        *_given_by_dotenv(bindings, environment, dotenv_path),
+        *(_Given(name, value, Origin("environment", f"environment variable {name}")) for name, value in environment.items()),
+    ]  # the weaker place first
+    ours_alone = [one for one in given if one.variable.startswith(PREFIX) and one.variable not in _NOT_SETTINGS]
+    settled = {one.variable.removeprefix(PREFIX) for one in ours_alone}
+    foreign: list[Problem] = []
+    for one in given:
+        if one.variable in _KNOWN and one.variable not in settled:
+            _take(gathered, one)
+        elif one.variable.startswith(_BEGINNINGS) and one.variable not in _KNOWN:
+            _tell_unknown(gathered, foreign, one, settled)
+    gathered.warnings += foreign[:_MOST_LISTED]
+    if len(foreign) > _MOST_LISTED:
+        rule = f"{len(foreign) - _MOST_LISTED} more names that begin with WS_ or GRAD_SCALER_ are no settings; they are ignored"
+        gathered.warnings.append(Problem("…", "", rule, "environment and .env"))
+    for binding in bindings:
+        if binding.error:
+            _tell_unreadable(gathered, binding, f"{dotenv_path}, line {_line_of(binding)}", settled)
+    for one in ours_alone:
+        _take_prefixed(gathered, one)
+
+
+_KNOWN = frozenset(names())
+
+
+def _take(gathered: Gathered, one: _Given) -> None:
+    rule = broken_rule(one.variable, one.value) if one.variable in _YIELDING else ""
+    if rule:
+        rule = f"{rule}; it is ignored, since it may be another program's. {PREFIX}{one.variable} is for this one alone"
+        gathered.warnings.append(Problem(one.variable, "", rule, one.origin.text))
+    else:
+        gathered.put(one.variable, one.value, replace(one.origin, shared=True))
+
+
+def _take_prefixed(gathered: Gathered, one: _Given) -> None:
+    name = one.variable.removeprefix(PREFIX)
+    if name in _KNOWN:
+        text = one.origin.text if one.origin.layer == "environment" else f"{one.origin.text}, {one.variable}"
+        gathered.put(name, one.value, Origin(one.origin.layer, text))
+    else:  # without its value, which may be a secret of another program
+        gathered.unknown(one.variable, "", one.origin.text, nearest_name(name, PREFIX))
+
+
+def _tell_unknown(gathered: Gathered, foreign: list[Problem], one: _Given, settled: Iterable[str]) -> None:
+    near = _near_miss(one.variable)
+    if near and near not in settled:
+        remedy = f"; did you mean {near}? If another program uses the name, set {PREFIX}{near} as well"
+        gathered.unknown(one.variable, one.value, one.origin.text, remedy)
+    else:  # without its value, which may be a secret of another program
+        hint = nearest_name(one.variable) if len(foreign) < _MOST_LISTED else ""
+        foreign.append(Problem(one.variable, "", f"it is ignored, since there is no such setting{hint}", one.origin.text))
+
+
+def _tell_unreadable(gathered: Gathered, binding: Binding, source: str, settled: Iterable[str]) -> None:
+    words = [word for word in _WORD.findall(binding.original.string) if word not in _NOT_SETTINGS]
+    meant = next((word for word in words if word in _KNOWN or word.startswith((PREFIX, *_BEGINNINGS))), None)
+    if meant is None:
+        return
+    name = meant if meant in _KNOWN else _near_miss(meant)
+    if meant.startswith(PREFIX) or (name and name not in settled and name not in _YIELDING):
+        gathered.problems.append(Problem(meant, "", _UNREADABLE, source))
+    else:
+        gathered.warnings.append(Problem(meant, "", f"{_UNREADABLE}. It is ignored", source))
+
+
+def _near_miss(name: str) -> str:
+    """The setting that was surely meant, or nothing."""
+    candidates = [known for known in _KNOWN if known.startswith(_BEGINNINGS)]
+    near = difflib.get_close_matches(name, candidates, n=1, cutoff=_NEAR_MISS)
+    return near[0] if near else ""
+
+
+def _read_dotenv(gathered: Gathered, path: Path) -> list[Binding]:
+    try:
+        return list(parse_stream(StringIO(read_text(path, _MOST_BYTES), newline=None)))
+    except (FileNotFoundError, IsFolder):  # some keep a virtual environment in .env
+        return []
+    except UnusableFile as error:
+        gathered.problems.append(Problem(str(path), "", str(error), "settings are read from it"))
+        return []
+
+
+def _given_by_dotenv(bindings: Iterable[Binding], environment: Mapping[str, str], path: Path | None) -> list[_Given]:
+    """The variables of `.env`, with those that their values name filled in, as python-dotenv would."""
+    resolved: dict[str, str | None] = {}
+    variables: ChainMap[str, str | None] = ChainMap(resolved, {**environment})
+    given = []
+    for binding in bindings:
+        if binding.key is None:
+            continue
+        if binding.value is None:
+            resolved[binding.key] = None
+            continue
+        value = ""
+        for part in parse_variables(binding.value):
+            value += part.resolve(variables)
+            if len(value) > _LONGEST_VALUE:  # as long as no setting may be: a few lines can grow a value without end
+                value = value[:_LONGEST_VALUE]
+                break
+        resolved[binding.key] = value
+        given.append(_Given(binding.key, value, Origin(".env", f"{path}, line {_line_of(binding)}")))
+    return given
+
+
+def _line_of(binding: Binding) -> int:
+    """The line of the text itself: the parser counts the empty lines before it as part of it."""
+    text = binding.original.string
+    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -168,6 +170,46 @@ def test_a_ca_file_that_cannot_be_read_is_refused_at_once(tmp_path: Path, kind: 
             pytest.skip("this user may read everything")
     said = problems_of(f"EXCHANGE_CA_FILE={path}")
     assert said.startswith(f"EXCHANGE_CA_FILE = {path}: must be a file that can be read: ")
+
+
+@pytest.mark.parametrize("name", [info.name for info in describe_all() if info.kind in {"text", "list", "choice"}])
+@pytest.mark.parametrize("value", ["\udcff", "a\0b"], ids=["not UTF-8", "zero byte"])
+def test_a_text_that_no_file_or_socket_takes_is_refused_by_name(name: str, value: str) -> None:
+    said = problems_of(f"{name}={value}")
+    assert said.startswith(f"{name} = ")
+    assert "must be UTF-8 text" in said or "must be text without zero bytes" in said
+    said.encode()
+
+
+def test_a_text_of_absurd_length_is_refused_by_name_in_a_short_message() -> None:
+    said = problems_of(f"DATA_DIR=/{'x' * 100_000}")
+    assert said.startswith("DATA_DIR = /xxx")
+    assert said.endswith("(100001 characters): must be at most 4096 characters long (--set DATA_DIR)")
+    assert len(said) < 400
+
+
+def test_a_zero_byte_and_an_array_of_them_in_toml_are_refused(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('DATA_DIR = "/a\\u0000b"\nKEYS = ["quit=\\u0000"]\n')
+    with pytest.raises(SettingsProblems) as caught:
+        load(config)
+    assert [problem.key for problem in caught.value.problems] == ["DATA_DIR", "KEYS"]
+    assert all("must be text without zero bytes" in problem.rule for problem in caught.value.problems)
+
+
+def test_a_data_folder_of_other_bytes_is_named_by_the_command() -> None:
+    environment = {**os.environb, b"DATA_DIR": b"/srv/\xff"}
+    command = (sys.executable, "-m", "quantai_tui", "config", "validate")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == "quantai-tui: DATA_DIR = /srv/\\udcff: must be UTF-8 text (environment variable DATA_DIR)\n"
+
+
+def test_a_ca_file_of_absurd_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    with path.open("wb") as file:
+        file.truncate(2**24 + 1)
+    assert "it is larger than 16 MiB" in problems_of(f"EXCHANGE_CA_FILE={path}")
 
 
 def test_a_ca_file_that_is_there_is_taken(tmp_path: Path) -> None:

@@ -66,6 +66,13 @@ class _Answer(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
+def _first_words(line: bytes) -> ExchangeInfo | _Refusal:
+    """Raises msgspec.MsgspecError, UnicodeDecodeError and RecursionError for what is neither."""
+    said = msgspec.json.decode(line)
+    refused = isinstance(said, dict) and "error" in said
+    return msgspec.convert(said, _Refusal) if refused else msgspec.convert(said, ExchangeInfo)
+
+
 class ExchangeChild:
     """Owns the exchange process from `start` to `stop`."""
 
@@ -164,21 +171,22 @@ class ExchangeChild:
             raise ExchangeFailed(
                 f"the embedded exchange was not ready within {_READY_WITHIN_S:.0f} s; see {self._log_path}"
             ) from None
+        except ValueError as error:  # a line over the limit
+            await self._end()
+            raise ExchangeFailed(f"the embedded exchange said more than a line may hold; see {self._log_path}") from error
         except asyncio.CancelledError:
             await self._end()
             raise
         try:
-            said = msgspec.json.decode(line)
-        except msgspec.DecodeError:
+            said = _first_words(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             await self._end()
             raise ExchangeFailed(f"the embedded exchange did not start; see {self._log_path}") from None
-        if "error" in said:
+        if isinstance(said, _Refusal):
             await self._end()
-            refusal = msgspec.convert(said, _Refusal)
-            raise ExchangeFailed("; ".join(filter(None, (refusal.error, refusal.remedy))))
-        info = msgspec.convert(said, ExchangeInfo)
+            raise ExchangeFailed("; ".join(filter(None, (said.error, said.remedy))))
         self._listener = asyncio.create_task(self._listen(self._process.stdout), name="exchange-answers")
-        return info
+        return said
 
     async def _keep(self) -> None:
         while True:

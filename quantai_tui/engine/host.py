@@ -101,7 +101,7 @@ def _report(ready_fd: int | None, report: Report) -> None:
     if ready_fd is None:
         return
     with contextlib.suppress(BrokenPipeError):  # the starter is gone: its dashboard was closed meanwhile
-        os.write(ready_fd, msgspec.json.encode(report) + b"\n")
+        os.write(ready_fd, report.encode())
     os.close(ready_fd)
 
 

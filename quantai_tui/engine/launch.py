@@ -19,15 +19,24 @@ from .registry import Entry, is_alive, running
 
 _TAIL_LINES = 12
 _TAIL_BYTES = 16_384
+_LONGEST_ERROR = 8_000  # characters; JSON makes at most 6 bytes of each
+_LONGEST_REPORT = 2**20
 _READY_WITHIN_S = 90.0  # the embedded exchange may have a large archive to read first
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an engine that was started tells its starter, once, over a pipe."""
+    """What an engine that was started tells its starter, once, over a pipe: one line of JSON."""
 
     entry: Entry | None = None  # it runs, or another one already did
     error: str = ""
     exit_code: int = 0
+
+    def encode(self) -> bytes:
+        """At most 64 KiB, which a pipe takes at once: an engine must not wait for a starter that has stopped reading."""
+        error = self.error.encode("utf-8", "backslashreplace").decode()
+        if len(error) > _LONGEST_ERROR:
+            error = f"{error[:_LONGEST_ERROR]}… (shortened; it has {len(error)} characters)"
+        return msgspec.json.encode(msgspec.structs.replace(self, error=error)) + b"\n"
 
 
 class EngineProcess:
@@ -75,15 +84,18 @@ class EngineProcess:
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
         try:
-            line = await asyncio.wait_for(reader.readline(), _READY_WITHIN_S)
+            line = await asyncio.wait_for(_read_report(reader), _READY_WITHIN_S)
         except TimeoutError:
             raise EngineUnavailable(self._with_first_words(f"the engine was not ready within {_READY_WITHIN_S:.0f} s")) from None
         finally:
             transport.close()
-        if not line:
+        if not line.endswith(b"\n"):
             code = await asyncio.to_thread(self._process.wait)
             raise EngineUnavailable(self._with_first_words(f"the engine did not start (exit {code})"))
-        report = msgspec.json.decode(line, type=Report)
+        try:
+            report = msgspec.json.decode(line, type=Report)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise EngineUnavailable(self._with_first_words(f"the engine's report cannot be read: {error}")) from error
         if report.entry is None or (report.error and not self._join):
             raise EngineUnavailable(report.error, report.exit_code)
         self._entry = report.entry
@@ -103,6 +115,22 @@ class EngineProcess:
         self._process.poll()
         # A child that outlives us on purpose: without this Popen warns about it when it is collected.
         self._process.returncode = self._process.returncode if self._process.returncode is not None else 0
+
+
+async def _read_report(reader: asyncio.StreamReader) -> bytes:
+    """Up to the end of the line, which may be longer than what the reader's own limit allows; less where the pipe ends before.
+
+    Raises EngineUnavailable for what no engine says.
+    """
+    line = b""
+    while not line.endswith(b"\n"):
+        part = await reader.read(65_536)
+        if not part:
+            break
+        line += part
+        if len(line) > _LONGEST_REPORT:
+            raise EngineUnavailable(f"the engine's report has more than {_LONGEST_REPORT} bytes")
+    return line
 
 
 def _with_tail(text: str, log: Path) -> str:

@@ -29,7 +29,13 @@ def data_root(setting: str) -> Path:
         chosen = Path(setting).expanduser() if setting else platformdirs.user_data_path(APP, appauthor=False)
     except RuntimeError as error:
         raise PlaceError(f"DATA_DIR = {setting}: {error}") from error
-    return chosen.absolute()
+    absolute = chosen.absolute()
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError as error:  # from an XDG variable, or from the working folder; the store could not be opened there
+        shown = str(absolute).encode("utf-8", "backslashreplace").decode()
+        raise PlaceError(f"the name of the data folder {shown} is not UTF-8 text. Give another one with DATA_DIR.") from error
+    return absolute
 
 
 def dials_file() -> Path:

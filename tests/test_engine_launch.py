@@ -1,0 +1,110 @@
+"""Starting an engine: whatever it has to say, however long and in whatever bytes, its starter hears it and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from quantai_tui.engine.exchange_child import ExchangeChild, ExchangeFailed
+from quantai_tui.engine.launch import EngineProcess, Report, _read_report
+from quantai_tui.engine.places import PlaceError, data_root
+from quantai_tui.link import EngineUnavailable
+from quantai_tui.telemetry import SYSTEM_CLOCK
+
+_PIPE_BYTES = 65_536
+
+
+async def refusal(*arguments: str) -> EngineUnavailable:
+    process = EngineProcess([*arguments, "demo"])
+    try:
+        with pytest.raises(EngineUnavailable) as refused:
+            await asyncio.wait_for(process.find(), 60)
+    finally:
+        process.forget()
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("x" * 100_000, "SYMBOLS = xxxxx"), ("\udcff\udcfe", r"SYMBOLS = \udcff\udcfe: must be UTF-8 text")],
+    ids=["long", "not UTF-8"],
+)
+async def test_a_complaint_of_any_length_and_bytes_reaches_the_starter(
+    monkeypatch: pytest.MonkeyPatch, value: str, said: str
+) -> None:
+    monkeypatch.setenv("SYMBOLS", value)
+    refused = await refusal()
+    assert refused.exit_code == 2
+    assert refused.detail.startswith(said)
+    assert len(refused.detail) < 1000
+
+
+@pytest.mark.parametrize("letter", ["x", "\n", "é", "\udcff", "\U0001f600"])
+def test_a_report_fits_into_a_pipe_whatever_it_holds(letter: str) -> None:
+    line = Report(error=letter * 200_000, exit_code=2).encode()
+    assert len(line) <= _PIPE_BYTES
+    report = msgspec.json.decode(line, type=Report)
+    assert report.exit_code == 2
+    assert "shortened" in report.error
+
+
+@pytest.mark.parametrize("size", [10, 2 * _PIPE_BYTES])
+async def test_a_line_longer_than_a_pipe_is_read_to_its_end(size: int) -> None:
+    line = b"x" * size + b"\n"
+    assert await _read_from_pipe(line) == line
+
+
+async def test_a_line_without_end_is_given_up() -> None:
+    with pytest.raises(EngineUnavailable, match="more than 1048576 bytes"):
+        await _read_from_pipe(b"x" * (2**20 + 1))
+
+
+async def _read_from_pipe(content: bytes) -> bytes:
+    read_end, write_end = os.pipe()
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb"))
+
+    def write() -> None:
+        with os.fdopen(write_end, "wb") as pipe:
+            pipe.write(content)
+
+    writing = asyncio.create_task(asyncio.to_thread(write))
+    try:
+        return await asyncio.wait_for(_read_report(reader), 10)
+    finally:
+        transport.close()
+        await asyncio.gather(writing, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("'x' * 300_000", "said more than a line may hold"),
+        ("'[1, 2]'", "did not start"),
+        ("'{\"ws_url\": 1}'", "did not start"),
+        ("'{\"error\": 1}'", "did not start"),
+        ("'[' * 100_000", "did not start"),
+        ('\'{"error": "no market", "remedy": "name one"}\'', "no market; name one"),
+    ],
+)
+async def test_an_exchange_that_says_something_else_has_not_started(tmp_path: Path, words: str, said: str) -> None:
+    child = ExchangeChild([sys.executable, "-c", f"print({words}, flush=True)"], tmp_path / "exchange.log", SYSTEM_CLOCK)
+    try:
+        with pytest.raises(ExchangeFailed, match=said):
+            await asyncio.wait_for(child.start(), 30)
+        assert child.pid is None
+    finally:
+        await child.stop()
+
+
+def test_a_data_folder_whose_name_is_not_utf8_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", "/srv/\udcff")
+    with pytest.raises(PlaceError, match=r"/srv/\\udcff/quantai-tui is not UTF-8 text. Give another one with DATA_DIR"):
+        data_root("")
+    assert data_root("/srv/x") == Path("/srv/x")

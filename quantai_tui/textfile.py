@@ -72,6 +72,11 @@ def decode(content: bytes) -> str:
     return text
 
 
+def escaped(text: str) -> str:
+    """A text that can be encoded: bytes of a file's or a variable's name that are no UTF-8 are written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def parse_toml(text: str) -> dict[str, Any]:
     """The table that a TOML text holds. Raises UnusableFile, and nothing else whatever the text."""
     try:

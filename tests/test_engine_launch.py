@@ -12,7 +12,8 @@ import pytest
 
 from quantai_tui.engine.exchange_child import ExchangeChild, ExchangeFailed
 from quantai_tui.engine.launch import EngineProcess, Report, _read_report
-from quantai_tui.engine.places import PlaceError, data_root
+from quantai_tui.engine.places import EngineFolder, PlaceError
+from quantai_tui.engine.source import replay
 from quantai_tui.link import EngineUnavailable
 from quantai_tui.telemetry import SYSTEM_CLOCK
 
@@ -103,8 +104,18 @@ async def test_an_exchange_that_says_something_else_has_not_started(tmp_path: Pa
         await child.stop()
 
 
-def test_a_data_folder_whose_name_is_not_utf8_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", "/srv/\udcff")
-    with pytest.raises(PlaceError, match=r"/srv/\\udcff/quantai-tui is not UTF-8 text. Give another one with DATA_DIR"):
-        data_root("")
-    assert data_root("/srv/x") == Path("/srv/x")
+def test_a_data_folder_whose_name_is_not_utf8_is_refused_with_the_remedy() -> None:
+    with pytest.raises(PlaceError, match=r"the name of /srv/\\udcff/demo is not UTF-8 text. .* another DATA_DIR"):
+        EngineFolder(Path("/srv/\udcff/demo")).prepare()
+
+
+async def test_a_replay_of_a_file_whose_name_is_not_utf8_names_it_escaped(tmp_path: Path) -> None:
+    file = tmp_path / "\udcff.csv"
+    file.write_text("1,0.5,1.0,1,1,1570752011620,True,True\n")
+    command = [sys.executable, "-m", "quantai_tui.exchange", "--folder", str(tmp_path / "x"), "--file", str(file)]
+    child = ExchangeChild(command, tmp_path / "exchange.log", SYSTEM_CLOCK)
+    with pytest.raises(ExchangeFailed, match=r"\\udcff.csv"):
+        await asyncio.wait_for(child.start(), 30)
+    note = replay(file.name, "", "max", lambda folder, symbols: []).note
+    assert note == r"replay of \udcff.csv at max"
+    msgspec.msgpack.encode(note)

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ..link import EngineUnavailable
+from ..textfile import escaped
 from .logs import last_lines
 from .places import PlaceError
 from .registry import Entry, is_alive, running
@@ -33,7 +34,7 @@ class Report(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         """At most 64 KiB, which a pipe takes at once: an engine must not wait for a starter that has stopped reading."""
-        error = self.error.encode("utf-8", "backslashreplace").decode()
+        error = escaped(self.error)
         if len(error) > _LONGEST_ERROR:
             error = f"{error[:_LONGEST_ERROR]}… (shortened; it has {len(error)} characters)"
         return msgspec.json.encode(msgspec.structs.replace(self, error=error)) + b"\n"

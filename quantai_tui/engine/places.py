@@ -13,6 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
+from ..textfile import escaped
 from ..whereabouts import APP, PlaceError, socket_folder, state_root
 
 __all__ = ["EngineFolder", "PlaceError", "data_root", "dials_file", "socket_folder", "state_root"]
@@ -29,13 +30,7 @@ def data_root(setting: str) -> Path:
         chosen = Path(setting).expanduser() if setting else platformdirs.user_data_path(APP, appauthor=False)
     except RuntimeError as error:
         raise PlaceError(f"DATA_DIR = {setting}: {error}") from error
-    absolute = chosen.absolute()
-    try:
-        str(absolute).encode()
-    except UnicodeEncodeError as error:  # from an XDG variable, or from the working folder; the store could not be opened there
-        shown = str(absolute).encode("utf-8", "backslashreplace").decode()
-        raise PlaceError(f"the name of the data folder {shown} is not UTF-8 text. Give another one with DATA_DIR.") from error
-    return absolute
+    return chosen.absolute()
 
 
 def dials_file() -> Path:
@@ -97,6 +92,8 @@ class EngineFolder:
 
     def prepare(self) -> None:
         """Make the folder, private to the user. Raises PlaceError."""
+        if escaped(str(self.path)) != str(self.path):  # neither the store nor a message to a dashboard could name it
+            raise PlaceError(f"the name of {escaped(str(self.path))} is not UTF-8 text. Give another one, or another DATA_DIR.")
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             probe = self.path / f".probe-{os.getpid()}"

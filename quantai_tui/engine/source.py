@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..telemetry import Mode
+from ..textfile import escaped
 
 ExchangeCommand = Callable[[Path, tuple[str, ...]], list[str]]
 
@@ -83,4 +84,4 @@ def recording(file: Path, fingerprint: str, speed: str) -> Source:
 
 
 def _replay_note(file_name: str, speed: str) -> str:
-    return f"replay of {file_name} at {speed if speed == 'max' else speed + 'x'}"
+    return f"replay of {escaped(file_name)} at {speed if speed == 'max' else speed + 'x'}"

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from quantai_tui.telemetry import SYSTEM_CLOCK, Clock
+from quantai_tui.textfile import escaped
 
 from .catalogue import FAULTS
 from .doors import Doors
@@ -31,6 +32,7 @@ from .server import HOST, ExchangeServer, bind
 from .synthetic import SyntheticMarket
 
 _AT_THE_DOORS = frozenset({"line", "tls"})
+_LONGEST_ERROR = 8_000  # characters; the engine reads lines of up to 256 KiB
 
 
 class FaultOffer(msgspec.Struct, frozen=True):
@@ -194,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         script = load_script(options.faults) if options.faults is not None else None
         asyncio.run(_serve(options, spec, script))
     except ExchangeError as error:
-        print_line({"error": str(error), "remedy": error.remedy})
+        print_line({"error": escaped(str(error))[:_LONGEST_ERROR], "remedy": escaped(error.remedy)[:_LONGEST_ERROR]})
         return 2
     return 0
 

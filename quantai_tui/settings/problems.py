@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..textfile import escaped
 from .catalogue import nearest_name, shown
 
 _LONGEST_SHOWN = 200  # characters
@@ -39,7 +40,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         for name in ("key", "value", "rule", "source"):
-            object.__setattr__(self, name, getattr(self, name).encode("utf-8", "backslashreplace").decode())
+            object.__setattr__(self, name, escaped(getattr(self, name)))
         for name in ("key", "value"):
             text = getattr(self, name)
             if len(text) > _LONGEST_SHOWN:

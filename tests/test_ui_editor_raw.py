@@ -85,6 +85,21 @@ def test_the_terminal_is_lent_to_the_editor_and_taken_back_with_the_text(tmp_pat
         terminal.wait_for("disconnect")
 
 
+def test_a_pipe_left_by_the_editor_is_not_waited_for(tmp_path: Path) -> None:
+    command = script(
+        tmp_path,
+        f'test -e {tmp_path}/twice || {{ touch {tmp_path}/twice; rm "$1"; mkfifo "$1"; exit; }}',
+        r"""printf '\357\273\277WS_PING_INTERVAL = 15.5\n' > "$1" """,
+    )
+    with dashboard(tmp_path, command) as terminal:
+        terminal.press("e")
+        terminal.wait_for("is a pipe, not a file")
+        assert left_behind(tmp_path) == []
+        terminal.press("e")
+        terminal.wait_for("settings saved")
+        assert (tmp_path / "written.toml").read_bytes() == b"WS_PING_INTERVAL = 15.5\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, None], ids=["terminated", "hung up"])
 def test_a_dashboard_that_is_closed_under_the_editor_keeps_what_was_typed(tmp_path: Path, number: signal.Signals | None) -> None:
     typed = tmp_path / "typed"

@@ -214,6 +214,11 @@ def test_a_line_of_dotenv_that_may_be_anothers_is_only_warned_of() -> None:
     ]
 
 
+def test_a_dotenv_of_unreadable_lines_is_a_short_message() -> None:
+    Path(".env").write_text("some KEYS here\n" * 5000)
+    assert len(warned()) == 21
+
+
 def test_a_folder_called_dotenv_is_none_of_ours() -> None:
     Path(".env").mkdir()
     assert load().settings.WS_PING_INTERVAL == Settings().WS_PING_INTERVAL == 30.0
@@ -259,4 +264,4 @@ class TestWhereWarningsAreSeen:
         assert done.stderr.startswith("quantai-tui: warning: WS_GATEWAY_PORT: it is ignored")
         assert json.loads(done.stdout.splitlines()[0])
         (log,) = own_home.glob("data/**/engine.log")
-        assert "WARNING quantai_tui.engine.engine: settings: WS_GATEWAY_PORT: it is ignored" in log.read_text()
+        assert "WARNING quantai_tui.engine.desk: settings: WS_GATEWAY_PORT: it is ignored" in log.read_text()

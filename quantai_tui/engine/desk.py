@@ -101,6 +101,11 @@ class SettingsDesk:
     def path(self) -> Path:
         return self._given_path or default_config_path()
 
+    def log_warnings(self) -> None:
+        """Put what was left out of the settings in force into the log."""
+        for warning in self.loaded.warnings:
+            logger.warning("settings: %s", warning)
+
     def force(self, values: Mapping[str, str]) -> None:
         """Take what the embedded exchange dictates: its addresses, its certificate authority, its symbols."""
         self._layers = replace(self._layers, forced=dict(values))

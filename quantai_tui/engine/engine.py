@@ -145,8 +145,7 @@ class Engine:
             await asyncio.to_thread(self.folder.clear)
         self._log = EngineLog(self.folder.log, self.desk.settings.LOG_LEVEL)
         logger.info("engine %s starts (pid %d, %s) %s", self.name, os.getpid(), self._source.mode.value, self.desk.settled)
-        for warning in self.desk.loaded.warnings:
-            logger.warning("settings: %s", warning)
+        self.desk.log_warnings()
         if self._source.exchange_command is not None:
             await self._start_exchange(self._source.exchange_command(self.folder.exchange, self.desk.settings.SYMBOLS))
         if self._source.recording is not None:

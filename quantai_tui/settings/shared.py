@@ -44,9 +44,9 @@ class _Given(NamedTuple):
     origin: Origin
 
 
-def gather_shared(gathered: Gathered, environment: Mapping[str, str], dotenv_path: Path | None) -> None:
-    """Put into `gathered` what the environment and `.env` say; None for no `.env`."""
-    bindings = _read_dotenv(gathered, dotenv_path) if dotenv_path is not None else []
+def gather_shared(gathered: Gathered, environment: Mapping[str, str], dotenv_path: Path) -> None:
+    """Put into `gathered` what the environment and `.env` say."""
+    bindings = _read_dotenv(gathered, dotenv_path)
     given = [
         *_given_by_dotenv(bindings, environment, dotenv_path),
         *(_Given(name, value, Origin("environment", f"environment variable {name}")) for name, value in environment.items()),
@@ -63,9 +63,7 @@ def gather_shared(gathered: Gathered, environment: Mapping[str, str], dotenv_pat
     if len(foreign) > _MOST_LISTED:
         rule = f"{len(foreign) - _MOST_LISTED} more names that begin with WS_ or GRAD_SCALER_ are no settings; they are ignored"
         gathered.warnings.append(Problem("…", "", rule, "environment and .env"))
-    for binding in bindings:
-        if binding.error:
-            _tell_unreadable(gathered, binding, f"{dotenv_path}, line {_line_of(binding)}", settled)
+    _tell_unreadable(gathered, bindings, dotenv_path, settled)
     for one in ours_alone:
         _take_prefixed(gathered, one)
 
@@ -101,16 +99,28 @@ def _tell_unknown(gathered: Gathered, foreign: list[Problem], one: _Given, settl
         foreign.append(Problem(one.variable, "", f"it is ignored, since there is no such setting{hint}", one.origin.text))
 
 
-def _tell_unreadable(gathered: Gathered, binding: Binding, source: str, settled: Iterable[str]) -> None:
+def _tell_unreadable(gathered: Gathered, bindings: Iterable[Binding], path: Path, settled: Iterable[str]) -> None:
+    told = 0
+    for binding in bindings:
+        meant = _meant_by(binding) if binding.error else ""
+        if not meant:
+            continue
+        told += 1
+        source = f"{path}, line {_line_of(binding)}"
+        if told > _MOST_LISTED:
+            gathered.warnings.append(Problem("…", "", "this line cannot be read, and what follows was not checked", source))
+            return
+        name = meant if meant in _KNOWN else _near_miss(meant)
+        if meant.startswith(PREFIX) or (name and name not in settled and name not in _YIELDING):
+            gathered.problems.append(Problem(meant, "", _UNREADABLE, source))
+        else:
+            gathered.warnings.append(Problem(meant, "", f"{_UNREADABLE}. It is ignored", source))
+
+
+def _meant_by(binding: Binding) -> str:
+    """The first name in a line that looks like one of ours, or nothing."""
     words = [word for word in _WORD.findall(binding.original.string) if word not in _NOT_SETTINGS]
-    meant = next((word for word in words if word in _KNOWN or word.startswith((PREFIX, *_BEGINNINGS))), None)
-    if meant is None:
-        return
-    name = meant if meant in _KNOWN else _near_miss(meant)
-    if meant.startswith(PREFIX) or (name and name not in settled and name not in _YIELDING):
-        gathered.problems.append(Problem(meant, "", _UNREADABLE, source))
-    else:
-        gathered.warnings.append(Problem(meant, "", f"{_UNREADABLE}. It is ignored", source))
+    return next((word for word in words if word in _KNOWN or word.startswith((PREFIX, *_BEGINNINGS))), "")
 
 
 def _near_miss(name: str) -> str:
@@ -130,7 +140,7 @@ def _read_dotenv(gathered: Gathered, path: Path) -> list[Binding]:
         return []
 
 
-def _given_by_dotenv(bindings: Iterable[Binding], environment: Mapping[str, str], path: Path | None) -> list[_Given]:
+def _given_by_dotenv(bindings: Iterable[Binding], environment: Mapping[str, str], path: Path) -> list[_Given]:
     """The variables of `.env`, with those that their values name filled in, as python-dotenv would."""
     resolved: dict[str, str | None] = {}
     variables: ChainMap[str, str | None] = ChainMap(resolved, {**environment})

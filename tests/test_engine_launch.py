@@ -9,13 +9,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from e2e_support import LINUX_ONLY, Stage, stage
 
 from quantai_tui.engine.exchange_child import ExchangeChild, ExchangeFailed
 from quantai_tui.engine.launch import EngineProcess, Report, _read_report
 from quantai_tui.engine.places import EngineFolder, PlaceError
 from quantai_tui.engine.source import replay
+from quantai_tui.engine.stopping import stop_engine
 from quantai_tui.link import EngineUnavailable
 from quantai_tui.telemetry import SYSTEM_CLOCK
+
+__all__ = ["stage"]  # a fixture
 
 _PIPE_BYTES = 65_536
 
@@ -119,3 +123,27 @@ async def test_a_replay_of_a_file_whose_name_is_not_utf8_names_it_escaped(tmp_pa
     note = replay(file.name, "", "max", lambda folder, symbols: []).note
     assert note == r"replay of \udcff.csv at max"
     msgspec.msgpack.encode(note)
+
+
+@LINUX_ONLY
+async def test_overrides_reach_the_engine_and_no_command_line(stage: Stage, tmp_path: Path) -> None:
+    secret = "http://joe:s3cret@h:1"
+    overrides = (f"PROXY_URL={secret}", "TRAIN_AUTOSTART=False", f"DATA_DIR={tmp_path / 'else'}")
+    # More than a pipe holds at once.
+    process = EngineProcess(["demo"], overrides=("LOG_LEVEL=INFO",) * 8_000 + overrides)
+    try:
+        await process.find()
+        assert process.entry is not None
+        assert Path(process.entry.folder).parent == tmp_path / "else"
+        seen = stage.processes()
+        assert {one.role for one in seen} == {"engine", "exchange"}
+        for one in seen:
+            told = Path(f"/proc/{one.pid}/cmdline").read_bytes() + Path(f"/proc/{one.pid}/environ").read_bytes()
+            assert b"s3cret" not in told, one
+            assert b"LOG_LEVEL" not in told, one
+    finally:
+        if process.entry is not None:
+            assert await stop_engine(process.entry) == ""
+        process.forget()
+    everything = b"".join(path.read_bytes() for path in stage.home.rglob("*") if path.is_file())
+    assert b"s3cret" not in everything

@@ -13,10 +13,10 @@ from websockets.exceptions import ConnectionClosedError, InvalidMessage, Invalid
 from websockets.frames import Close
 from websockets.http11 import Response
 
+from quantai_tui.cleaning import one_line
 from quantai_tui.market.wire import WireError
 from quantai_tui.stream import Failure, FailureKind, HttpStatusError, LinkFault, Phase, WebSocketErrorType, classify
 from quantai_tui.stream.advice import RULES
-from quantai_tui.stream.failures import one_line
 
 T = WebSocketErrorType
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..output import say
 from .options import RunOptions, common_options, fail, tell_warnings
 
 
@@ -25,19 +26,20 @@ def config_show(**values: Any) -> None:
     try:
         loaded = load(Path(options.config) if options.config else None, layers=Layers(overrides=options.overrides))
     except SettingsProblems as problems:
-        fail(str(problems))
+        fail(*map(str, problems.problems))
     tell_warnings(loaded.warnings)
     group = ""
     for info in describe_all():
         if info.group != group:
             group = info.group
-            click.secho(f"\n{group}", bold=True)
+            say("")
+            say(group, bold=True)
         value = shown(info.name, getattr(loaded.settings, info.name)) or "(empty)"
         unit = f" {info.unit}" if info.unit else ""
-        click.echo(f"  {info.name} = {value}{unit}")
-        click.echo(f"      {info.title}: {info.description}")
-        click.echo(
-            f"      default {info.default or '(empty)'}; rule: {info.rule or 'any'}; from: {loaded.origins[info.name].text}"
+        say(
+            f"  {info.name} = {value}{unit}",
+            f"      {info.title}: {info.description}",
+            f"      default {info.default or '(empty)'}; rule: {info.rule or 'any'}; from: {loaded.origins[info.name].text}",
         )
 
 
@@ -50,7 +52,7 @@ def config_validate(file: str | None) -> None:
     try:
         loaded = load() if file is None else load_file(Path(file))
     except SettingsProblems as error:
-        fail(str(error))
+        fail(*map(str, error.problems))
     tell_warnings(loaded.warnings)
     if loaded.settings.KEYS:
         from ..ui.keymap import resolve  # brings Textual, which nothing else here needs
@@ -59,8 +61,8 @@ def config_validate(file: str | None) -> None:
         if problems and loaded.origins["KEYS"].shared:
             tell_warnings(problems)
         elif problems:
-            fail("\n".join(problems))
-    click.echo(f"{file}: valid" if file else "all settings are valid")
+            fail(*problems)
+    say(f"{file}: valid" if file else "all settings are valid")
 
 
 @config.command("path")
@@ -68,4 +70,4 @@ def config_path() -> None:
     """Print where the configuration file lies."""
     from ..settings import default_config_path
 
-    click.echo(default_config_path())
+    say(str(default_config_path()))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..interrupts import end_at_once
+from ..output import say
 from .options import RunOptions, Wanted, check_speed, common_options, fail, faults_option, fresh_option, need_file, plain_option
 from .running import build_engine, need_terminal, show
 
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=7, show_default=True)
 @click.option("--speed", callback=check_speed, default="60", metavar="N|max", show_default=True)
 @click.option("--ready-fd", type=int, hidden=True)
+@click.option("--overrides-fd", type=int, hidden=True)
 @faults_option
 @fresh_option
 @common_options
-def serve(mode: str, file: str, seed: int, speed: str, faults: str, ready_fd: int | None, **values: Any) -> None:
+def serve(
+    mode: str, file: str, seed: int, speed: str, faults: str, ready_fd: int | None, overrides_fd: int | None, **values: Any
+) -> None:
     """Run the engine alone, in the foreground; dashboards attach to it."""
     if (mode == "replay") != bool(file):
         raise click.UsageError("serve replay needs a FILE, and only replay takes one")
@@ -36,6 +40,10 @@ def serve(mode: str, file: str, seed: int, speed: str, faults: str, ready_fd: in
     with end_at_once():
         from ..engine.host import serve as serve_engine
 
+    if overrides_fd is not None:
+        from ..engine.launch import receive_overrides
+
+        values["overrides"] += receive_overrides(overrides_fd)
     wanted, options = Wanted(mode, file, seed, speed, faults), RunOptions(**values)
 
     def build() -> Engine:
@@ -79,14 +87,14 @@ def ps() -> None:
     except PlaceError as error:
         fail(str(error))
     if not entries:
-        click.echo("no engine runs")
+        say("no engine runs")
         return
     width = max(len(entry.name) for entry in entries)
-    click.echo(f"{'NAME':{width}}  {'PID':>7}  {'MODE':6}  {'UP':>8}  FOLDER")
+    say(f"{'NAME':{width}}  {'PID':>7}  {'MODE':6}  {'UP':>8}  FOLDER")
     for entry in entries:
         up = int(time.time() - entry.started)
         shown = f"{up // 3600}:{up // 60 % 60:02}:{up % 60:02}"
-        click.echo(f"{entry.name:{width}}  {entry.pid:>7}  {entry.mode:6}  {shown:>8}  {entry.folder}")
+        say(f"{entry.name:{width}}  {entry.pid:>7}  {entry.mode:6}  {shown:>8}  {entry.folder}")
 
 
 @click.command()
@@ -103,5 +111,5 @@ def stop(name: str | None) -> None:
         fail(str(error))
     problem = asyncio.run(stop_engine(entry))
     if problem:
-        fail(problem, 1)
-    click.echo(f"{entry.name} has stopped")
+        fail(problem, exit_code=1)
+    say(f"{entry.name} has stopped")

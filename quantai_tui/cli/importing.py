@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..output import say, say_over
 from .options import RunOptions, common_options, fail, need_file, tell_warnings
 
 if TYPE_CHECKING:
@@ -41,11 +42,11 @@ class _Progress:
         cells = 40 * done // total if total else 40
         if self._live and cells != self._drawn:
             self._drawn = cells
-            click.echo(f"\r{self._name} [{'#' * cells}{'.' * (40 - cells)}] {done * 100 // max(total, 1):3}%", nl=False, err=True)
+            say_over(f"{self._name} [{'#' * cells}{'.' * (40 - cells)}] {done * 100 // max(total, 1):3}%")
 
     def end(self) -> None:
         if self._live and self._drawn >= 0:
-            click.echo(err=True)
+            say("", err=True)
 
 
 async def _import_one(file: Path, store: TradeStore, symbol: str | None) -> None:
@@ -56,7 +57,7 @@ async def _import_one(file: Path, store: TradeStore, symbol: str | None) -> None
         result = await import_archive(file, store, symbol, progress)
     finally:
         progress.end()
-    click.echo(
+    say(
         f"{file.name}: {result.read} trades of {result.symbol}, ids {result.first_id} to {result.last_id}: "
         f"{result.stored} stored, {result.duplicates} were there already"
     )
@@ -77,7 +78,9 @@ async def _import_all(files: list[Path], into: str, symbol: str | None, options:
         folder = EngineFolder(data_root(desk.settings.DATA_DIR) / into)
         folder.prepare()
         claim = Claim.take(folder)
-    except (SettingsProblems, PlaceError, AlreadyRunning) as error:
+    except SettingsProblems as problems:
+        fail(*map(str, problems.problems))
+    except (PlaceError, AlreadyRunning) as error:
         fail(str(error))
     try:
         store = await TradeStore.open(folder.store)
@@ -89,6 +92,6 @@ async def _import_all(files: list[Path], into: str, symbol: str | None, options:
     except (ArchiveError, PlaceError) as error:
         fail(str(error))
     except StoreError as error:
-        fail(str(error), EXIT_STORE_FAILED)
+        fail(str(error), exit_code=EXIT_STORE_FAILED)
     finally:
         claim.release()

@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from msgspec import Struct
 
+from ..output import say
+
 if TYPE_CHECKING:
     from ..engine.source import Source
 
 EXIT_BAD_INPUT = 2
 
 
-def fail(message: str, exit_code: int = EXIT_BAD_INPUT) -> NoReturn:
-    click.echo(f"quantai-tui: {message}", err=True)
+def fail(message: str, *more: str, exit_code: int = EXIT_BAD_INPUT) -> NoReturn:
+    """End with a message on the error output; each argument is one line."""
+    say(f"quantai-tui: {message}", *more, err=True)
     raise SystemExit(exit_code)
 
 
 def tell_warnings(warnings: Iterable[object]) -> None:
     """What does not stop the command, on standard error."""
     for warning in warnings:
-        click.echo(f"quantai-tui: warning: {warning}", err=True)
+        say(f"quantai-tui: warning: {warning}", err=True)
 
 
 class RunOptions(Struct, frozen=True):
@@ -46,7 +49,8 @@ class RunOptions(Struct, frozen=True):
         return self.fresh or bool(self.overrides) or self.config is not None
 
     def serve_arguments(self) -> list[str]:
-        arguments = [f"--set={override}" for override in self.overrides]
+        """All but the overrides: they may hold a password, and everybody can read a command line."""
+        arguments = []
         if self.config is not None:
             arguments.append(f"--config={self.config}")
         if self.fresh:

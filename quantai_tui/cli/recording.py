@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from ..output import say
 from .options import fail
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def record(name: str | None, stops: bool, max_mb: float | None) -> None:
     else:
         answer = _ask(entry, CommandName.RECORD_START, **({} if max_mb is None else {"max_mb": max_mb}))
         if answer.ok:
-            click.echo(f"{entry.name}: {answer.message}")
-            click.echo(f"end it with: quantai-tui record {entry.name} --stop")
+            say(f"{entry.name}: {answer.message}")
+            say(f"end it with: quantai-tui record {entry.name} --stop")
             return
     _refuse(entry.name, answer, stops=stops)
 
@@ -55,9 +56,9 @@ def _ask(entry: Entry, command: CommandName, **args: float) -> Ack:
     try:
         return asyncio.run(asyncio.wait_for(ask(entry, command, client="record", **args), _ANSWER_WITHIN_S))
     except TimeoutError:
-        fail(f"{entry.name} has not answered within {_ANSWER_WITHIN_S:.0f} s; see {entry.log}", 1)
+        fail(f"{entry.name} has not answered within {_ANSWER_WITHIN_S:.0f} s; see {entry.log}", exit_code=1)
     except (OSError, asyncio.IncompleteReadError, FrameError) as error:
-        fail(f"{entry.name} does not answer: {error}", 1)
+        fail(f"{entry.name} does not answer: {error}", exit_code=1)
 
 
 def _recording(answer: Ack) -> RecordingSnapshot | None:
@@ -71,11 +72,11 @@ def _recording(answer: Ack) -> RecordingSnapshot | None:
 def _tell_end(answer: Ack) -> None:
     done = _recording(answer)
     if done is None:
-        fail(answer.message, 1)
-    click.echo(f"{done.path}: {_size(done.size_bytes)}, {done.frames} messages in {done.seconds:.0f} s")
+        fail(answer.message, exit_code=1)
+    say(f"{done.path}: {_size(done.size_bytes)}, {done.frames} messages in {done.seconds:.0f} s")
     if done.ended != "stopped":
-        click.echo(f"it had ended by itself: {done.ended}")
-    click.echo(f"replay it with: quantai-tui replay {shlex.quote(done.path)}")
+        say(f"it had ended by itself: {done.ended}")
+    say(f"replay it with: quantai-tui replay {shlex.quote(done.path)}")
 
 
 def _refuse(name: str, answer: Ack, *, stops: bool) -> NoReturn:
@@ -85,7 +86,7 @@ def _refuse(name: str, answer: Ack, *, stops: bool) -> NoReturn:
         note = f" (so far {_size(last.size_bytes)}, {last.frames} messages, {last.seconds:.0f} s)"
     elif last is not None and stops:
         note = f"; the last recording, {last.path} of {_size(last.size_bytes)}, ended: {last.ended}"
-    fail(f"{name}: {answer.message}{note}", 1)
+    fail(f"{name}: {answer.message}{note}", exit_code=1)
 
 
 def _size(size_bytes: int) -> str:

@@ -32,7 +32,8 @@ def run(wanted: Wanted, options: RunOptions) -> None:
         # Before the dashboard is imported: the other core starts the engine meanwhile.
         # A file comes last, behind its --.
         join = not (options.asks_for_its_own or wanted.faults)
-        process = EngineProcess([*options.serve_arguments(), *wanted.serve_arguments()], join=join)
+        arguments = [*options.serve_arguments(), *wanted.serve_arguments()]
+        process = EngineProcess(arguments, overrides=options.overrides, join=join)
     except PlaceError as error:
         fail(str(error))
     from ..link import SocketLink
@@ -105,13 +106,13 @@ def show(link: EngineLink, *, embedded: bool, entry: Callable[[], Entry | None] 
 
         code = run_dashboard(link, stop_on_quit=embedded, crash_log=state_root() / "dashboard.log", on_outcome=outcomes.append)
     if link.exit_code is not None:
-        fail(link.detail, link.exit_code)
+        fail(*link.detail.split("\n"), exit_code=link.exit_code)
     stopped = entry() if outcomes == ["stop"] else None
     if stopped is not None:
         from ..engine.stopping import wait_gone
 
         problem = asyncio.run(wait_gone(stopped))
         if problem:
-            fail(problem, 1)
+            fail(problem, exit_code=1)
     if code:
         raise SystemExit(code)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import TextIO
 
 import msgspec
 
+from ..masking import masked_deep
+from ..output import json_line, safe_line, say
 from ..telemetry import EngineSnapshot, StreamState, TrainingState
 from .engine import Engine
 from .launch import Report
@@ -70,14 +71,12 @@ async def serve(build: Callable[[], Engine], ready_fd: int | None) -> int:
                 _redirect_output(engine.folder.path / "engine.out")
             _report(ready_fd, Report(engine.entry()))
             if not detached:
-                print(
-                    f"engine {engine.name} runs (pid {os.getpid()}); see it with 'quantai-tui attach {engine.name}'", flush=True
-                )
+                say(f"engine {engine.name} runs (pid {os.getpid()}); see it with 'quantai-tui attach {engine.name}'")
             await engine.wait_stop_requested()
             await engine.stop()
     except StartError as error:
         _report(ready_fd, Report(error.entry, str(error), error.exit_code))
-        print(f"quantai-tui: {error}", file=sys.stderr)
+        say(*f"quantai-tui: {error}".split("\n"), err=True)
         return error.exit_code
     except asyncio.CancelledError:
         return EXIT_OK
@@ -86,7 +85,7 @@ async def serve(build: Callable[[], Engine], ready_fd: int | None) -> int:
 
 def _tell_warnings(engine: Engine) -> None:
     for warning in engine.desk.loaded.warnings:
-        print(f"quantai-tui: warning: {warning}", file=sys.stderr)
+        say(f"quantai-tui: warning: {warning}", err=True)
 
 
 def _redirect_output(path: Path) -> None:
@@ -121,7 +120,7 @@ async def headless(build: Callable[[], Engine], *, as_json: bool, for_s: float |
                 await engine.stop()
                 printer.close()
     except StartError as error:
-        print(f"quantai-tui: {error}", file=sys.stderr)
+        say(*f"quantai-tui: {error}".split("\n"), err=True)
         return error.exit_code
     except asyncio.CancelledError:
         return EXIT_OK
@@ -146,7 +145,7 @@ async def _print_until_done(
         if isinstance(printer.error, BrokenPipeError):
             return EXIT_OK  # whoever read our lines has left
         if printer.error is not None:
-            print(f"quantai-tui: the status lines cannot be written: {printer.error}", file=sys.stderr)
+            say(f"quantai-tui: the status lines cannot be written: {printer.error}", err=True)
             return 1
         until = line_at if deadline is None else min(line_at, deadline)
         # Five looks a second: a replay should not sit there finished for a whole second.
@@ -164,21 +163,21 @@ def _is_starving(snapshot: EngineSnapshot) -> bool:
 def _verdict(engine: Engine, snapshot: EngineSnapshot, deadline: float | None, starving_since: float | None) -> int | None:
     """The exit code when it is time to leave, else None."""
     if engine.store.failure is not None:
-        print(f"quantai-tui: the store failed: {engine.store.failure}", file=sys.stderr)
+        say(f"quantai-tui: the store failed: {engine.store.failure}", err=True)
         return EXIT_STORE_FAILED
     if snapshot.stream.state is StreamState.FAILED and engine.exits_on_failure:
         error = snapshot.stream.last_error
         reason = f"{error.message}. {error.advice}" if error else snapshot.stream.cause
-        print(f"quantai-tui: the stream failed for good: {reason}", file=sys.stderr)
+        say(f"quantai-tui: the stream failed for good: {reason}", err=True)
         return EXIT_STREAM_FAILED
     if snapshot.training.state is TrainingState.FAILED and engine.exits_on_failure:
-        print(f"quantai-tui: training failed for good: {snapshot.training.detail}", file=sys.stderr)
+        say(f"quantai-tui: training failed for good: {snapshot.training.detail}", err=True)
         return EXIT_WORKER_FAILED
     if starving_since is not None and time.monotonic() - starving_since > _STARVED_S:
-        print(
+        say(
             f"quantai-tui: the file is too short to train on ({snapshot.training.detail}); everything in it is stored. "
             "Set a shorter BAR_INTERVAL or TRAIN_WINDOW, or TRAIN_AUTOSTART=False to replay without training",
-            file=sys.stderr,
+            err=True,
         )
         return EXIT_BAD_INPUT
     over = deadline is not None and time.monotonic() >= deadline
@@ -190,7 +189,7 @@ def _json_line(snapshot: EngineSnapshot) -> str:
     fields = msgspec.to_builtins(snapshot)
     for name in ("series", "log", "theme", "keys"):
         del fields[name]
-    return msgspec.json.encode(fields).decode()
+    return json_line(masked_deep(fields))
 
 
 def _number(value: float | None, form: str = "g") -> str:
@@ -219,4 +218,4 @@ def _text_line(snapshot: EngineSnapshot) -> str:
     if training.accuracy is not None:
         parts.append(f"accuracy {training.accuracy:.3f} (baseline {_number(training.baseline_accuracy, '.3f')})")
     parts.extend(f"ALERT {alert.text}" for alert in snapshot.alerts)
-    return " | ".join(parts)
+    return safe_line(" | ".join(parts))

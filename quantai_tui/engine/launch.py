@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -43,8 +44,9 @@ class Report(msgspec.Struct, frozen=True):
 class EngineProcess:
     """An engine started by us, in a session of its own: a hang-up of our terminal does not reach it."""
 
-    def __init__(self, serve_arguments: Sequence[str], *, join: bool = True) -> None:
-        """Starts at once. `join`: an engine of the same name that runs already will do, too.
+    def __init__(self, serve_arguments: Sequence[str], *, overrides: Sequence[str] = (), join: bool = True) -> None:
+        """Starts at once. `join`: an engine of the same name that runs already will do, too. `overrides`: NAME=VALUE each; they
+        go over a pipe, since all users can read a command line and passwords may be among them.
 
         Raises PlaceError when there is nowhere to write its first words to.
         """
@@ -54,16 +56,20 @@ class EngineProcess:
         except OSError as error:
             raise PlaceError(f"no temporary file can be made: {error.strerror or error}. Set TMPDIR.") from error
         read_end, write_end = os.pipe()
-        command = [sys.executable, "-m", "quantai_tui", "serve", "--ready-fd", str(write_end), *serve_arguments]
+        overrides_end, hand_over_end = os.pipe()
+        ends = ("--ready-fd", str(write_end), "--overrides-fd", str(overrides_end))
+        command = [sys.executable, "-m", "quantai_tui", "serve", *ends, *serve_arguments]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=self._first_words,
             stderr=self._first_words,
-            pass_fds=(write_end,),
+            pass_fds=(write_end, overrides_end),
             start_new_session=True,
         )
         os.close(write_end)
+        os.close(overrides_end)
+        _hand_over(hand_over_end, overrides)
         self._report_end: int | None = read_end
         self._entry: Entry | None = None
 
@@ -132,6 +138,19 @@ async def _read_report(reader: asyncio.StreamReader) -> bytes:
         if len(line) > _LONGEST_REPORT:
             raise EngineUnavailable(f"the engine's report has more than {_LONGEST_REPORT} bytes")
     return line
+
+
+def _hand_over(descriptor: int, overrides: Sequence[str]) -> None:
+    """Waits for the engine to read, but only past the 64 KiB that a pipe holds."""
+    with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:  # it has ended, and its report says why
+        pipe.write(b"\0".join(os.fsencode(override) for override in overrides))
+
+
+def receive_overrides(descriptor: int) -> tuple[str, ...]:
+    """In the engine: what its starter handed over. Closes the descriptor."""
+    with os.fdopen(descriptor, "rb") as pipe:
+        data = pipe.read()
+    return tuple(os.fsdecode(override) for override in data.split(b"\0")) if data else ()
 
 
 def _with_tail(text: str, log: Path) -> str:

@@ -8,6 +8,8 @@ import time
 from collections import deque
 from pathlib import Path
 
+from ..output import LogFormatter, safe_line
+
 _FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
 _MAX_BYTES = 5_000_000
 _BACKUPS = 4
@@ -24,9 +26,9 @@ class LogTail(logging.Handler):
         self._kept: deque[tuple[float, str]] = deque(maxlen=kept)
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage().splitlines()
+        message = safe_line(record.getMessage().partition("\n")[0])
         stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
-        line = f"{stamp} {_SHORT.get(record.levelno, 'INFO')} {message[0][:300] if message else ''}"
+        line = f"{stamp} {_SHORT.get(record.levelno, 'INFO')} {message[:300]}"
         self._lines.append(line)
         self._kept.append((record.created, line))
 
@@ -43,10 +45,8 @@ class EngineLog:
 
     def __init__(self, path: Path, level: str) -> None:
         self.tail = LogTail()
-        formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%S")
-        formatter.converter = time.gmtime  # files are in UTC
         self._file = logging.handlers.RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
-        self._file.setFormatter(formatter)
+        self._file.setFormatter(LogFormatter(_FORMAT, "%Y-%m-%dT%H:%M:%S"))
         self._logger = logging.getLogger(_ROOT)
         self._logger.addHandler(self._file)
         self._logger.addHandler(self.tail)

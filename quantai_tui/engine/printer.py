@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 
+from ..cleaning import clean
+
 _LAST_WORDS_S = 1.0
 
 
@@ -48,7 +50,7 @@ class Printer:
                 line, self._line = self._line, None
             if line is None:
                 return
-            data = memoryview(line.encode() + b"\n")
+            data = memoryview(clean(line).encode() + b"\n")
             try:
                 while data:
                     data = data[os.write(self._descriptor, data) :]

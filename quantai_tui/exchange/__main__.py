@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from ..output import guard_streams
 from .process import main
 
+guard_streams()
 sys.exit(main())

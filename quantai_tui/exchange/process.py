@@ -10,7 +10,6 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import msgspec
 from quantai_tui.telemetry import SYSTEM_CLOCK, Clock
 from quantai_tui.textfile import escaped
 
+from ..output import log_to_stderr, say_json
 from .catalogue import FAULTS
 from .doors import Doors
 from .faults import Faults
@@ -62,12 +62,6 @@ class Ready(msgspec.Struct, frozen=True):
     faults: list[FaultOffer] = []
 
 
-def print_line(message: object) -> None:
-    """One line of JSON on standard output, at once."""
-    sys.stdout.write(msgspec.json.encode(message).decode() + "\n")
-    sys.stdout.flush()
-
-
 async def run(
     folder: Path,
     spec: MarketSpec,
@@ -75,7 +69,7 @@ async def run(
     ws_port: int = 0,
     rest_port: int = 0,
     stop: asyncio.Event,
-    ready: Callable[[Ready], None] = print_line,
+    ready: Callable[[Ready], None] = say_json,
     script: FaultScript | None = None,
     breakable: bool = False,
     orders: Orders | None = None,
@@ -191,12 +185,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             names = tuple(dict.fromkeys(name.strip() for name in options.symbols.split(",") if name.strip()))
             spec = SyntheticSpec(options.seed, names, options.history_h)
-        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        log_to_stderr("%(asctime)sZ %(levelname)s %(name)s: %(message)s")
         logging.getLogger("quantai_tui.exchange.websockets").setLevel(logging.WARNING)
         script = load_script(options.faults) if options.faults is not None else None
         asyncio.run(_serve(options, spec, script))
     except ExchangeError as error:
-        print_line({"error": escaped(str(error))[:_LONGEST_ERROR], "remedy": escaped(error.remedy)[:_LONGEST_ERROR]})
+        say_json({"error": escaped(str(error))[:_LONGEST_ERROR], "remedy": escaped(error.remedy)[:_LONGEST_ERROR]})
         return 2
     return 0
 
@@ -251,5 +245,5 @@ async def _serve(options: argparse.Namespace, spec: MarketSpec, script: FaultScr
         stop=stop,
         script=script,
         breakable=options.breakable,
-        orders=Orders(stop, print_line),
+        orders=Orders(stop, say_json),
     )

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
+from ..masking import MASK, masked, masked_value
 from .checks import RETENTION_RULE
 from .field import LARGEST_FLOAT, LARGEST_INT
 from .model import Settings
 from .rules import CROSS_RULES
 
-MASK = "***"
-# Up to the last @ of the word: an unescaped @ in a password makes an address no one can use, but must not show its rest.
-_USERINFO = re.compile(r"(?<=://)\S*@")
-_BARE_USERINFO = re.compile(r"^(\w*://)?.*@", re.DOTALL)
+__all__ = ["MASK", "SettingInfo", "as_text", "describe", "describe_all", "masked", "names", "shown"]
 
 # Said in words instead of by the model's limits.
 _RULES = {
@@ -62,20 +60,17 @@ def as_text(value: object) -> str:
     return str(value)
 
 
-def masked(text: str) -> str:
-    """A text of any length, user and password of each address in it masked."""
-    return _USERINFO.sub(f"{MASK}@", text)
-
-
 def shown(name: str, value: object) -> str:
     """A value as it may stand on a screen, in a log or in an error: `as_text`, user and password of an address masked.
 
-    Also for names that are no settings and values that break their rule: a misspelt PROXY_URL keeps its secret too.
+    Also for names that are no settings and values that break their rule: a misspelt PROXY_URL keeps its secret too. What is in
+    a table is never shown, since its names are not ours.
     """
-    text = as_text(value)
-    if "URL" in name.upper():
-        return _BARE_USERINFO.sub(lambda match: f"{match[1] or ''}{MASK}@", text)
-    return masked(text)
+    if isinstance(value, Mapping):
+        return "{...}"
+    if isinstance(value, (tuple, list)) and any(isinstance(part, (Mapping, list)) for part in value):
+        return "[...]"
+    return masked_value(name, as_text(value))
 
 
 def _kind(annotation: Any) -> tuple[str, tuple[str, ...]]:

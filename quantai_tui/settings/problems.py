@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..output import safe_line
 from ..textfile import escaped
-from .catalogue import nearest_name, shown
+from .catalogue import masked, nearest_name, shown
 
 _LONGEST_SHOWN = 200  # characters
 _MOST_UNKNOWN = 20
@@ -48,7 +49,7 @@ class Problem:
 
     def __str__(self) -> str:
         shown = f" = {self.value}" if self.value else ""
-        return f"{self.key}{shown}: {self.rule} ({self.source})"
+        return safe_line(f"{self.key}{shown}: {self.rule} ({self.source})")
 
 
 class SettingsProblems(Exception):
@@ -73,11 +74,11 @@ class Gathered:
         self.values[name] = value
         self.origins[name] = origin
 
-    def unknown(self, name: str, value: str, source: str, near: str | None = None) -> None:
+    def unknown(self, name: str, value: object, source: str, near: str | None = None) -> None:
         """A name that is no setting; `near` says which was meant, if not the nearest. At most 20 of them are listed."""
         self._unknown += 1
         if self._unknown <= _MOST_UNKNOWN:
             near = nearest_name(name) if near is None else near
-            self.problems.append(Problem(name, shown(name, value), f"there is no such setting{near}", source))
+            self.problems.append(Problem(masked(name), shown(name, value), f"there is no such setting{near}", source))
         elif self._unknown == _MOST_UNKNOWN + 1:
             self.problems.append(Problem("…", "", f"more than {_MOST_UNKNOWN} names are no settings; mend these first", source))

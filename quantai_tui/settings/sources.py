@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..textfile import UnusableFile, parse_toml, read_text
-from .catalogue import as_text, masked, names
+from .catalogue import masked, names
 from .model import Settings
 from .problems import Gathered, Origin, Problem, SettingsProblems
 from .shared import gather_shared
@@ -92,7 +92,7 @@ def _gather_toml_text(gathered: Gathered, path: Path, text: str) -> None:
         if name in known:
             gathered.put(name, value, Origin("file", source))
         else:
-            gathered.unknown(name, "" if isinstance(value, dict) else as_text(value), source)
+            gathered.unknown(name, value, source)
 
 
 def _gather_overrides(gathered: Gathered, overrides: tuple[str, ...]) -> None:

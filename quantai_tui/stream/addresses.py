@@ -9,9 +9,10 @@ import socket
 import ssl
 from urllib.parse import SplitResult, urlsplit
 
+from ..cleaning import one_line
 from .advice import FailureKind
 from .config import public_address
-from .failures import LinkFault, Phase, classify, one_line
+from .failures import LinkFault, Phase, classify
 from .names import resolve
 from .proxies import Proxy, destination, parse_proxy, pass_through, proxy_for, source_of
 

@@ -7,13 +7,13 @@ import ssl
 from dataclasses import fields
 from typing import Any
 
+from ..masking import masked
 from .config import StreamConfig, public_address
 from .failures import HttpStatusError, LinkFault, Phase, classify
 from .recording_file import Failed
 
 _MAX_CHAIN = 6
 _SECRET = frozenset({"proxy", "ca_file"})
-_USERINFO = re.compile(r"(?<=//)[^/\s]*@")
 _QUERY = re.compile(r"(?<=[^\s?])\?[^\s?]\S*")
 
 
@@ -26,7 +26,7 @@ def public_config(config: StreamConfig) -> dict[str, Any]:
 def _cleaned(text: str, proxy: str | None) -> str:
     if proxy:
         text = text.replace(proxy, "the proxy")
-    return _QUERY.sub("", _USERINFO.sub("", text))
+    return _QUERY.sub("", masked(text))
 
 
 def failed(error: BaseException, phase: Phase, proxy: str | None) -> Failed:

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ..cleaning import one_line
 from ..market.wire import WireError
+from ..masking import masked
 from .advice import RULES, FailureKind, WebSocketErrorType
 
-__all__ = ["Failure", "FailureKind", "HttpStatusError", "LinkFault", "Phase", "WebSocketErrorType", "classify", "one_line"]
+__all__ = ["Failure", "FailureKind", "HttpStatusError", "LinkFault", "Phase", "WebSocketErrorType", "classify"]
 
 _MAX_CHAIN = 12
-_MAX_MESSAGE = 200
 # How long to leave the venue alone when it says "too many" without saying for how long: its windows are minutes.
 _DEFAULT_WAIT_S = {429: 60.0, 418: 120.0, 403: 60.0}
 _BAD_SYMBOL_CODE = -1121  # Binance's error codes, "BAD_SYMBOL"
@@ -167,13 +168,6 @@ def classify(exc: BaseException, phase: Phase = Phase.LIVE) -> Failure:
         min_wait_s=min(max(min_wait_s, 0.0), _LONGEST_WAIT_S),
         phase=phase,
     )
-
-
-def one_line(text: str, limit: int = _MAX_MESSAGE) -> str:
-    """Text from outside, fit for a log line and a terminal cell: no control characters, no line breaks, bounded."""
-    clean = "".join(char if char.isprintable() else " " for char in text[: limit * 2])
-    clean = " ".join(clean.split())
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
@@ -356,5 +350,5 @@ def _describe(said_by: BaseException, outer: BaseException, phase: Phase) -> str
     if isinstance(said_by, ssl.SSLError):
         text = getattr(said_by, "verify_message", "") or getattr(said_by, "reason", "") or text
     if isinstance(said_by, LinkFault):
-        return one_line(text)
-    return one_line(f"{phase.value}: {text}")
+        return one_line(masked(text))
+    return one_line(masked(f"{phase.value}: {text}"))  # the libraries' errors quote addresses

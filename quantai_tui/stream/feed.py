@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from enum import Enum
 from operator import attrgetter
 
+from ..cleaning import one_line
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock, SymbolSnapshot
-from .failures import Failure, one_line
+from .failures import Failure
 from .gaps import GapCauses
 from .ledger import Observed, Origin, Outcome, Span, SymbolLedger
 from .sink import RecordedGap, TradeSink

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from ..cleaning import one_line
 from ..telemetry import SYSTEM_CLOCK, Clock
-from .failures import one_line
 from .gate_file import LOCK_WAIT_S, BanEntry, Change, Damaged, GateFile, ScopeEntry, Scopes
 
 log = logging.getLogger("quantai_tui.stream")

@@ -18,11 +18,12 @@ from picows import WSAutoPingStrategy, WSCloseCode, WSFrame, WSHandshakeError, W
 from picows.picows import WSCloseInfo, WSProtocol  # type: ignore[attr-defined]  # no stub has the protocol
 from picows.version import __version__ as picows_version
 
+from ..cleaning import one_line
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .addresses import open_tcp
 from .advice import FailureKind
 from .config import StreamConfig
-from .failures import HttpStatusError, LinkFault, Phase, close_kind, longest_retry_after, one_line
+from .failures import HttpStatusError, LinkFault, Phase, close_kind, longest_retry_after
 from .tls import tls_info
 from .transport import (
     CLOSE_TIMEOUT_S,

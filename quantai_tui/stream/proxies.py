@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # not in the stub
 
+from ..cleaning import one_line
 from .advice import FailureKind
-from .failures import LinkFault, one_line
+from .failures import LinkFault
 from .names import resolve
 from .tunnel import relay
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 
+from ..cleaning import one_line
 from ..market.wire import WireError
 from ..telemetry import SYSTEM_CLOCK, BadFrame, Clock
-from .failures import one_line
 
 log = logging.getLogger("quantai_tui.stream")
 

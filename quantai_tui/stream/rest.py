@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from ..cleaning import one_line
 from ..market.trades import INTERVALS, AggTrade, Bar
 from ..market.wire import WireError, decode_agg_trades, decode_klines, decode_rest_error
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .addresses import checked_address, open_tcp
 from .advice import FailureKind
-from .failures import HttpStatusError, LinkFault, Phase, classify, longest_retry_after, one_line
+from .failures import HttpStatusError, LinkFault, Phase, classify, longest_retry_after
 from .gate import Gate
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ import logging
 from collections.abc import Callable
 from typing import NoReturn
 
+from ..cleaning import one_line
 from ..market.wire import ControlReply, OtherEvent, ServerShutdown, agg_trade_stream
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .advice import FailureKind
 from .config import StreamConfig
-from .failures import LinkFault, Phase, classify, one_line
+from .failures import LinkFault, Phase, classify
 from .heartbeat import WebSocketHeartbeat
 from .inlet import Inlet, Notice
 from .subscriptions import Subscriptions

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..cleaning import one_line
 from ..market.wire import ControlReply, subscribe_frame
 from .advice import FailureKind
-from .failures import LinkFault, one_line
+from .failures import LinkFault
 
 log = logging.getLogger("quantai_tui.stream")
 

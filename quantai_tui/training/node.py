@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 
+from ..output import guard_streams, log_to_stderr
 from .launcher import NODE, WORKER, Meeting, meeting, rank_environment, torchrun_arguments
 from .lifeline import die_with_parent
 
@@ -80,8 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)  # run one agent, and end with this process
     parser.add_argument("--socket", default="", help=argparse.SUPPRESS)  # the engine's: this is its machine
     options = parser.parse_args(given)
-    logging.Formatter.converter = time.gmtime
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)sZ node %(levelname)s %(message)s")
+    log_to_stderr("%(asctime)sZ node %(levelname)s %(message)s")
     try:
         place = meeting(options.rdzv_endpoint, options.nnodes, host=bool(options.socket))
     except ValueError as error:
@@ -99,6 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     # Not sys.exit: torch's threads must not hold up the end, for which an engine gives two seconds.
+    guard_streams()
     code = main()
     logging.shutdown()
     os._exit(code)

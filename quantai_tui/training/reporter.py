@@ -15,6 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from .. import __version__
+from ..output import safe_line
 from ..whereabouts import Entry, PlaceError, running
 from .channel import ChannelClosed, WorkerChannel
 from .guest_protocol import EngineWord, GuestHello, Refused, Welcome
@@ -127,7 +128,7 @@ class EngineReporter:
         """Once, until there is something else to say."""
         if note != self.note:
             self.note = note
-            log.log(level, "%s: %s", self._name, note)
+            log.log(level, "%s: %s", safe_line(self._name), safe_line(note))
 
     def _run(self) -> None:
         wait_s = 0.0

@@ -15,14 +15,13 @@ import argparse
 import logging
 import os
 import signal
-import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from ..output import guard_streams, log_to_stderr
 from ..telemetry import Severity
 from . import reasons
 from .channel import ChannelClosed, WorkerChannel
@@ -253,9 +252,8 @@ def main(arguments: list[str] | None = None) -> int:
     whose.add_argument("--socket", help="the engine's worker socket")
     whose.add_argument("--join", action="store_true", help="a rank on another machine")
     path = parser.parse_args(arguments).socket
-    logging.Formatter.converter = time.gmtime  # files are in UTC
     rank = f"rank {os.environ['RANK']} " if "TORCHELASTIC_RUN_ID" in os.environ else ""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"%(asctime)sZ {rank}%(levelname)s %(message)s")
+    log_to_stderr(f"%(asctime)sZ {rank}%(levelname)s %(message)s")
     if AGENT_VARIABLE in os.environ:
         die_with_parent(int(os.environ[AGENT_VARIABLE]))
     if path is None or int(os.environ.get("LOCAL_RANK", "0")) > 0:
@@ -296,6 +294,7 @@ def _report_failure(channel: WorkerChannel, failed: Failed) -> int:
 
 if __name__ == "__main__":
     # Not sys.exit: a listener in recv and torch's threads must not hold up the end.
+    guard_streams()
     code = main()
     logging.shutdown()
     os._exit(code)

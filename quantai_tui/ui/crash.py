@@ -8,6 +8,8 @@ import time
 import traceback
 from pathlib import Path
 
+from ..masking import masked
+from ..output import safe_lines
 from .cells import clip
 from .format import clean
 
@@ -19,7 +21,7 @@ _LARGEST_BYTES = 1 << 20  # past it the reports so far move to `.1`
 def report_crash(error: BaseException | None, path: Path | None) -> str:
     """Keep the report of what ended the dashboard; what to tell the operator: what, what to do, where the traceback is."""
     where = keep_report(error, path)
-    what = f"{type(error).__name__}: {clip(clean(str(error)), 200)}" if error is not None else "unknown error"
+    what = f"{type(error).__name__}: {clip(masked(clean(str(error))), 200)}" if error is not None else "unknown error"
     return (
         f"The dashboard failed: {what}\n"
         f"The engine was not touched: 'quantai-tui attach' shows it again, 'quantai-tui ps' lists what runs.\n"
@@ -29,7 +31,7 @@ def report_crash(error: BaseException | None, path: Path | None) -> str:
 
 def keep_report(error: BaseException | None, path: Path | None) -> str:
     """Put the traceback, without local variables, into `path` (mode 0600) or the log; returns where it is."""
-    report = "".join(traceback.format_exception(error)) if error is not None else "no traceback\n"
+    report = safe_lines("".join(traceback.format_exception(error))) if error is not None else "no traceback\n"
     stamped = f"{time.strftime('%Y-%m-%d %H:%M:%S%z')}\n{report}\n"
     if path is not None and _append(path, stamped):
         return str(path)

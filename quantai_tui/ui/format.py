@@ -6,6 +6,8 @@ import math
 import time
 import unicodedata
 
+from .. import cleaning
+
 UNKNOWN = "–"  # noqa: RUF001 (an en dash is the sign for 'not known' on every pane)
 
 
@@ -179,11 +181,8 @@ def words(identifier: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Outside text made safe to draw: one line, no control or zero-width characters that could move the cursor or hide."""
-    if text.isascii() and text.isprintable():
+    """Outside text made safe to draw: clean, and without characters that take no cell of their own or an unknown number."""
+    text = cleaning.clean(text)
+    if text.isascii():
         return text
-    return "".join(" " if char in "\t\n\r\v\f" else char for char in text if _is_visible(char))
-
-
-def _is_visible(char: str) -> bool:
-    return char in "\t\n\r\v\f" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Mn", "Me")
+    return "".join(char for char in text if unicodedata.category(char) not in ("Cf", "Co", "Cn", "Mn", "Me"))

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
-from typing import TextIO
 
 from ..link.base import EngineLink, LinkState
 from ..link.messages import CommandName
+from ..output import say
 from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot, Mode
 from .commands import Commands
 from .format import clean, duration, wall_clock
@@ -192,15 +191,13 @@ def run_plain(link: EngineLink, *, stop_on_quit: bool = False, on_outcome: Calla
     0 when left, also when nobody reads the output any more; 1 when the link has failed. The orders are read from a terminal or
     a pipe alike; its end is no order.
     """
-    return asyncio.run(_run(link, sys.stdout, stop_on_quit, on_outcome))
+    return asyncio.run(_run(link, stop_on_quit, on_outcome))
 
 
-async def _run(link: EngineLink, out: TextIO, stop_on_quit: bool, on_outcome: Callable[[str], None] | None) -> int:
+async def _run(link: EngineLink, stop_on_quit: bool, on_outcome: Callable[[str], None] | None) -> int:
     def print_line(line: str) -> None:
         try:
-            # A locale that cannot say it gets a question mark, not an exception.
-            out.buffer.write((line + "\n").encode(out.encoding or "ascii", "replace"))
-            out.buffer.flush()
+            say(line)
         except OSError:
             view.hang_up()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..link.base import EngineLink
+from ..output import say
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .app import DashboardApp
 from .leaving import Outcome
@@ -35,7 +36,7 @@ def run_dashboard(
     from .terminal import TerminalDriver, TerminalGuard
 
     if sys.__stdin__ is None or sys.__stderr__ is None or not (sys.__stdin__.isatty() and sys.__stderr__.isatty()):
-        print("The dashboard needs a terminal on its input and error output; without one use --headless.", file=sys.stderr)
+        say("The dashboard needs a terminal on its input and error output; without one use --headless.", err=True)
         return 2
     for name in ("COLUMNS", "LINES"):  # believed before the window itself, they would hold its first size for good
         os.environ.pop(name, None)

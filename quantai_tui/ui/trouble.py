@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..masking import masked
 from .cells import clip
 from .format import clean
 
@@ -35,7 +36,7 @@ class Troubles:
 
         where = keep_report(error, self._report)
         text = (
-            f"{type(error).__name__}: {clip(clean(str(error)), 300)}\n\n"
+            f"{type(error).__name__}: {clip(masked(clean(str(error))), 300)}\n\n"
             f"The engine was not touched, and the rest of the dashboard goes on. The traceback is in {where}; "
             "please send it to those who make this program."
         )

@@ -1,0 +1,43 @@
+"""Text from outside made harmless: it can steer no terminal, forge no line and hide or reorder nothing.
+
+The only cleaner of the program; `output` applies it at every exit. Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LONGEST_LINE = 200
+# C0, DEL and C1; soft hyphen and zero-width characters; bidi controls; separators of lines and paragraphs; byte order mark,
+# interlinear annotation and tags; lone surrogates, which is what bytes that are not UTF-8 become in a file name.
+_UNSAFE = (
+    r"\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f\ud800-\udfff"
+)
+_IN_A_LINE = re.compile(f"[{_UNSAFE}]")
+_IN_LINES = re.compile(f"\r\n|[{_UNSAFE}]")
+
+
+def clean(text: str) -> str:
+    """`text` as one line: white space and separators become spaces, a lone surrogate an escape, all else unsafe goes."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _IN_A_LINE.sub(_replacement, text)
+
+
+def clean_lines(text: str) -> str:
+    """The same, but line feeds stay."""
+    return _IN_LINES.sub(lambda match: "\n" if match[0] in ("\n", "\r\n") else _replacement(match), text)
+
+
+def one_line(text: str, limit: int = _LONGEST_LINE) -> str:
+    """`text` as one line of at most `limit` characters, runs of spaces made one."""
+    line = " ".join(clean(text[: limit * 2]).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _replacement(match: re.Match[str]) -> str:
+    char = match[0]
+    if char.isspace():  # the separators too
+        return " "
+    return f"\\u{ord(char):04x}" if "\ud800" <= char <= "\udfff" else ""

@@ -1,0 +1,149 @@
+"""The exits of the program: standard output, standard error, log files and JSON lines.
+
+Whatever leaves through them is cleaned of control characters (`cleaning`) and of passwords (`masking`) here, and not where the
+text comes from. Only the dashboard writes to the terminal past this module; its cells are cleaned one by one.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+import time
+from typing import TextIO
+
+import msgspec
+
+from .cleaning import clean, clean_lines
+from .masking import masked
+from .textfile import escaped
+
+_CONTINUED = "    "
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
+
+
+def safe_line(text: str) -> str:
+    """`text` as one line that may leave the program."""
+    return masked(clean(text))
+
+
+def safe_lines(text: str) -> str:
+    """The same for text of many lines."""
+    return masked(clean_lines(text))
+
+
+class SafeStream(io.TextIOBase):
+    """Standard output or error as everything in the process sees it: tracebacks, warnings, libraries, usage errors."""
+
+    def __init__(self, inner: TextIO) -> None:
+        self.inner = inner
+
+    def write(self, text: str) -> int:
+        self.inner.write(safe_lines(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self.inner.flush()
+
+    def fileno(self) -> int:
+        return self.inner.fileno()
+
+    def isatty(self) -> bool:
+        return self.inner.isatty()
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # read-only in the base class too, as far as anybody uses it
+        return self.inner.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self.inner.errors
+
+
+def guard_streams() -> None:
+    """Make standard output and error of this process safe. Each program of ours begins with it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or isinstance(stream, SafeStream):
+            continue
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what the locale cannot say becomes a question mark, not an exception
+        setattr(sys, name, SafeStream(stream))
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(LogFormatter("%(message)s"))
+
+
+def say(*lines: str, err: bool = False, bold: bool = False) -> None:
+    """Print lines on standard output or error. Each argument is one line, whatever it contains. Raises OSError.
+
+    Where that stream was closed before the start, nothing is printed. `bold` shows on terminals alone.
+    """
+    stream = _unguarded(err)
+    if stream is None:
+        return
+    begin, end = ("\x1b[1m", "\x1b[0m") if bold and stream.isatty() else ("", "")
+    stream.write("".join(f"{begin}{safe_line(line)}{end}\n" for line in lines))
+    stream.flush()
+
+
+def say_json(value: object) -> None:
+    """Print `json_line(value)` on standard output, at once. Raises OSError."""
+    stream = _unguarded(err=False)
+    if stream is not None:
+        stream.write(json_line(value) + "\n")
+        stream.flush()
+
+
+def say_over(line: str) -> None:
+    """Print a line on the error output's terminal over the one before; `say(err=True)` with an empty line goes on below it."""
+    stream = _unguarded(err=True)
+    if stream is not None:
+        stream.write(f"\r{safe_line(line)}")
+        stream.flush()
+
+
+def _unguarded(err: bool) -> TextIO | None:
+    stream = sys.stderr if err else sys.stdout
+    return stream.inner if isinstance(stream, SafeStream) else stream
+
+
+class LogFormatter(logging.Formatter):
+    """The format of every log of ours, in UTC. A record begins its first line; its further lines are indented."""
+
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe_lines(super().format(record)).rstrip("\n").replace("\n", f"\n{_CONTINUED}")
+
+
+def log_to_stderr(form: str) -> None:
+    """Let the root logger write to standard error from INFO on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogFormatter(form))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def json_line(value: object) -> str:
+    """`value` as one line of JSON in plain ASCII: all that is not is escaped. Nothing is masked: others may read it back."""
+    text = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(value))).decode()
+    return _NOT_PLAIN.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+def _without_surrogates(value: object) -> object:
+    """msgspec refuses lone surrogates, which a file name may have."""
+    if isinstance(value, str):
+        return escaped(value)
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_surrogates(part) for part in value]
+    return value

@@ -1,0 +1,27 @@
+"""A detector of what a program may not send to a terminal or a log: characters that steer, hide, reorder or forge lines.
+
+It shares no code with the cleaner that it judges: categories of Unicode here, a list of ranges there.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+_LINE_END = b"\n"
+
+
+def find_control(text: bytes, *, allowed: bytes = _LINE_END) -> list[str]:
+    """What is wrong with the output `text`, an entry each: where, which character, on what line. Empty when it is clean.
+
+    Wrong are C0 but for `allowed`, DEL, C1, bidi controls and all other format characters, separators of lines and paragraphs,
+    surrogates, and bytes that are not UTF-8.
+    """
+    found = []
+    decoded = text.decode("utf-8", "surrogateescape")
+    passed = allowed.decode("ascii")
+    for at, char in enumerate(decoded):
+        if char not in passed and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+            line = decoded[decoded.rfind("\n", 0, at) + 1 :].partition("\n")[0]
+            what = f"byte 0x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else f"U+{ord(char):04X}"
+            found.append(f"{what} at {at} in {line[:200]!a}")
+    return found

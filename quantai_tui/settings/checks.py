@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
+from ..masking import is_cut_short
+
 LONGEST_TEXT = 4096  # characters, as many as Linux takes for a path
 MOST_CA_BYTES = 2**24  # the system's own authorities take a quarter of a MiB
 _KEY = re.compile(r"[a-z0-9-]{1,40}=[^\s,]{1,60}")
@@ -76,6 +78,19 @@ def device(value: str) -> str:
 def retention(value: float) -> float:
     if value != 0 and value < 1 / 24:  # what has just arrived must outlive the repair that may still need it
         raise PydanticCustomError("retention", "must be {rule}", {"rule": RETENTION_RULE})
+    return value
+
+
+def whole_address(value: object) -> object:
+    """Before the pattern, which would say less: what has to be done with a password that has special characters."""
+    if isinstance(value, str) and is_cut_short(value):
+        raise PydanticCustomError("address", "must have no #, / or ? in its user and password: write them as %23, %2F and %3F")
+    return value
+
+
+def no_credentials(value: str) -> str:
+    if "@" in value:
+        raise PydanticCustomError("address", "must be an address without user and password")
     return value
 
 

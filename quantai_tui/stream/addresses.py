@@ -38,7 +38,7 @@ def checked_address(url: str, scheme: str, setting: str) -> SplitResult:
         raise LinkFault(FailureKind.CONFIG, f"{setting} must begin with {scheme}://, since TLS is never done without: {shown}")
     if not host or port == 0:
         raise LinkFault(FailureKind.CONFIG, f"{setting} must name a host, and a port from 1 to 65535 if any: {shown}")
-    if "@" in parts.netloc or parts.query:
+    if "@" in url or parts.query:
         raise LinkFault(FailureKind.CONFIG, f"{setting} must be an address without user, password and query: {shown}")
     return parts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 from urllib.parse import urlsplit
@@ -15,7 +16,9 @@ def public_address(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return ""
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    # All up to the last @ counts as user and password, even where an unescaped / or # in them ends the authority before it.
+    rest = url.partition("://")[2].rpartition("@")[2]
+    return f"{parts.scheme}://{re.split('[?#]', rest, maxsplit=1)[0]}"
 
 
 class StreamSettings(Protocol):

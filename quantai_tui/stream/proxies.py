@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # not in the stub
 
 from ..cleaning import one_line
+from ..masking import is_cut_short
 from .advice import FailureKind
 from .failures import LinkFault
 from .names import resolve
@@ -91,16 +92,21 @@ def parse_proxy(url: str, source: str) -> Proxy:
     Raises:
         LinkFault: with kind CONFIG. The URL is not repeated in the message: it may hold a password.
     """
+    advice = f"Correct {source}, or set PROXY_URL=none to go without a proxy."
+    if is_cut_short(url):
+        # What comes before the # would else count as host and port, and be shown.
+        message = f"{source}: #, / and ? in the user or password of a proxy must be written as %23, %2F and %3F"
+        raise LinkFault(FailureKind.CONFIG, message, advice=advice)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
         username, password = unquote(parts.username or "", errors="strict"), unquote(parts.password or "", errors="strict")
     except ValueError:
         host = None
-    if not host or parts.scheme not in _DEFAULT_PORTS:
+    if not host or parts.scheme not in _DEFAULT_PORTS or parts.query or parts.fragment:
         known = ", ".join(f"{scheme}://" for scheme in _DEFAULT_PORTS)
         message = f"{source} is no address of a proxy: it must be one of {known} with a host, and a port if any"
-        raise LinkFault(FailureKind.CONFIG, message, advice=f"Correct {source}, or set PROXY_URL=none to go without a proxy.")
+        raise LinkFault(FailureKind.CONFIG, message, advice=advice)
     return Proxy(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], source, username, password)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from quantai_tui.engine.desk import SettingsDesk
 from quantai_tui.masking import masked, masked_value
-from quantai_tui.settings import Layers, Settings, SettingsProblems, load, shown, validate_file
+from quantai_tui.settings import Layers, Settings, SettingsProblems, load, load_file, shown
 from quantai_tui.stream.config import public_address
 from quantai_tui.stream.failures import LinkFault, Phase, classify
 from quantai_tui.stream.proxies import parse_proxy
@@ -98,9 +98,9 @@ def test_masking_takes_no_longer_for_hostile_text(text: str) -> None:
 def test_no_problem_of_a_file_tells_a_password(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.toml"
     path.write_text(text)
-    problems = validate_file(path)
-    assert problems
-    assert "s3cret" not in "\n".join(map(str, problems)) + repr(problems)
+    with pytest.raises(SettingsProblems) as caught:
+        load_file(path)
+    assert "s3cret" not in str(caught.value) + repr(caught.value.problems)
 
 
 @pytest.mark.parametrize("override", ["HTTP_PROXY_=joe:s3cret@h:1", "PROXY_URL joe:s3cret@h", "WS_TOKEN=s3cret"])

@@ -25,6 +25,7 @@ from quantai_tui.link.base import LinkState
 from quantai_tui.output import LogFormatter, json_line, safe_line
 from quantai_tui.stream import StreamConfig
 from quantai_tui.stream.recording import Recorder, RecordingTransport
+from quantai_tui.ui.crash import report_crash
 from quantai_tui.ui.plain import run_plain
 
 HOSTILE = "\x1b]0;PWNED\x07 \x9b2J \x7f\r\u202edesrever\u2066\u200b\u2028\udcff\ud800 http://joe:s3cret@h:1"
@@ -270,6 +271,24 @@ def test_plain_lines_are_cleaned_and_masked(capfd: pytest.CaptureFixture[str]) -
     assert find_control(said.encode()) == []
     assert "***@h:1" in said
     assert said.count("\n") == 1
+
+
+def test_a_crash_report_and_its_message_are_cleaned_and_masked(tmp_path: Path) -> None:
+    path = tmp_path / "dashboard.log"
+    told = report_crash(RuntimeError(HOSTILE + FORGED), path)
+    for text in (told, path.read_text()):
+        assert "PWNED" in text
+        assert find_control(text.encode()) == []
+        assert "s3cret" not in text
+
+
+def test_a_reader_that_leaves_early_is_no_traceback() -> None:
+    program = f"{sys.executable} -m quantai_tui config show"
+    done = subprocess.run(
+        ["bash", "-c", f"{program} | true; {program} | head -n 2"], capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"\nMarket\n"
 
 
 # By construction

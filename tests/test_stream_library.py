@@ -11,7 +11,7 @@ from virtual.loop import run
 from virtual.rig import Rig
 
 from quantai_tui.stream import ResilientStream, TradeBatch
-from quantai_tui.stream.batches import BatchQueue
+from quantai_tui.stream.batch_queue import BatchQueue
 from quantai_tui.telemetry import StreamState
 
 __all__ = ["authority", "exchange"]  # fixtures
@@ -36,7 +36,7 @@ async def test_batches_come_out_of_the_stream_in_id_order_and_a_gap_is_filled(ex
         exchange.make(4)
         await eventually(lambda: stream.state is StreamState.LIVE and stream.snapshot().reconnects == 1)
         await exchange.trade(1)
-        await eventually(lambda: sorted(got) == list(range(FIRST_ID, exchange.next_id)), f"{got}")
+        await eventually(lambda: got == list(range(FIRST_ID, exchange.next_id)), f"{got}")
         stats = stream.get_connection_stats()
         assert stats["symbols"]["ETHUSDT"]["repaired"] == 4
         assert stats["symbols"]["ETHUSDT"]["missing"] == 0

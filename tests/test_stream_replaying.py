@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from stream_support import (
     settle_loop,
     trade,
 )
+from virtual.reader import CheckingReader
 
 from quantai_tui.stream import FailureKind, HttpStatusError, LinkFault, Phase, ResilientStream, classify
 from quantai_tui.stream.advice import RULES
@@ -86,6 +88,22 @@ async def test_a_recorded_outage_is_lived_through_again_the_same(exchange, begin
     assert again.trades == lived.trades
     assert again.holds(FIRST_ID, FIRST_ID + 64)
     assert [gap[:2] for gap in again.gaps] == [gap[:2] for gap in lived.gaps] == [(FIRST_ID + 25, FIRST_ID + 54)]
+
+
+@pytest.mark.parametrize("speed", [float("inf"), 4.0])
+async def test_iterating_over_a_replay_hands_out_the_ids_in_order(exchange, begin: Begin, tmp_path, speed):
+    path, lived, reader = tmp_path / "outage.qrec", MemorySink(), CheckingReader()
+    await an_outage(exchange, begin(lived), lived, path)
+    with closing(Recording.open(path)) as recording:
+        stream, replay = stream_from_recording(recording, None, speed=speed)
+        reading = asyncio.create_task(reader.read(stream))
+        await stream.start()
+        await eventually(lambda: len(reader.of(SYMBOL).trades) == 65)
+        await replay.over()
+        await stream.stop()
+        await reading
+    assert reader.breaches == []
+    assert (reader.of(SYMBOL).begin_id, reader.of(SYMBOL).gaps, reader.of(SYMBOL).late) == (FIRST_ID, [], [])
 
 
 async def test_two_replays_of_a_recording_come_to_the_same(exchange, begin: Begin, tmp_path):

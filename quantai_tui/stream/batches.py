@@ -1,90 +1,203 @@
-"""Trades for who iterates over the stream: a bounded queue in the place of a store."""
+"""Batches of trades as `async for` hands them out, and the order of ids that they come in."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..market.idranges import IdRanges
 from ..market.trades import AggTrade
-from .sink import Position, RecordedGap
+
+# The most stretches of passed ids to remember per symbol. It is above what the ledger itself keeps open or settled, so that a
+# trade that the ledger lets through is known here.
+_MOST_PASSED = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class TradeBatch:
-    """Trades of one symbol, ids ascending: as they came on the stream, or fetched to fill a gap."""
+    """Trades of one symbol, ids ascending; or, without trades, ids that are passed over.
+
+    `gap` is the first and the last id of a hole that is not waited for any longer, both included; None with trades. `late` says
+    that these trades belong into a hole that was passed over before.
+    """
 
     symbol: str
     trades: Sequence[AggTrade]
+    gap: tuple[int, int] | None = None
+    late: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Nothing:
-    """The position of one who keeps nothing."""
+class IdOrder:
+    """Holds back the trades of a symbol that came before lower ids, until these have come or are passed over.
 
-    begin_id: int | None = None
-    last_id: int | None = None
-    complete_through_id: int | None = None
-    stored: int = 0
-    gaps: Sequence[RecordedGap] = ()
-    missing: tuple[tuple[int, int], ...] = ()
-    venue_holes: int = 0
-    unrecoverable: int = 0
-    settled: Sequence[tuple[int, int, str]] = ()
-    last_time_us: int | None = None
-
-
-class BatchQueue:
-    """A `TradeSink` whose trades are read by iterating over it. Appending waits while `limit` trades lie unread.
-
-    Once it is closed nothing is kept any more: nobody would ever take it.
+    At most `most` trades wait, all symbols together; above that the symbol that holds the most passes its lowest hole. No hole
+    holds back a trade for more than `longest_s` seconds: `expire` sees to that. `begin_id` is the id from which history was asked
+    for, 0 for all of it, None for none. Every method returns what can be handed out now. Does no I/O and knows no clock: `now` is
+    any number of seconds that does not fall.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._batches: deque[TradeBatch] = deque()
-        self._unread = 0
-        self._closed = False
-        self._readable = asyncio.Event()
-        self._room = asyncio.Event()
+    def __init__(self, most: int, longest_s: float, begin_id: int | None = None) -> None:
+        self._most = most
+        self._longest_s = longest_s
+        self._begin_id = begin_id
+        self._sequences: dict[str, _Sequence] = {}
+        self.held = 0
+        """Trades that wait behind a hole."""
 
-    def close(self) -> None:
-        """No more will come: the iteration ends behind what lies unread, and nothing waits for room any more."""
-        self._closed = True
-        self._readable.set()
-        self._room.set()
+    def held_of(self, symbol: str) -> int:
+        sequence = self._sequences.get(symbol)
+        return len(sequence.held) if sequence else 0
 
-    async def __aiter__(self) -> AsyncIterator[TradeBatch]:
-        while True:
-            while not self._batches and not self._closed:
-                self._readable.clear()
-                await self._readable.wait()
-            if not self._batches:
-                return
-            batch = self._batches.popleft()
-            self._unread -= len(batch.trades)
-            self._room.set()
-            yield batch
+    @property
+    def deadline(self) -> float | None:
+        """When the next hole is to be passed over; None while nothing waits."""
+        return min((one.since + self._longest_s for one in self._sequences.values() if one.held), default=None)
 
-    async def append(self, symbol: str, trades: Sequence[AggTrade]) -> None:
-        if self._closed:
-            return
-        while self._unread >= self._limit and not self._closed:
-            self._room.clear()
-            await self._room.wait()
-        self._batches.append(TradeBatch(symbol, trades))
-        self._unread += len(trades)
-        self._readable.set()
+    def await_history(self, symbol: str, last_id: int) -> None:
+        """Ids up to `last_id` were asked for, and where they begin is not known yet. Called before `begin`."""
+        if self._begin_id is not None and self._begin_id <= last_id:
+            self._of(symbol).await_history(self._begin_id)
 
-    async def add_gap(self, symbol: str, first_id: int, last_id: int, cause: str, opened: float) -> None:
-        """Gaps are in the statistics; there is nothing to put on record."""
+    def begin(self, symbol: str, first_id: int) -> list[TradeBatch]:
+        """The record begins at `first_id`; called again when that moves back."""
+        return self._counted(self._of(symbol), self._of(symbol).begin(first_id))
 
-    async def close_gap(self, symbol: str, first_id: int, last_id: int, outcome: str) -> None:
-        """See `add_gap`."""
+    def take(self, symbol: str, trades: Sequence[AggTrade], now: float) -> list[TradeBatch]:
+        """Trades have come, ids ascending. Those known already are dropped."""
+        sequence = self._of(symbol)
+        batches = self._counted(sequence, sequence.take(trades, now))
+        while self.held > self._most:
+            fullest = max(self._sequences.values(), key=lambda one: len(one.held))
+            batches += self._counted(fullest, fullest.pass_hole())
+        return batches
 
-    async def begin(self, symbol: str, first_id: int, time_us: int) -> None:
-        """See `add_gap`."""
+    def give_up(self, symbol: str, first_id: int, last_id: int) -> list[TradeBatch]:
+        """These ids will not come: nothing waits for them."""
+        return self._counted(self._of(symbol), self._of(symbol).give_up(first_id, last_id))
 
-    async def position(self, symbol: str) -> Position:
-        return _Nothing()
+    def expire(self, now: float) -> list[TradeBatch]:
+        """Pass over the holes that have held back trades for long enough."""
+        batches: list[TradeBatch] = []
+        for sequence in self._sequences.values():
+            while sequence.held and sequence.since + self._longest_s <= now:
+                batches += self._counted(sequence, sequence.pass_hole())
+        return batches
+
+    def flush(self) -> list[TradeBatch]:
+        """Pass over all holes: nothing more will come."""
+        return self.expire(float("inf"))
+
+    def _of(self, symbol: str) -> _Sequence:
+        return self._sequences.setdefault(symbol, _Sequence(symbol))
+
+    def _counted(self, sequence: _Sequence, batches: list[TradeBatch]) -> list[TradeBatch]:
+        self.held += len(sequence.held) - sequence.counted
+        sequence.counted = len(sequence.held)
+        return batches
+
+
+class _Sequence:
+    """One symbol. All ids below `next_id` are handed out or passed over; the lowest of `held` lies above it."""
+
+    __slots__ = ("_awaited", "_begin_id", "_came", "_given_up", "_held_ids", "_next_id", "_passed", "_symbol", "counted", "held")
+
+    def __init__(self, symbol: str) -> None:
+        self._symbol = symbol
+        self._begin_id: int | None = None
+        self._next_id: int | None = None
+        self._awaited = False  # the history before the first trades: where it begins is not known yet
+        self._held_ids = IdRanges()
+        self._given_up = IdRanges()  # from `next_id` on
+        self._passed = IdRanges()  # below `next_id`, and not come since
+        self._came: deque[tuple[int, float]] = deque()  # each new highest id that was held, and when it came
+        self.held: dict[int, AggTrade] = {}
+        self.counted = 0
+
+    @property
+    def since(self) -> float:
+        """Since when the lowest hole holds back trades; meaningful while it holds some."""
+        return self._came[0][1]
+
+    def await_history(self, begin_id: int) -> None:
+        if self._next_id is None:
+            self._next_id = begin_id
+            self._awaited = True
+
+    def begin(self, first_id: int) -> list[TradeBatch]:
+        if self._begin_id is None:
+            self._begin_id = first_id
+            if self._next_id is None:
+                self._next_id = first_id
+            return []
+        if self._awaited and self._next_id is not None:
+            self._next_id = max(self._next_id, min(first_id, self._begin_id))
+            self._awaited = False
+        return self._advance()
+
+    def take(self, trades: Sequence[AggTrade], now: float) -> list[TradeBatch]:
+        if not trades:
+            return []
+        first, last = trades[0].id, trades[-1].id
+        if self._next_id is None:
+            self._next_id = first
+        next_id = self._next_id
+        if first == next_id and last - first + 1 == len(trades) and not self.held and self._given_up.first is None:
+            self._next_id = last + 1
+            return [TradeBatch(self._symbol, trades)]
+        ahead = [trade for trade in trades if trade.id >= next_id and trade.id not in self.held]
+        for trade in ahead:
+            self.held[trade.id] = trade
+            self._held_ids.add(trade.id, trade.id)
+            self._given_up.remove(trade.id, trade.id)
+        if ahead and (not self._came or ahead[-1].id > self._came[-1][0]):
+            self._came.append((ahead[-1].id, now))
+        return self._late(trade for trade in trades if trade.id < next_id) + self._advance()
+
+    def give_up(self, first_id: int, last_id: int) -> list[TradeBatch]:
+        if self._next_id is None:
+            return []
+        first_id = max(first_id, self._next_id)
+        self._given_up.add(first_id, last_id)
+        for held in self._held_ids.overlap(first_id, last_id):
+            self._given_up.remove(*held)
+        return self._advance()
+
+    def pass_hole(self) -> list[TradeBatch]:
+        """Pass over the hole below the lowest trade that is held."""
+        assert self._next_id is not None
+        assert self._held_ids.first is not None
+        gap = (self._next_id, self._held_ids.first - 1)
+        return [self._pass(gap), *self._advance()]
+
+    def _late(self, trades: Iterable[AggTrade]) -> list[TradeBatch]:
+        late = [trade for trade in trades if self._passed.overlap(trade.id, trade.id)]
+        for trade in late:
+            self._passed.remove(trade.id, trade.id)
+        return [TradeBatch(self._symbol, late, late=True)] if late else []
+
+    def _pass(self, gap: tuple[int, int]) -> TradeBatch:
+        self._passed.add(*gap)
+        for forgotten in list(self._passed)[:-_MOST_PASSED]:
+            self._passed.remove(*forgotten)
+        self._given_up.remove(*gap)
+        self._next_id = gap[1] + 1
+        self._awaited = False
+        return TradeBatch(self._symbol, (), gap=gap)
+
+    def _advance(self) -> list[TradeBatch]:
+        """Hand out what nothing is missing before, and pass over what was given up."""
+        batches: list[TradeBatch] = []
+        while self._next_id is not None:
+            if self._held_ids.first == self._next_id:
+                first, last = next(iter(self._held_ids))
+                batches.append(TradeBatch(self._symbol, [self.held.pop(id) for id in range(first, last + 1)]))
+                self._held_ids.remove(first, last)
+                self._next_id = last + 1
+            elif self._given_up.first == self._next_id:
+                batches.append(self._pass(next(iter(self._given_up))))
+            else:
+                break
+            while self._came and self._came[0][0] < self._next_id:
+                self._came.popleft()
+        return batches

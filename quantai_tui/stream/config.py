@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 from urllib.parse import urlsplit
 
 BackfillStart = str | int  # "now", "earliest", or the aggregate id to begin at
@@ -75,6 +75,10 @@ class StreamConfig:
     are used up (0: stop for good). `overload_after` is how long reading may stay paused before the link is given up: server pings
     queue behind the unread data, and the venue drops a client that does not answer them within 60 s. `rotate_after` is the age at
     which a connection is replaced: the venue ends each after 24 h. `transport` is "auto", "websockets" or "picows".
+
+    The last three are for iterating over the stream; a sink always gets trades as they arrive. With `order` "id" the trades of a
+    symbol wait for those that fill a gap before them, until `reorder_trades` wait (of all symbols together) or the gap has held
+    some back for `reorder_s`: then it is passed over. "arrival" hands them out as a sink gets them.
     """
 
     symbols: tuple[str, ...]
@@ -100,6 +104,9 @@ class StreamConfig:
     transport: str = "auto"
     overload_after: float = 15.0
     buffer_trades: int = 20_000
+    order: Literal["id", "arrival"] = "id"
+    reorder_trades: int = 100_000
+    reorder_s: float = 60.0
     backfill_start: BackfillStart = "now"
     backfill_max_age_h: float = 24.0
     exit_on_failure: bool = False

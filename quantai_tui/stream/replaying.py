@@ -254,7 +254,7 @@ class RecordedHistory:
 
 def stream_from_recording(
     recording: Recording,
-    sink: TradeSink,
+    sink: TradeSink | None,
     *,
     speed: float = MAX_SPEED,
     clock: Clock = SYSTEM_CLOCK,
@@ -265,7 +265,7 @@ def stream_from_recording(
 
     A user's outage becomes a test so: open the recording, start the stream, wait for `Replay.over` and until nothing is missing,
     stop, and look at what the sink has and at what the snapshot shows. `changes` are fields of `StreamConfig`. The same seed, the
-    same end. Close the recording afterwards.
+    same end. Close the recording afterwards. Without a sink, iterate over the stream.
     """
     replay = Replay(recording, speed, clock)
     stream = ResilientStream(

@@ -19,6 +19,7 @@ from ..telemetry import (
 )
 from .advice import WebSocketErrorType
 from .backoff import ReconnectRecord
+from .batch_queue import BatchQueue
 from .config import StreamConfig, public_address
 from .feed import Feeds, SymbolFeed
 from .gate import Gate
@@ -48,6 +49,7 @@ class Parts:
     gate: Gate
     history: History
     recorder: Recorder
+    batches: BatchQueue
 
 
 def stream_snapshot(parts: Parts, config: StreamConfig, transport: str) -> StreamSnapshot:
@@ -121,7 +123,7 @@ def connection_stats(parts: Parts) -> dict[str, Any]:
         "messages": parts.intake.frames,
         "bad_frames": parts.quarantine.count,
         "unasked_trades": parts.intake.strangers,
-        "waiting_trades": parts.intake.waiting,
+        "waiting_trades": parts.intake.waiting + parts.batches.held,
         "rotations": links.rotations,
         "probes": links.probes,
         "suspends": parts.supervisor.suspends,
@@ -137,6 +139,7 @@ def connection_stats(parts: Parts) -> dict[str, Any]:
                 "late": feed.ledger.late,
                 "venue_holes": feed.ledger.venue_holes,
                 "unrecoverable": feed.ledger.unrecoverable,
+                "held": parts.batches.held_of(feed.symbol),
             }
             for feed in parts.feeds
         },
@@ -154,6 +157,7 @@ def _symbol(parts: Parts, feed: SymbolFeed) -> SymbolSnapshot:
         known,
         silent_s=liveness.silent_s(feed.symbol) if session is not None and session.live_since is not None else None,
         silence_limit_s=liveness.limit_s(feed.symbol),
+        held=parts.batches.held_of(feed.symbol),
         subscription=subscription,
     )
 

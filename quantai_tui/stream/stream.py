@@ -14,7 +14,8 @@ from typing import Any, Self
 
 from ..market.trades import Bar
 from ..telemetry import SYSTEM_CLOCK, Clock, RecordingSnapshot, StreamSnapshot, StreamState
-from .batches import BatchQueue, TradeBatch
+from .batch_queue import BatchQueue
+from .batches import IdOrder, TradeBatch
 from .config import StreamConfig
 from .failures import Failure, classify
 from .feed import Feeds
@@ -35,7 +36,10 @@ from .transports import ConfiguredTransport
 log = logging.getLogger("quantai_tui.stream")
 
 # Settings that a running stream cannot change: they belong to its ledgers and its place.
-_FIXED = ("symbols", "ws_url", "rest_url", "ca_file", "proxy", "backfill_start", "buffer_trades", "exit_on_failure")
+_FIXED = (
+    *("symbols", "ws_url", "rest_url", "ca_file", "proxy", "backfill_start", "exit_on_failure"),
+    *("buffer_trades", "order", "reorder_trades", "reorder_s"),
+)
 
 
 class ResilientStream:
@@ -66,7 +70,7 @@ class ResilientStream:
         rng = rng or random.Random()
         self._config = config
         self._context: ssl.SSLContext | None = None
-        batches = BatchQueue(config.buffer_trades)
+        batches = BatchQueue(config.buffer_trades, _order(config), clock)
         self._batches = batches if sink is None else None
         gate = gate or Gate(clock)
         self._recorder = Recorder(clock)
@@ -86,7 +90,16 @@ class ResilientStream:
         self._gate = gate
         self.machine = self._supervisor.machine
         self._parts = Parts(
-            clock, self._supervisor, self._feeds, self._intake, self._repairer, quarantine, gate, self._rest, self._recorder
+            clock,
+            self._supervisor,
+            self._feeds,
+            self._intake,
+            self._repairer,
+            quarantine,
+            gate,
+            self._rest,
+            self._recorder,
+            batches,
         )
         self._started = self._stopping = False
         self._main: asyncio.Task[None] | None = None
@@ -101,8 +114,10 @@ class ResilientStream:
         await self.stop()
 
     async def __aiter__(self) -> AsyncIterator[TradeBatch]:
-        """Batches of trades of one symbol each, in id order within a batch. Ends when the stream is stopped, or has given up.
+        """Batches of trades of one symbol each. Ends when the stream is stopped, or has given up, behind all that was received.
 
+        Ids rise within a batch and, with `StreamConfig.order` "id", from batch to batch of a symbol: a hole that is passed over
+        comes as a batch without trades that names it as its `gap`, and trades that come after that are `late`.
         The next batch is not asked for before this one has been dealt with: a slow reader slows the socket, and loses nothing.
 
         Raises:
@@ -124,8 +139,8 @@ class ResilientStream:
 
     @property
     def queued(self) -> int:
-        """Trades received that the sink has not taken yet."""
-        return self._intake.waiting
+        """Trades received that the sink has not taken yet, or that wait behind a hole for the iteration."""
+        return self._intake.waiting + (self._batches.held if self._batches is not None else 0)
 
     async def start(self) -> None:
         """Read where the sink stands, then begin to connect, in the background. May be called once."""
@@ -138,6 +153,8 @@ class ResilientStream:
     async def stop(self) -> None:
         """End everything: connection, repair, REST. Idempotent, and takes about a second at most."""
         self._stopping = True
+        if self._batches is not None:
+            self._batches.finish()
         self._supervisor.stop()
         if self._main is not None:
             await asyncio.wait([self._main])
@@ -274,3 +291,11 @@ class ResilientStream:
         finally:
             if self._batches is not None:
                 self._batches.close()
+
+
+def _order(config: StreamConfig) -> IdOrder | None:
+    if config.order == "arrival":
+        return None
+    start = config.backfill_start
+    begin_id = start if isinstance(start, int) else 0 if start == "earliest" else None
+    return IdOrder(config.reorder_trades, config.reorder_s, begin_id)

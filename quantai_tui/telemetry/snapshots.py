@@ -127,6 +127,7 @@ class SymbolSnapshot(msgspec.Struct, frozen=True):
     silence_limit_s: float | None = None  # from its own usual rate: beyond it the link is suspected
     subscription: str = ""  # wanted, pending, acknowledged, silent or refused
     subscription_note: str = ""  # in words, where it is not simply acknowledged
+    held: int = 0  # received trades that wait for lower ids; only where somebody iterates over the stream
 
 
 class BadFrame(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from .history import MemoryHistory
 from .limits import Limits
 from .loop import clock_here
 from .market import RATES, Market
+from .reader import CheckingReader
 from .sink import CheckingSink
 from .venue import DAY_S, MemoryTransport, Venue
 
@@ -22,7 +23,8 @@ from .venue import DAY_S, MemoryTransport, Venue
 class Rig:
     """`async with Rig(seed) as rig`: the market trades and the stream runs. `config` changes single values of `StreamConfig`.
 
-    With `idle` the stream is not started: something else has the venue for itself.
+    With `idle` the stream is not started: something else has the venue for itself. With `reader` the stream has no sink, and the
+    reader iterates over it.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Rig:
         lifetime_s: float = DAY_S,
         others_weight: int = 0,
         idle: bool = False,
+        reader: CheckingReader | None = None,
         **config: Any,
     ) -> None:
         venue_clock, self.clock = clock_here(), clock_here()
@@ -43,6 +46,8 @@ class Rig:
         self.gate = Gate(self.clock)
         self._begun = 0.0
         self._idle = idle
+        self.reader = reader
+        self._reading: asyncio.Task[None] | None = None
         values: dict[str, Any] = {
             "symbols": self.market.symbols,
             "ws_url": "wss://venue.invalid",
@@ -57,16 +62,24 @@ class Rig:
         self.market.start()
         if not self._idle:
             await self.stream.start()
+        if self.reader is not None:
+            self._reading = asyncio.create_task(self.reader.read(self.stream), name="reader")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.stream.stop()
+        await self.end()
         self.market.stop()
         self.venue.cut_all()
 
     @property
     def now(self) -> float:
         return self.venue.clock.monotonic()
+
+    async def end(self) -> None:
+        """Stop the stream; the reader reads to its end."""
+        await self.stream.stop()
+        if self._reading is not None:
+            await self._reading
 
     async def restart(self, after_s: float) -> None:
         """The program ends, and starts again on the same store."""
@@ -104,7 +117,7 @@ class Rig:
     def _new_stream(self) -> ResilientStream:
         return ResilientStream(
             self.config,
-            self.sink,
+            None if self.reader is not None else self.sink,
             gate=self.gate,
             transport=MemoryTransport(self.venue),
             history=MemoryHistory(self.venue, self.gate, self.clock),

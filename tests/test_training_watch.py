@@ -343,12 +343,21 @@ def test_the_outcomes_of_a_fused_optimizer_may_come_late_and_change_nothing() ->
         ({"name": "x" * 65}, "64 characters"),
         ({"steer": DynamicGradScalerConfig(1, policy="amax")}, "amax"),
         ({"optimizer": []}, "optimizers"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number"),
+        ({"batch_size": True}, "batch_size must be a whole number"),
+        ({"name": None}, "name must be text"),
+        ({"engine": 7}, "engine must be text"),
+        ({"steer": "yes"}, "steer must be"),
+        ({"model": "tiny"}, "model must be"),
+        ({"optimizer": None}, "optimizer must be"),
+        ({"optimizer": [None]}, "optimizer must be"),
+        ({"scaler": None}, "scaler must be"),
     ],
 )
 def test_what_cannot_be_watched_is_refused_by_name(options: dict[str, Any], named: str) -> None:
     loop = Loop()
-    with pytest.raises(ValueError, match=named):
-        watch(loop.scaler, **{"optimizer": loop.optimizer, **options})
+    with pytest.raises((ValueError, TypeError), match=named):
+        watch(**{"scaler": loop.scaler, "optimizer": loop.optimizer, **options})
     assert not any(thread.name == "quantai-watch" for thread in threading.enumerate())
 
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..arguments import check_number
 from ..telemetry import SYSTEM_CLOCK, Clock
+from .config import check_backoff
 from .failures import Failure, WebSocketErrorType, classify
 
 HISTORY = 10
@@ -51,6 +53,7 @@ class ExponentialBackoffReconnector:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.configure(initial_delay, max_delay, backoff_factor, max_retries, jitter=jitter)
+        check_number("stable_after", stable_after, at_least=0.0)
         self.stable_after = stable_after
         self._rng = rng or random.Random()
         self._clock = clock
@@ -78,10 +81,7 @@ class ExponentialBackoffReconnector:
         self, initial_delay: float, max_delay: float, backoff_factor: float, max_retries: int, *, jitter: float = 0.0
     ) -> None:
         """Take other numbers from now on; attempts, statistics and history stay."""
-        if not initial_delay > 0 or not max_delay >= initial_delay:
-            raise ValueError(f"delays need 0 < initial <= max, got {initial_delay} and {max_delay}")
-        if not backoff_factor > 1 or max_retries < 0 or not 0 <= jitter < 1:
-            raise ValueError(f"need factor > 1, retries >= 0, 0 <= jitter < 1; got {backoff_factor}, {max_retries}, {jitter}")
+        check_backoff(initial_delay, max_delay, backoff_factor, max_retries, jitter)
         self.initial_delay = initial_delay
         self.max_delay = max_delay
         self.backoff_factor = backoff_factor

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, get_args
 from urllib.parse import urlsplit
 
+from ..arguments import check_choice, check_number, check_whole, normalise_fields, path_from, shown
+
 BackfillStart = str | int  # "now", "earliest", or the aggregate id to begin at
+Order = Literal["id", "arrival"]
+
+TRANSPORTS = ("auto", "websockets", "picows")
+
+_SYMBOL = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+_MOST_SYMBOLS = 1024  # Binance: streams of one connection
+_ID = re.compile(r"[0-9]{1,18}")  # as the setting BACKFILL_START
+_HIGHEST_START = 10**18 - 1
+# What `StreamConfig` asks of its numbers, beside those of the backoff.
+_ABOVE_ZERO = (
+    *("ping_interval", "pong_timeout", "ssl_timeout", "connect_timeout", "subscribe_timeout", "message_timeout"),
+    *("message_warning_timeout", "rotate_after", "overload_after", "backfill_max_age_h"),
+)
+_AT_LEAST_ZERO = ("cooldown", "stable_after", "reorder_trades", "reorder_s")
 
 
 def public_address(url: str) -> str:
@@ -79,6 +96,9 @@ class StreamConfig:
     The last three are for iterating over the stream; a sink always gets trades as they arrive. With `order` "id" the trades of a
     symbol wait for those that fill a gap before them, until `reorder_trades` wait (of all symbols together) or the gap has held
     some back for `reorder_s`: then it is passed over. "arrival" hands them out as a sink gets them.
+
+    Symbols may be written in any case and given as any iterable, and NumPy's numbers are numbers. Raises TypeError or ValueError
+    for what cannot be used; the text names the field.
     """
 
     symbols: tuple[str, ...]
@@ -104,7 +124,7 @@ class StreamConfig:
     transport: str = "auto"
     overload_after: float = 15.0
     buffer_trades: int = 20_000
-    order: Literal["id", "arrival"] = "id"
+    order: Order = "id"
     reorder_trades: int = 100_000
     reorder_s: float = 60.0
     backfill_start: BackfillStart = "now"
@@ -112,10 +132,25 @@ class StreamConfig:
     exit_on_failure: bool = False
 
     def __post_init__(self) -> None:
-        if not self.symbols:
-            raise ValueError("the stream needs at least one symbol; set SYMBOLS, for example SYMBOLS=ETHUSDT")
-        if isinstance(self.backfill_start, str) and self.backfill_start not in ("now", "earliest"):
-            raise ValueError(f"BACKFILL_START is {self.backfill_start!r}; it must be now, earliest or an aggregate trade id")
+        proxy = self.proxy or None
+        if proxy is not None and not isinstance(proxy, str):  # never shown: it may carry a password
+            raise TypeError('proxy must be text such as "http://host:port", or None')
+        ca_file = None if self.ca_file in (None, "") else str(path_from("ca_file", self.ca_file))
+        values = {"symbols": _symbols(self.symbols), "backfill_start": _start(self.backfill_start), "ca_file": ca_file}
+        for name, value in {**values, "proxy": proxy}.items():
+            object.__setattr__(self, name, value)
+        normalise_fields(self, leave=frozenset({*values, "proxy"}))
+        check_choice("order", self.order, get_args(Order))
+        check_choice("transport", self.transport, TRANSPORTS)
+        for name in ("ws_url", "rest_url"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"{name} is empty; leave it out for the venue's own address")
+        check_backoff(self.initial_delay, self.max_delay, self.backoff_factor, self.max_retries, self.jitter)
+        for name in _ABOVE_ZERO:
+            check_number(name, getattr(self, name), above=0)
+        for name in _AT_LEAST_ZERO:
+            check_number(name, getattr(self, name), at_least=0)
+        check_number("buffer_trades", self.buffer_trades, at_least=1)
 
     @classmethod
     def from_settings(
@@ -129,11 +164,8 @@ class StreamConfig:
         exit_on_failure: bool = False,
     ) -> Self:
         """The stream's share of the settings; addresses, CA and start given here win (the embedded exchange's are known late)."""
-        start: BackfillStart = settings.BACKFILL_START if backfill_start is None else backfill_start
-        if isinstance(start, str) and start.isdecimal():
-            start = int(start)
         return cls(
-            symbols=tuple(symbol.upper() for symbol in settings.SYMBOLS),
+            symbols=settings.SYMBOLS,
             ws_url=ws_url or settings.EXCHANGE_WS_URL,
             rest_url=rest_url or settings.EXCHANGE_REST_URL,
             ca_file=ca_file or settings.EXCHANGE_CA_FILE or None,
@@ -151,7 +183,51 @@ class StreamConfig:
             message_warning_timeout=settings.WS_MESSAGE_WARNING_TIMEOUT,
             rotate_after=settings.WS_ROTATE_AFTER,
             transport=settings.WS_TRANSPORT,
-            backfill_start=start,
+            backfill_start=settings.BACKFILL_START if backfill_start is None else backfill_start,
             backfill_max_age_h=settings.BACKFILL_MAX_AGE_H,
             exit_on_failure=exit_on_failure,
         )
+
+
+def check_backoff(initial_delay: float, max_delay: float, backoff_factor: float, max_retries: int, jitter: float) -> None:
+    """Raise ValueError or TypeError unless these numbers make delays that grow up to a bound. `max_retries` 0 is unlimited."""
+    check_number("initial_delay", initial_delay, above=0)
+    check_number("max_delay", max_delay, at_least=initial_delay)
+    check_number("backoff_factor", backoff_factor, above=1)
+    check_whole("max_retries", max_retries, at_least=0)
+    check_number("jitter", jitter, at_least=0, below=1)
+
+
+def _symbols(given: Any) -> tuple[str, ...]:
+    """Symbols as the venue spells them: upper case, without spaces around them, each once."""
+    if isinstance(given, str):
+        raise TypeError(f"symbols must be a tuple of symbols, got the text {shown(given)}; write symbols=({shown(given)},)")
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        raise TypeError(f'symbols must be a tuple of symbols such as ("ETHUSDT",), got {shown(given)}')
+    names = []
+    for one in given:
+        if not isinstance(one, str):
+            raise TypeError(f'symbols must hold text such as "ETHUSDT", got {shown(one)}')
+        if not _SYMBOL.fullmatch(one.strip()):
+            raise ValueError(f"symbols has {shown(one)}; a symbol is written in letters and digits, as ETHUSDT")
+        name = one.strip().upper()
+        if name in names:
+            raise ValueError(f"symbols has {name} twice; name each symbol once")
+        names.append(name)
+        if len(names) > _MOST_SYMBOLS:
+            raise ValueError(f"symbols has more than {_MOST_SYMBOLS}, the most for one connection; use several streams")
+    if not names:
+        raise ValueError('symbols is empty: the stream needs at least one (SYMBOLS), for example ("ETHUSDT",)')
+    return tuple(names)
+
+
+def _start(given: Any) -> BackfillStart:
+    name = "backfill_start (BACKFILL_START)"
+    if isinstance(given, str):
+        if given in ("now", "earliest"):
+            return str(given)
+        if not _ID.fullmatch(given):
+            raise ValueError(f"{name} must be now, earliest or an aggregate trade id, got {shown(given)}")
+        given = int(given)
+    check_whole(f"{name}, where it is an aggregate trade id,", given, at_least=0, at_most=_HIGHEST_START)
+    return int(given)

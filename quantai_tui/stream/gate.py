@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from ..arguments import check_type, path_from
 from ..cleaning import one_line
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .gate_file import LOCK_WAIT_S, BanEntry, Change, Damaged, GateFile, ScopeEntry, Scopes
@@ -86,8 +87,9 @@ class Gate:
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK, *, path: Path | None = None, scope: str = VENUE) -> None:
         self._clock = clock
+        check_type("scope", scope, str, "text, as scope_of makes it")
         self._scope = scope
-        self._file = GateFile(path) if path is not None else None
+        self._file = GateFile(path_from("path", path)) if path is not None else None
         self._seen: tuple[int, int, int] | None = None
         self._damaged = False
         self._mutex = threading.Lock()  # around all below; held for moments, never while the disk works

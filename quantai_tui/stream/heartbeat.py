@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ..arguments import check_number, shown
 from ..telemetry import SYSTEM_CLOCK, Clock, RttSnapshot
 from .advice import FailureKind
 from .failures import LinkFault
@@ -69,6 +70,10 @@ class WebSocketHeartbeat:
         paused: Callable[[], bool] = lambda: False,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        if not callable(ping):
+            raise TypeError(f"ping must be a function that sends a ping, such as ClientConnection.ping, got {shown(ping)}")
+        check_number("interval", interval, above=0.0)
+        check_number("timeout", timeout, above=0.0)
         self._ping = ping
         self._interval = interval
         self._timeout = timeout

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter, le
 
+from ..arguments import check_whole
 from ..market.idranges import IdRanges
 from ..market.trades import AggTrade
 from .sink import Position
@@ -77,6 +78,7 @@ class SymbolLedger:
     )
 
     def __init__(self, position: Position | None = None, *, max_gaps: int = MAX_GAPS) -> None:
+        check_whole("max_gaps", max_gaps, at_least=1)
         self.max_gaps = max_gaps
         self.begin_id = position.begin_id if position else None
         self.last_id = position.last_id if position else None

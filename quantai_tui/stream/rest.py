@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from ..arguments import check_type
 from ..cleaning import one_line
 from ..market.trades import INTERVALS, AggTrade, Bar
 from ..market.wire import WireError, decode_agg_trades, decode_klines, decode_rest_error
@@ -84,6 +85,7 @@ class RestClient:
         proxy: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        check_type("base_url", base_url, str, "an address such as https://api.binance.com")
         self._base_url = base_url.rstrip("/")
         self._context = context
         self._gate = gate

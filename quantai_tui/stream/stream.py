@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..arguments import check_methods, check_type
 from ..market.trades import Bar
 from ..telemetry import SYSTEM_CLOCK, Clock, RecordingSnapshot, StreamSnapshot, StreamState
 from .batch_queue import BatchQueue
@@ -40,6 +41,7 @@ _FIXED = (
     *("symbols", "ws_url", "rest_url", "ca_file", "proxy", "backfill_start", "exit_on_failure"),
     *("buffer_trades", "order", "reorder_trades", "reorder_s"),
 )
+_SINK_METHODS = ("append", "add_gap", "close_gap", "begin", "position")
 
 
 class ResilientStream:
@@ -67,6 +69,9 @@ class ResilientStream:
         clock: Clock = SYSTEM_CLOCK,
         rng: random.Random | None = None,
     ) -> None:
+        check_type("config", config, StreamConfig, "a StreamConfig")
+        if sink is not None:
+            check_methods("sink", sink, "TradeSink", _SINK_METHODS)
         rng = rng or random.Random()
         self._config = config
         self._context: ssl.SSLContext | None = None
@@ -230,6 +235,7 @@ class ResilientStream:
 
     def apply(self, config: StreamConfig) -> str:
         """Take over the numbers of `config` and reconnect with them. Symbols, addresses and the like wait for the next start."""
+        check_type("config", config, StreamConfig, "a StreamConfig")
         kept = {name: getattr(self._config, name) for name in _FIXED}
         later = [name for name, value in kept.items() if getattr(config, name) != value]
         self._config = replace(config, **kept)

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .config import check_number, power_of_two_at_most
+from ..arguments import check_number
+from .config import power_of_two_at_most
 from .headroom import FP16_LARGEST
 
 _FIRST_SCALE = 2.0**10

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import operator
 
 import msgspec
+
+from ..arguments import check_choice, check_number, normalise_fields
 
 # 1 / scale must stay a finite fp32 number: below 2**-126 the reciprocal overflows and a clean step writes inf into the weights.
 SMALLEST_SCALE = 2.0**-126
@@ -17,29 +18,6 @@ PRECISIONS = ("auto", "fp16", "bf16", "fp32")
 MODEL_SIZES = ("tiny", "small", "medium", "large")
 SCALER_POLICIES = ("grow", "amax")
 SCHEDULES = ("auto", "constant", "cosine")
-
-
-def check_number(
-    name: str,
-    value: float,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-) -> None:
-    """Raise ValueError, naming `name`, the value and the rule, unless `value` is finite and within the bounds given."""
-    rules = (
-        ("at least", at_least, operator.ge),
-        ("above", above, operator.gt),
-        ("at most", at_most, operator.le),
-        ("below", below, operator.lt),
-    )
-    asked = [(word, bound, holds(value, bound)) for word, bound, holds in rules if bound is not None]
-    if math.isfinite(value) and all(held for _, _, held in asked):
-        return
-    rule = " and ".join(f"{word} {bound:g}" for word, bound, _ in asked)
-    raise ValueError(f"{name} must be a finite number{' ' + rule if rule else ''}, got {value!r}")
 
 
 def power_of_two_at_most(value: float) -> float:
@@ -77,7 +55,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a training worker needs to know.
 
     Lengths (`window`, `horizon`, `max_bars`, `min_bars`) count bars of `interval_s` seconds. `__post_init__` raises ValueError
-    with the name, the value and the rule, also when a config arrives over a socket.
+    with the name, the value and the rule, also when a config arrives over a socket; TypeError for what is of another type.
     """
 
     store_path: str
@@ -120,6 +98,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     rdzv_endpoint: str = ""  # host:port where the machines meet
 
     def __post_init__(self) -> None:
+        normalise_fields(self)
         for name, known in (
             ("device", DEVICES),
             ("precision", PRECISIONS),
@@ -128,8 +107,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
             ("schedule", SCHEDULES),
         ):
             value = getattr(self, name)
-            if value not in known and not (name == "device" and value.startswith("cuda:")):
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+            if not (name == "device" and value.startswith("cuda:")):
+                check_choice(name, value, known)
         if not self.symbol or not self.store_path:
             raise ValueError("symbol and store_path must not be empty")
         for name in (
@@ -150,6 +129,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_number("learning_rate", self.learning_rate, above=0.0, at_most=1.0)
         check_number("clip_norm", self.clip_norm, above=0.0)
         check_number("min_bars", self.min_bars, at_least=0)
+        check_number("max_bars", self.max_bars, at_least=1)
         if self.max_bars < self.bars_needed:
             why = f"a window of {self.window}, a horizon of {self.horizon} and min_bars of {self.min_bars}"
             raise ValueError(f"max_bars must be at least {self.bars_needed} with {why}, got {self.max_bars}")

@@ -6,7 +6,8 @@ import math
 from collections import deque
 from typing import Any
 
-from .config import LARGEST_SCALE, check_number, power_of_two_at_most
+from ..arguments import check_number
+from .config import LARGEST_SCALE, power_of_two_at_most
 
 FP16_LARGEST = 65504.0
 HISTORY = 64

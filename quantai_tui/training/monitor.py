@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..arguments import check_methods, check_number, check_type
 from ..telemetry import SYSTEM_CLOCK, Clock, Severity
-from .config import check_number
 from .headroom import AmaxHistory
 from .records import CAPACITY, OverflowWindow, ScaleRecord, ScaleRecords
 from .resets import EpochRecord, EventSink, ResetPolicy
@@ -64,6 +64,7 @@ class GradScalerMonitor:
         clock: Clock = SYSTEM_CLOCK,
         on_event: EventSink | None = None,
     ) -> None:
+        check_methods("scaler", scaler, "torch.amp.GradScaler", ("is_enabled", "get_scale", "_get_growth_tracker"))
         if not scaler.is_enabled():
             raise ValueError("the gradient scaler is disabled: there is no scale to monitor")
         self._scaler = scaler
@@ -89,6 +90,7 @@ class GradScalerMonitor:
         self, config: DynamicGradScalerConfig, auto_reset: bool, max_consecutive_overflow: int, reset_threshold_epochs: int
     ) -> None:
         """Take over new settings, now. The scale is brought within the new bounds, the tracker within the new interval."""
+        check_type("config", config, DynamicGradScalerConfig, "a DynamicGradScalerConfig")
         self.settle()
         self._resets.apply(auto_reset, max_consecutive_overflow, reset_threshold_epochs)
         self.config = config

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .config import check_number
+from ..arguments import check_whole
 
 CAPACITY = 4096
 _PACKED = struct.Struct("<IIf?Hd")  # 23 bytes: the whole ring is 94 kB, for ever
@@ -39,7 +39,7 @@ class ScaleRecords:
     __slots__ = ("_capacity", "_end", "_last", "_offset", "_ring", "_sum", "count", "largest", "smallest")
 
     def __init__(self, capacity: int = CAPACITY) -> None:
-        check_number("capacity", capacity, at_least=1)
+        check_whole("capacity", capacity, at_least=1)
         self._capacity = capacity
         self._ring = bytearray(_SIZE * capacity)
         self._end = len(self._ring)

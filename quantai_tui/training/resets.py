@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
+from ..arguments import check_type, check_whole
 from ..telemetry import Severity
-from .config import check_number
 
 STEPS_BETWEEN_RESETS = 200
 ABNORMAL_OVERFLOW_RATE = 0.2
@@ -94,8 +94,9 @@ class ResetPolicy:
         self.stuck = ""
 
     def apply(self, auto_reset: bool, max_consecutive: int, threshold_epochs: int) -> None:
-        check_number("max_consecutive_overflow", max_consecutive, at_least=1)
-        check_number("reset_threshold_epochs", threshold_epochs, at_least=1)
+        check_type("auto_reset", auto_reset, bool, "True or False")
+        check_whole("max_consecutive_overflow", max_consecutive, at_least=1)
+        check_whole("reset_threshold_epochs", threshold_epochs, at_least=1)
         self._auto_reset = auto_reset
         self._max_consecutive, self._threshold_epochs = max_consecutive, threshold_epochs
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .config import SCALER_POLICIES, check_number, check_scale_range, power_of_two_at_least, power_of_two_at_most
+from ..arguments import check_choice, check_number, normalise_fields
+from .config import SCALER_POLICIES, check_scale_range, power_of_two_at_least, power_of_two_at_most
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,7 @@ class DynamicGradScalerConfig:
     8000, which on recorded traces skipped 0.15 of 1,000 steps instead of 0.18.
 
     `policy` "amax" sets the scale from the largest gradients of the recent past (`headroom.AmaxHistory`) and grows it in no other
-    way. `calibrate` asks for the first scale to be measured; whoever builds the training does it. Raises ValueError.
+    way. `calibrate` asks for the first scale to be measured; whoever builds the training does it. Raises ValueError or TypeError.
     """
 
     model_param_count: int
@@ -68,9 +69,9 @@ class DynamicGradScalerConfig:
     calibrate: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        normalise_fields(self)
         check_number("model_param_count", self.model_param_count, at_least=0)
-        if self.policy not in SCALER_POLICIES:
-            raise ValueError(f"policy must be one of {', '.join(SCALER_POLICIES)}, got {self.policy!r}")
+        check_choice("policy", self.policy, SCALER_POLICIES)
         check_scale_range(
             self.growth_factor, self.growth_interval, self.max_scale, self.min_scale, self.backoff_factor, self.power_of_two
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..arguments import check_number, check_type, check_whole, path_from
 from ..telemetry import SYSTEM_CLOCK, Clock, GpuSnapshot, Severity, TrainingSnapshot, TrainingState
 from .child import WorkerLife, WorkerLog
 from .config import LIVE_FIELDS, SHAPING_FIELDS, WorkerConfig, changed_fields
@@ -75,6 +76,12 @@ class TrainingSupervisor:
         silence_s: float = 30.0,
         max_restarts: int = 5,
     ) -> None:
+        check_type("config", config, WorkerConfig, "a WorkerConfig")
+        socket_path, log_path = path_from("socket_path", socket_path), path_from("log_path", log_path)
+        guest_socket = None if guest_socket is None else path_from("guest_socket", guest_socket)
+        check_number("grace_s", grace_s, above=0.0)
+        check_number("silence_s", silence_s, above=0.0)
+        check_whole("max_restarts", max_restarts, at_least=0)
         if len(str(socket_path).encode()) > _LONGEST_SOCKET_PATH:
             raise ValueError(f"the worker socket's path is longer than {_LONGEST_SOCKET_PATH} bytes: {socket_path}")
         self._config = config

@@ -12,8 +12,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_type, check_whole
 from ..telemetry import SYSTEM_CLOCK, Clock
-from .config import check_number
 from .guest_protocol import LONGEST_NAME
 from .messages import Finished, Ready
 from .monitor import GradScalerMonitor
@@ -45,7 +45,7 @@ def watch(
     all; until the first is found, nothing is hooked into the loop. Only rank 0 of several processes reports.
 
     `name` is shown (default: the script's), `batch_size` is the number of samples in one optimizer step, for samples/s.
-    Raises ValueError for what cannot be watched; afterwards only what torch itself would have raised.
+    Raises ValueError, or TypeError, for what cannot be watched; afterwards only what torch itself would have raised.
     """
     return Watch(scaler, optimizer, model, name=name, engine=engine, steer=steer, batch_size=batch_size, clock=clock)
 
@@ -69,8 +69,11 @@ class Watch:
         clock: Clock,
     ) -> None:
         self._scaler = scaler
-        self._optimizers = (optimizer,) if isinstance(optimizer, torch.optim.Optimizer) else tuple(optimizer)
-        self._check_arguments(name, steer, batch_size)
+        check_type("scaler", scaler, torch.amp.GradScaler, "a torch.amp.GradScaler")
+        self._optimizers = _optimizers_of(optimizer)
+        if model is not None:
+            check_type("model", model, nn.Module, "a torch.nn.Module or None")
+        self._check_arguments(name, engine, steer, batch_size)
         tensors = list(model.parameters()) if model is not None else tensors_of(self._optimizers)
         self._parameters = sum(tensor.numel() for tensor in tensors)
         policy = self._policy_of(steer)
@@ -83,7 +86,7 @@ class Watch:
             policy,
             name=name,
             engine=engine,
-            batch_size=batch_size or 0,
+            batch_size=int(batch_size or 0),
             ready=self._ready(policy),
             clock=clock,
         )
@@ -95,7 +98,10 @@ class Watch:
         else:
             self._steps.reporter.note = f"rank {rank} does not report: rank 0 does"
 
-    def _check_arguments(self, name: str, steer: bool | DynamicGradScalerConfig, batch_size: int | None) -> None:
+    def _check_arguments(self, name: str, engine: str, steer: bool | DynamicGradScalerConfig, batch_size: int | None) -> None:
+        check_type("name", name, str, "text")
+        check_type("engine", engine, str, "text, the name of a running engine")
+        check_type("steer", steer, (bool, DynamicGradScalerConfig), "True, False or a DynamicGradScalerConfig")
         if not self._optimizers or not tensors_of(self._optimizers):
             raise ValueError("watch needs the optimizers that the scaler steps, with parameters in them")
         if "update" in vars(self._scaler):
@@ -107,7 +113,7 @@ class Watch:
         if len(name) > LONGEST_NAME:
             raise ValueError(f"name must have at most {LONGEST_NAME} characters, got {len(name)}")
         if batch_size is not None:
-            check_number("batch_size", batch_size, at_least=1)
+            check_whole("batch_size", batch_size, at_least=1)
 
     def _policy_of(self, steer: bool | DynamicGradScalerConfig) -> DynamicGradScalerConfig | None:
         if not self._scaler.is_enabled() or steer is False:
@@ -141,11 +147,11 @@ class Watch:
 
     def epoch(self, epoch: int, steps: int = 0) -> None:
         """A new epoch begins, counted from 1; of `steps` steps, where that is known. Raises ValueError."""
-        check_number("epoch (they count from 1)", epoch, at_least=1)
-        check_number("steps", steps, at_least=0)
+        check_whole("epoch (they count from 1)", epoch, at_least=1)
+        check_whole("steps", steps, at_least=0)
         self._steps.enter_clean()
         progress = self._steps.progress
-        progress.epoch, progress.epoch_step, progress.steps_per_epoch = epoch, 0, steps
+        progress.epoch, progress.epoch_step, progress.steps_per_epoch = int(epoch), 0, int(steps)
 
     @property
     def note(self) -> str:
@@ -170,3 +176,14 @@ class Watch:
     def close(self) -> None:
         """Give scaler and optimizers back as they were, and take leave of the engine. Idempotent."""
         self._steps.end(Finished("it has ended"))
+
+
+def _optimizers_of(optimizer: Any) -> tuple[torch.optim.Optimizer, ...]:
+    found = (optimizer,) if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+    try:
+        found = tuple(found)
+    except TypeError:
+        found = (optimizer,)
+    for one in found:
+        check_type("optimizer", one, torch.optim.Optimizer, "a torch.optim.Optimizer, or a list of them")
+    return found

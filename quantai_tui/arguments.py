@@ -1,4 +1,4 @@
-"""Checks of what a caller passes to a public class: errors that name the argument, the value and the remedy.
+"""Checks of what a caller passes to a public class, or types: errors that name the argument, the value and the remedy.
 
 What has the wrong type raises TypeError, what is out of bounds ValueError. NumPy's numbers are numbers; True and False are none.
 """
@@ -10,6 +10,7 @@ import math
 import numbers
 import operator
 import os
+import re
 import reprlib
 import types
 import typing
@@ -22,6 +23,7 @@ import msgspec
 T = TypeVar("T")
 
 _PLAIN = (int, float)
+_TYPED = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def check_number(
@@ -74,6 +76,18 @@ def check_type(name: str, value: Any, kind: type | tuple[type, ...], what: str) 
     """Raise unless `value` is a `kind`, which `what` describes."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {what}, got {shown(value)}")
+
+
+def typed_number(text: str) -> float:
+    """A number as a person types it: ASCII digits with a sign, a point and an exponent where wanted, spaces around it.
+
+    `float` and `int` take more: underscores, the digits of other scripts, "inf" and "nan". Raises ValueError for those, and for a
+    number that no float holds.
+    """
+    text = text.strip()
+    if _TYPED.fullmatch(text) and math.isfinite(number := float(text)):
+        return number
+    raise ValueError(f"{shown(text)} is no number in plain digits")
 
 
 def path_from(name: str, value: Any) -> Path:

@@ -16,6 +16,47 @@ from quantai_tui.market.schema import open_for_reading
 from quantai_tui.market.writer import LedgerWriter
 
 SYMBOL = "XRPETH"
+# What `float`, `int` or `Decimal` take for a number, and Binance never writes as a price, a quantity or an id.
+NO_NUMBERS = (
+    *(
+        "",
+        " ",
+        "1_0",
+        "1_000.5",
+        " 1",
+        "1 ",
+        "\t1",
+        "1\n",
+        "1.5\r",
+        "+1",
+        "-0",
+        "-0.0",
+        "-1",
+        "1e5",
+        "1E5",
+        "1e-5",
+        ".5",
+        "5.",
+        ".",
+    ),
+    *(
+        "inf",
+        "Infinity",
+        "nan",
+        "NaN",
+        "0x10",
+        "1,5",
+        "1.2.3",
+        "1 2",
+        "\uff11\uff12",
+        "1.\u0665",
+        "\u00b2",
+        "1\u00a0",
+        "\u22121",
+        "1\x00",
+    ),
+    "1" * 1000,
+)
 EPOCH_MS = 1_570_752_000_000  # 2019-10-11 00:00 UTC, a whole hour
 
 

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from quantai_tui.arguments import typed_number
+from quantai_tui.cli import cli
+from quantai_tui.settings.model import Settings
 from quantai_tui.stream import (
     ExponentialBackoffReconnector,
     Gate,
@@ -209,3 +213,45 @@ def test_a_training_supervisor_refuses_wrong_arguments(tmp_path: Path, changes: 
     values = {"config": worker, "socket_path": tmp_path / "s", "log_path": tmp_path / "log", **changes}
     with pytest.raises((TypeError, ValueError), match=told):
         TrainingSupervisor(values.pop("config"), **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["1", "-2", "+3.5", ".5", "5.", "1e3", " 7 ", "1E-2"])
+def test_a_typed_number_may_have_sign_point_and_exponent(text: str) -> None:
+    assert typed_number(text) == float(text)
+
+
+@pytest.mark.parametrize("text", ["", "1_0", "\uff11", "\u0661", "inf", "nan", "0x1", "1e999", "1" * 1000, "1 2", "one"])
+def test_a_typed_number_is_finite_and_in_plain_digits(text: str) -> None:
+    with pytest.raises(ValueError, match="is no number in plain digits"):
+        typed_number(text)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("demo", "--for", "1_0"),
+        ("demo", "--for", "inf"),
+        ("demo", "--for", "nan"),
+        ("demo", "--seed", "1_0"),
+        ("demo", "--seed", "\uff17"),
+        ("record", "--max-mb", "1_0"),
+        ("replay", "FILE", "--speed", "1_0"),
+        ("replay", "FILE", "--speed", "\uff11"),
+    ],
+)
+def test_numbers_on_the_command_line_are_plain(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    file = tmp_path / "ETHUSDT-aggTrades-2024-01.csv"
+    file.write_text("1,1.0,1.0,1,1,1,true,true\n")
+    done = CliRunner().invoke(cli, [str(file) if one == "FILE" else one for one in arguments])
+    assert done.exit_code == 2
+    assert arguments[-2] in done.output
+
+
+@pytest.mark.parametrize("name", ["WS_RECONNECT_MAX_RETRIES", "WS_PING_INTERVAL"])
+def test_a_setting_that_is_a_number_is_plain(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("1_0", "1_0.5", "\uff11", "inf"):
+        monkeypatch.setenv(name, text)
+        with pytest.raises(ValueError, match=name):
+            Settings()
+    monkeypatch.setenv(name, "10")
+    assert getattr(Settings(), name) == 10

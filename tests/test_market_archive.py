@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from market_support import walk
+from market_support import NO_NUMBERS, walk
 
 from quantai_tui.market import ArchiveError, file_fingerprint, read_archive
 from quantai_tui.market.archive import Archive
@@ -139,6 +139,20 @@ def test_a_bad_file_names_line_reason_and_remedy(
     assert (caught.value.path, caught.value.line) == (path, line)
     assert caught.value.remedy
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [text for text in NO_NUMBERS if not {",", "\n", "\r"} & set(text)])
+@pytest.mark.parametrize(
+    ("column", "name"),
+    enumerate(["aggregate id", "price", "quantity", "first id", "last id", "timestamp"]),
+)
+def test_a_number_in_a_file_is_plain_digits(column: int, name: str, text: str, tmp_path: Path) -> None:
+    fields = ["4", "1.0", "1.0", "1", "1", "1", "true", "True"]
+    if name in ("first id", "last id") and text == "-1":
+        pytest.skip("the venue's placeholders")
+    fields[column] = text
+    with pytest.raises(ArchiveError, match=f"line 4: {name} is"):
+        _all(read_archive(_csv(tmp_path, _with_line(4, ",".join(fields)))))
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from market_support import kline, opened, trade, walk
+from market_support import NO_NUMBERS, kline, opened, trade, walk
 
 from quantai_tui.market import AggTrade, ControlReply, OtherEvent, RestError, ServerShutdown, WireError, decode_frame
 from quantai_tui.market.wire import (
@@ -128,6 +128,43 @@ def test_a_bad_frame_is_one_error_that_quotes_it_in_short(data: bytes) -> None:
     with pytest.raises(WireError) as caught:
         decode_frame(data)
     assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+def test_a_price_or_quantity_is_plain_digits_wherever_it_comes_from(text: str) -> None:
+    for key in "pq":
+        event = {**_AGG, key: text}
+        for data in (event, {"stream": "x", "data": event}, {"data": event, "stream": "x"}):
+            with pytest.raises(WireError):
+                decode_frame(_bytes(data))
+        with pytest.raises(WireError):
+            decode_agg_trades(_bytes([event]), "LRCBTC")
+    for column in (1, 2, 3, 4, 5, 7, 9):
+        row = json.loads(encode_klines([kline(0)]))[0]
+        row[column] = text
+        with pytest.raises(WireError):
+            decode_klines(_bytes([row]), 60)
+
+
+@pytest.mark.parametrize("price", ["0", "7", "12.5", "0.00000001", "007", "0" * 40, "9" * 40])
+@pytest.mark.parametrize("quantity", ["3", "0.25"])
+def test_numbers_of_plain_digits_are_taken_as_they_are(price: str, quantity: str) -> None:
+    event = {**_AGG, "p": price, "q": quantity}
+    frame = decode_frame(_bytes(event))
+    assert isinstance(frame, AggTrade)
+    assert (frame.price, frame.quantity) == (price, quantity)
+    assert decode_agg_trades(_bytes([event]), "LRCBTC") == [frame]
+
+
+@pytest.mark.parametrize("value", ['"1"', "1.0", "1e3", "true", "null", "-2", "[1]", "9" * 1000, "01", "+1"])
+@pytest.mark.parametrize("key", ["a", "f", "l", "T"])
+def test_an_id_or_a_time_is_a_whole_number_of_json(key: str, value: str) -> None:
+    body = _bytes({**_AGG, key: "@"}).replace(b'"@"', value.encode())
+    for data in (body, b'{"stream":"x","data":' + body + b"}", b'{"data":' + body + b',"stream":"x"}'):
+        with pytest.raises(WireError):
+            decode_frame(data)
+    with pytest.raises(WireError):
+        decode_agg_trades(b"[" + body + b"]", "LRCBTC")
 
 
 @given(st.one_of(st.binary(max_size=200), st.recursive(st.none() | st.text() | st.integers(), st.lists).map(_bytes)))

@@ -309,6 +309,29 @@ def a_block(*events: object) -> bytes:
     return msgspec.msgpack.encode([0.0, 0.0, events])
 
 
+@pytest.mark.parametrize("text", ["1_0", " 1 ", "-1", "nan", "1e5"])
+def test_fetched_rows_whose_numbers_are_none_are_damage(tmp_path, text):
+    good = [7, "2.5", "1.0", 1, 1, 1_700_000_000_000, True, "ETHUSDT"]
+    bar = [0, 60, "1", "1", "1", "1", "1", "1", "1", 1, True]
+    for at in (1, 2):
+        row = {**dict(zip("apqflTms", good, strict=True)), "apqflTms"[at]: text}
+        trades = a_file(tmp_path / "trades.qrec", a_block(_DIAL), a_block(["trades", 1.0, 1, "ETHUSDT", [row]]))
+        with RecordingReader(trades) as reader:
+            assert (len(list(reader)), "no whole block" in reader.damage) == (1, True)
+    names = ("open_time_us", "interval_s", "open", "high", "low", "close", "volume", "quote_volume", "buy_volume", "trades")
+    row = {**dict(zip(names, bar[:-1], strict=True)), "close": text}
+    bars = a_file(tmp_path / "bars.qrec", a_block(_DIAL), a_block(["bars", 1.0, 1, "ETHUSDT", "1m", [row]]))
+    with RecordingReader(bars) as reader:
+        assert (len(list(reader)), "no whole block" in reader.damage) == (1, True)
+
+
+def test_fetched_rows_with_numbers_are_read(tmp_path):
+    row = dict(zip("apqflTms", [7, "2.5", "1.0", 1, 1, 1_700_000_000_000, True, "ETHUSDT"], strict=True))
+    trades = a_file(tmp_path / "trades.qrec", a_block(_DIAL), a_block(["trades", 1.0, 1, "ETHUSDT", [row]]))
+    with RecordingReader(trades) as reader:
+        assert (len(list(reader)), reader.damage) == (2, "")
+
+
 _DEEP = b"\x91" * 100_000 + b"\xc0"
 _DIAL = ["dial", 0.0, 1, {"symbols": ["ETHUSDT"]}, False]
 

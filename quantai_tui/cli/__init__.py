@@ -8,7 +8,7 @@ import click
 
 from .. import __version__
 from . import configuration, engines, importing, recording
-from .options import RunOptions, Wanted, check_speed, faults_option, need_file, run_options, take_options
+from .options import RunOptions, Wanted, WholeNumber, check_speed, faults_option, need_file, run_options, take_options
 from .running import run
 
 
@@ -29,7 +29,7 @@ def cli(context: click.Context, /, **values: Any) -> None:
 
 
 @cli.command()
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=7, show_default=True, help="Which synthetic market.")
+@click.option("--seed", type=WholeNumber(0, 2**31 - 1), default=7, show_default=True, help="Which synthetic market.")
 @faults_option
 @run_options
 def demo(seed: int, faults: str, **values: Any) -> None:

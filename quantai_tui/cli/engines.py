@@ -10,7 +10,18 @@ import click
 
 from ..interrupts import end_at_once
 from ..output import say
-from .options import RunOptions, Wanted, check_speed, common_options, fail, faults_option, fresh_option, need_file, plain_option
+from .options import (
+    RunOptions,
+    Wanted,
+    WholeNumber,
+    check_speed,
+    common_options,
+    fail,
+    faults_option,
+    fresh_option,
+    need_file,
+    plain_option,
+)
 from .running import build_engine, need_terminal, show
 
 if TYPE_CHECKING:
@@ -20,7 +31,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("mode", type=click.Choice(["live", "demo", "replay"]), default="live")
 @click.argument("file", type=click.Path(), default="")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=7, show_default=True)
+@click.option("--seed", type=WholeNumber(0, 2**31 - 1), default=7, show_default=True)
 @click.option("--speed", callback=check_speed, default="60", metavar="N|max", show_default=True)
 @click.option("--ready-fd", type=int, hidden=True)
 @click.option("--overrides-fd", type=int, hidden=True)

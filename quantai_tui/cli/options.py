@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from msgspec import Struct
 
+from ..arguments import typed_number
 from ..output import say
 
 if TYPE_CHECKING:
@@ -28,6 +29,30 @@ def tell_warnings(warnings: Iterable[object]) -> None:
     """What does not stop the command, on standard error."""
     for warning in warnings:
         say(f"quantai-tui: warning: {warning}", err=True)
+
+
+class Number(click.FloatRange):
+    """A finite number within a range, written in plain digits."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(_typed(self, value, param, ctx), param, ctx)
+
+
+class WholeNumber(click.IntRange):
+    """A whole number within a range, written in plain digits."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        _typed(self, value, param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _typed(kind: click.ParamType[Any], value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return typed_number(value)
+    except ValueError as error:
+        kind.fail(str(error), param, ctx)
 
 
 class RunOptions(Struct, frozen=True):
@@ -151,7 +176,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default=None,
             help="End when the retries are used up (default with --headless), or cool down and probe on.",
         ),
-        click.option("--for", "for_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End after so long."),
+        click.option("--for", "for_s", type=Number(min=0, min_open=True), metavar="SECONDS", help="End after so long."),
         click.option("--json", "as_json", is_flag=True, help="With --headless: one JSON snapshot a line."),
         click.option("--headless", is_flag=True, help="No dashboard: a status line every second."),
         plain_option,
@@ -181,7 +206,7 @@ def check_speed(context: click.Context, parameter: click.Parameter, value: str |
     if value in {None, "max"}:
         return value
     try:
-        speed = float(value or "")
+        speed = typed_number(value or "")
     except ValueError:
         speed = -1.0
     if not 0 < speed <= 1_000_000:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from ..output import say
-from .options import fail
+from .options import Number, fail
 
 if TYPE_CHECKING:
     from ..engine.registry import Entry
@@ -22,7 +22,7 @@ _ANSWER_WITHIN_S = 60.0
 @click.command()
 @click.argument("name", required=False)
 @click.option("--stop", "stops", is_flag=True, help="End the recording under way.")
-@click.option("--max-mb", type=click.FloatRange(min=0, min_open=True), metavar="N", help="End at this size (WS_RECORD_MAX_MB).")
+@click.option("--max-mb", type=Number(min=0, min_open=True), metavar="N", help="End at this size (WS_RECORD_MAX_MB).")
 def record(name: str | None, stops: bool, max_mb: float | None) -> None:
     """Record what the stream of a running engine receives. NAME as 'ps' lists it; not needed when only one runs."""
     if stops and max_mb is not None:

@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from quantai_tui.arguments import typed_number
+from quantai_tui.market.trades import whole_number
 from quantai_tui.telemetry import SYSTEM_CLOCK, Clock
 from quantai_tui.textfile import escaped
 
@@ -217,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _port(text: str) -> int:
-    port = int(text)
+    port = whole_number(text)
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{text} is no port: use 0 to 65535")
     return port
@@ -227,7 +229,7 @@ def _speed(text: str) -> Speed:
     if text == "max":
         return "max"
     try:
-        return float(text)
+        return typed_number(text)
     except ValueError:
         raise ExchangeError(f"speed {text!r} is no number", "use a number of market seconds in a second, or max") from None
 

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, NoReturn, cast
 
-from .trades import FIRST_UNSAFE_INTEGER, AggTrade, is_number
+from .trades import AggTrade, is_number, trade_id, whole_number
 
 _NAME = re.compile(r"^([A-Z0-9_]+)-aggTrades-", re.IGNORECASE)
 _COLUMNS = (8, 7)  # spot; USD-M has no `best match`
@@ -150,19 +150,17 @@ def _trade(path: Path, number: int, line: str, symbol: str) -> AggTrade:
     fields = line.rstrip().split(",")
     try:
         id, price, quantity, first_id, last_id, time, buyer_is_maker = fields[:7]
-        trade = AggTrade(
-            int(id), price, quantity, int(first_id), int(last_id), int(time), _BOOLEANS[buyer_is_maker.lower()], symbol
-        )
-        if (
-            len(fields) in _COLUMNS
-            and 0 <= trade.id < FIRST_UNSAFE_INTEGER
-            and 0 <= trade.time < FIRST_UNSAFE_INTEGER
-            and -1 <= trade.first_id < FIRST_UNSAFE_INTEGER  # -1: the venue's placeholders
-            and -1 <= trade.last_id < FIRST_UNSAFE_INTEGER
-            and is_number(price)
-            and is_number(quantity)
-        ):
-            return trade
+        if len(fields) in _COLUMNS and is_number(price) and is_number(quantity):
+            return AggTrade(
+                whole_number(id),
+                price,
+                quantity,
+                trade_id(first_id),
+                trade_id(last_id),
+                whole_number(time),
+                _BOOLEANS[buyer_is_maker.lower()],
+                symbol,
+            )
     except (ValueError, KeyError):
         pass  # named field by field below
     raise _what_is_wrong(path, number, fields)
@@ -186,9 +184,10 @@ def _field_is_good(name: str, field: str) -> bool:
     if name == "buyer is maker":
         return field.lower() in _BOOLEANS
     try:
-        return (-1 if name in ("first id", "last id") else 0) <= int(field) < FIRST_UNSAFE_INTEGER
+        (trade_id if name in ("first id", "last id") else whole_number)(field)
     except ValueError:
         return False
+    return True
 
 
 def _cannot_read(path: Path, error: BaseException) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -17,7 +18,10 @@ WholeNumber = Annotated[int, msgspec.Meta(ge=0, lt=FIRST_UNSAFE_INTEGER)]
 TradeId = Annotated[int, msgspec.Meta(ge=-1, lt=FIRST_UNSAFE_INTEGER)]
 NumberText = Annotated[str, msgspec.Meta(max_length=LONGEST_NUMBER)]
 
-_INFINITY = float("inf")
+# What prices and quantities are: ASCII digits, and a point between digits if any. `float`, `int` and `Decimal` take much else for
+# a number: signs, exponents, spaces, underscores, the digits of other scripts, "inf".
+_NUMBER = re.compile(r"[0-9]++(?:\.[0-9]++)?")
+_LONGEST_WHOLE = len(str(FIRST_UNSAFE_INTEGER))
 
 # Timestamps from this value on are microseconds: as milliseconds it would be the year 5138, as microseconds it is 1973.
 # Binance's spot archives changed from ms to us on 2025-01-01, and `timeUnit=MICROSECOND` does so on a stream.
@@ -30,13 +34,20 @@ def to_us(stamp: int) -> int:
 
 
 def is_number(text: str) -> bool:
-    """Whether `text` is a plain finite number of zero or more, without exponent, of at most `LONGEST_NUMBER` characters."""
-    if len(text) > LONGEST_NUMBER or "e" in text or "E" in text:
-        return False
-    try:
-        return 0.0 <= float(text) < _INFINITY
-    except ValueError:
-        return False
+    """Whether `text` is a number of zero or more in plain ASCII digits, of at most `LONGEST_NUMBER` characters."""
+    return len(text) <= LONGEST_NUMBER and _NUMBER.fullmatch(text) is not None
+
+
+def whole_number(text: str) -> int:
+    """An id or a time that came as text. Raises ValueError unless it is plain ASCII digits within `WholeNumber`."""
+    if text.isascii() and text.isdigit() and len(text) <= _LONGEST_WHOLE and (number := int(text)) < FIRST_UNSAFE_INTEGER:
+        return number
+    raise ValueError(f"{text[:_LONGEST_WHOLE]!r} is no whole number of plain digits below 2^53")
+
+
+def trade_id(text: str) -> int:
+    """The id of a single trade that came as text: a whole number, or the -1 of a placeholder. Raises ValueError."""
+    return -1 if text == "-1" else whole_number(text)
 
 
 class AggTrade(msgspec.Struct, frozen=True, gc=False):

@@ -7,6 +7,7 @@ to ask again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -15,12 +16,14 @@ import msgspec
 
 from .trades import FIRST_UNSAFE_INTEGER, AggTrade, Bar, NumberText, WholeNumber, is_number, to_us
 
-_INFINITY = float("inf")
 _EXCERPT_BYTES = 120
 
 # Beside MsgspecError, decoding raises UnicodeDecodeError for bytes that are no UTF-8 and RecursionError for deep nesting.
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _FRAME_ERRORS = (*_DECODE_ERRORS, IndexError)  # a frame of less than three bytes
+# Price and quantity as Binance writes them, both with decimals: one match for the two. `float` would cost 0.1 us less, but takes
+# much for a number that is none.
+_TWO_DECIMALS = re.compile(r"[0-9]++\.[0-9]++ [0-9]++\.[0-9]++").fullmatch
 _S = ord("s")
 
 
@@ -137,14 +140,9 @@ def decode_frame(data: bytes) -> Frame:
     except _FRAME_ERRORS:
         return _decode_other(data)
     price, quantity = trade.price, trade.quantity
-    try:
-        # `is_number` for both, without its calls; their length is checked in decoding.
-        if trade.symbol and 0.0 <= float(price) < _INFINITY and 0.0 <= float(quantity) < _INFINITY:
-            numbers = price + quantity
-            if "e" not in numbers and "E" not in numbers:
-                return trade
-    except ValueError:
-        pass  # reported below, together with numbers out of range
+    # Their length is checked in decoding.
+    if trade.symbol and (_TWO_DECIMALS(f"{price} {quantity}") or (is_number(price) and is_number(quantity))):
+        return trade
     raise WireError(f"an aggTrade without symbol, or with a price or quantity that is no plain number: {_excerpt(data)}")
 
 
@@ -163,7 +161,7 @@ def _decode_other(data: bytes) -> Frame:
         return _control_reply(payload, data)
     if kind == "serverShutdown":
         stamp = payload.get("E")
-        return ServerShutdown(stamp if isinstance(stamp, int) and 0 <= stamp < FIRST_UNSAFE_INTEGER else 0)
+        return ServerShutdown(stamp if type(stamp) is int and 0 <= stamp < FIRST_UNSAFE_INTEGER else 0)
     if kind == "aggTrade":
         return _agg_trade_in_odd_order(payload, data)
     if not isinstance(kind, str):

@@ -328,9 +328,10 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_bool_for_number(cls, value: object, info: ValidationInfo) -> object:
+    def _refuse_what_is_no_number(cls, value: object, info: ValidationInfo) -> object:
         kind = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and kind in {int, float}:  # pydantic would take true for 1
+        if kind in {int, float} and (isinstance(value, bool) or (isinstance(value, str) and "_" in value)):
+            # pydantic would take true for 1, and the text 1_0 for 10
             raise PydanticCustomError("int_type" if kind is int else "float_type", "must be a number")
         return value
 

@@ -32,7 +32,7 @@ from typing import IO, Any
 
 import msgspec
 
-from ..market.trades import AggTrade, Bar
+from ..market.trades import AggTrade, Bar, is_number
 from ..telemetry import Clock
 from .transport import TlsInfo
 
@@ -165,6 +165,8 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
     events: list[Event]
 
 
+_BAR_NUMBERS = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume")
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_block = msgspec.msgpack.Decoder(Block).decode
 
@@ -265,9 +267,19 @@ class RecordingReader:
         try:
             # Bounded, so that a file from somewhere else cannot fill the memory.
             raw = unpacker.decompress(body, _MAX_BODY_BYTES)
-            return (_decode_block(raw), following) if unpacker.eof else None
+            block = _decode_block(raw)
+            return (block, following) if unpacker.eof and all(map(_has_numbers, block.events)) else None
         except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
+
+
+def _has_numbers(event: Event) -> bool:
+    """Whether prices and the like are numbers: a file may come from somewhere else, and the venue's answers were checked once."""
+    if isinstance(event, Fetched):
+        return all(is_number(trade.price) and is_number(trade.quantity) for trade in event.trades)
+    if isinstance(event, FetchedBars):
+        return all(is_number(getattr(bar, name)) for bar in event.bars for name in _BAR_NUMBERS)
+    return True
 
 
 class _LimitReached(Exception):

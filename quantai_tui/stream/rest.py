@@ -192,7 +192,7 @@ class RestClient:
         )
 
     def _note_weight(self, header: str | None) -> None:
-        if header is None or not header.isdecimal() or len(header) > _LONGEST_WEIGHT:
+        if header is None or not (header.isascii() and header.isdecimal()) or len(header) > _LONGEST_WEIGHT:
             return
         self.used_weight = int(header)
         if self.used_weight >= WEIGHT_LIMIT * _SLOW_DOWN_AT:

@@ -75,7 +75,7 @@ def check_methods(name: str, value: Any, kind: str, methods: tuple[str, ...]) ->
 def check_type(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
     """Raise unless `value` is a `kind`, which `what` describes."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be {what}, got {shown(value)}")
+        raise TypeError(f"{name} must be {what}, got {_kind_of(value)}")
 
 
 def typed_number(text: str) -> float:
@@ -93,7 +93,7 @@ def typed_number(text: str) -> float:
 def path_from(name: str, value: Any) -> Path:
     """`value`, text or a path, as a path."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
-        raise TypeError(f"{name} must be a path, got {shown(value)}")
+        raise TypeError(f"{name} must be a path, got {_kind_of(value)}")
     return Path(value)
 
 
@@ -121,6 +121,13 @@ def shown(value: Any) -> str:
     return reprlib.repr(value)
 
 
+def _kind_of(value: Any) -> str:
+    """What a value is, without showing it: an address may hold a password."""
+    if isinstance(value, type):
+        return f"the class {value.__name__} itself"
+    return "None" if value is None else type(value).__name__
+
+
 def _as(kind: type, name: str, value: Any, default: Any) -> Any:
     if type(value) is kind:
         return value
@@ -130,7 +137,7 @@ def _as(kind: type, name: str, value: Any, default: Any) -> Any:
     if kind is str:
         if isinstance(value, str):
             return str(value)
-        raise TypeError(f"{name} must be text{like if default else ''}, got {shown(value)}")
+        raise TypeError(f"{name} must be text{like if default else ''}, got {_kind_of(value)}")
     if kind is int:
         if _is_a(numbers.Integral, value):
             return int(value)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import struct
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 from stream_support import SYMBOL, MemorySink, ScriptedExchange, eventually
 
@@ -15,11 +18,25 @@ from quantai_tui.market.wire import agg_trade_frame
 from quantai_tui.stream import Phase, ResilientStream, StreamConfig
 from quantai_tui.stream.recorded import Recording
 from quantai_tui.stream.recording import Recorder, RecordingTransport
+from quantai_tui.stream.recording_file import MAGIC, VERSION, Header
 from quantai_tui.stream.replaying import stream_from_recording
 from quantai_tui.stream.transport import Receiver, TlsInfo
 
 MB = 1_000_000
 CONFIG = StreamConfig(symbols=(SYMBOL,), ws_url="wss://venue.example:9443", rest_url="https://venue.example")
+
+
+def a_file(path: Path, *blocks: bytes, header: bytes = msgspec.msgpack.encode(Header(started=1.0))) -> Path:
+    """A recording as somebody else may have made it."""
+    raw = MAGIC + struct.pack(">HI", VERSION, len(header)) + header
+    for body in map(zlib.compress, blocks):
+        raw += struct.pack(">II", len(body), zlib.crc32(body)) + body
+    path.write_bytes(raw)
+    return path
+
+
+def a_block(*events: object) -> bytes:
+    return msgspec.msgpack.encode([0.0, 0.0, events])
 
 
 class MemoryLink:

@@ -126,9 +126,10 @@ def test_other_fields_of_a_stream_config_are_checked(changes: dict[str, object],
         config(**changes)
 
 
-def test_a_wrong_proxy_is_refused_without_being_shown() -> None:
-    with pytest.raises(TypeError, match="proxy must be text") as caught:
-        config(proxy=b"http://joe:secret@proxy")
+@pytest.mark.parametrize("name", ["proxy", "ws_url", "rest_url"])
+def test_a_wrong_address_is_refused_without_being_shown(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be text") as caught:
+        config(**{name: b"https://joe:secret@proxy"})
     assert "secret" not in str(caught.value)
 
 

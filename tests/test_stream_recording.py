@@ -7,24 +7,22 @@ import os
 import resource
 import signal
 import stat
-import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recording_support import CONFIG, MB, Basket, Begin, MemoryTransport, a_link, begin, frame, frames_of
+from recording_support import CONFIG, MB, Basket, Begin, MemoryTransport, a_block, a_file, a_link, begin, frame, frames_of
 from stream_support import FIRST_ID, MemorySink, authority, eventually, exchange, reaches, trade
 
 from quantai_tui.stream import LinkFault, StreamConfig, recorded
 from quantai_tui.stream.advice import FailureKind
 from quantai_tui.stream.recorded import Recording
 from quantai_tui.stream.recording import Recorder, RecordingTransport
-from quantai_tui.stream.recording_file import MAGIC, VERSION, Header, RecordingError, RecordingReader, is_recording
+from quantai_tui.stream.recording_file import MAGIC, RecordingError, RecordingReader, is_recording
 from quantai_tui.telemetry import StreamState
 
 __all__ = ["authority", "begin", "exchange"]  # fixtures
@@ -294,19 +292,6 @@ def test_a_block_that_would_unpack_to_more_than_memory_is_not_unpacked(tmp_path,
     with RecordingReader(path) as reader:
         assert list(reader) == []
         assert "no whole block" in reader.damage
-
-
-def a_file(path: Path, *blocks: bytes, header: bytes = msgspec.msgpack.encode(Header(started=1.0))) -> Path:
-    """A recording as somebody else may have made it."""
-    raw = MAGIC + struct.pack(">HI", VERSION, len(header)) + header
-    for body in map(zlib.compress, blocks):
-        raw += struct.pack(">II", len(body), zlib.crc32(body)) + body
-    path.write_bytes(raw)
-    return path
-
-
-def a_block(*events: object) -> bytes:
-    return msgspec.msgpack.encode([0.0, 0.0, events])
 
 
 @pytest.mark.parametrize("text", ["1_0", " 1 ", "-1", "nan", "1e5"])

@@ -42,6 +42,7 @@ class IdOrder:
         self._longest_s = longest_s
         self._begin_id = begin_id
         self._sequences: dict[str, _Sequence] = {}
+        self._holding: dict[str, _Sequence] = {}  # those of them that hold trades: a few of many
         self.held = 0
         """Trades that wait behind a hole."""
 
@@ -52,7 +53,7 @@ class IdOrder:
     @property
     def deadline(self) -> float | None:
         """When the next hole is to be passed over; None while nothing waits."""
-        return min((one.since + self._longest_s for one in self._sequences.values() if one.held), default=None)
+        return min((one.since + self._longest_s for one in self._holding.values()), default=None)
 
     def await_history(self, symbol: str, last_id: int) -> None:
         """Ids up to `last_id` were asked for, and where they begin is not known yet. Called before `begin`."""
@@ -68,7 +69,7 @@ class IdOrder:
         sequence = self._of(symbol)
         batches = self._counted(sequence, sequence.take(trades, now))
         while self.held > self._most:
-            fullest = max(self._sequences.values(), key=lambda one: len(one.held))
+            fullest = max(self._holding.values(), key=lambda one: len(one.held))
             batches += self._counted(fullest, fullest.pass_hole())
         return batches
 
@@ -79,7 +80,7 @@ class IdOrder:
     def expire(self, now: float) -> list[TradeBatch]:
         """Pass over the holes that have held back trades for long enough."""
         batches: list[TradeBatch] = []
-        for sequence in self._sequences.values():
+        for sequence in tuple(self._holding.values()):
             while sequence.held and sequence.since + self._longest_s <= now:
                 batches += self._counted(sequence, sequence.pass_hole())
         return batches
@@ -94,16 +95,20 @@ class IdOrder:
     def _counted(self, sequence: _Sequence, batches: list[TradeBatch]) -> list[TradeBatch]:
         self.held += len(sequence.held) - sequence.counted
         sequence.counted = len(sequence.held)
+        if sequence.held:
+            self._holding[sequence.symbol] = sequence
+        else:
+            self._holding.pop(sequence.symbol, None)
         return batches
 
 
 class _Sequence:
     """One symbol. All ids below `next_id` are handed out or passed over; the lowest of `held` lies above it."""
 
-    __slots__ = ("_awaited", "_begin_id", "_came", "_given_up", "_held_ids", "_next_id", "_passed", "_symbol", "counted", "held")
+    __slots__ = ("_awaited", "_begin_id", "_came", "_given_up", "_held_ids", "_next_id", "_passed", "counted", "held", "symbol")
 
     def __init__(self, symbol: str) -> None:
-        self._symbol = symbol
+        self.symbol = symbol
         self._begin_id: int | None = None
         self._next_id: int | None = None
         self._awaited = False  # the history before the first trades: where it begins is not known yet
@@ -144,7 +149,7 @@ class _Sequence:
         next_id = self._next_id
         if first == next_id and last - first + 1 == len(trades) and not self.held and self._given_up.first is None:
             self._next_id = last + 1
-            return [TradeBatch(self._symbol, trades)]
+            return [TradeBatch(self.symbol, trades)]
         ahead = [trade for trade in trades if trade.id >= next_id and trade.id not in self.held]
         for trade in ahead:
             self.held[trade.id] = trade
@@ -174,7 +179,7 @@ class _Sequence:
         late = [trade for trade in trades if self._passed.overlap(trade.id, trade.id)]
         for trade in late:
             self._passed.remove(trade.id, trade.id)
-        return [TradeBatch(self._symbol, late, late=True)] if late else []
+        return [TradeBatch(self.symbol, late, late=True)] if late else []
 
     def _pass(self, gap: tuple[int, int]) -> TradeBatch:
         self._passed.add(*gap)
@@ -183,7 +188,7 @@ class _Sequence:
         self._given_up.remove(*gap)
         self._next_id = gap[1] + 1
         self._awaited = False
-        return TradeBatch(self._symbol, (), gap=gap)
+        return TradeBatch(self.symbol, (), gap=gap)
 
     def _advance(self) -> list[TradeBatch]:
         """Hand out what nothing is missing before, and pass over what was given up."""
@@ -191,7 +196,7 @@ class _Sequence:
         while self._next_id is not None:
             if self._held_ids.first == self._next_id:
                 first, last = next(iter(self._held_ids))
-                batches.append(TradeBatch(self._symbol, [self.held.pop(id) for id in range(first, last + 1)]))
+                batches.append(TradeBatch(self.symbol, [self.held.pop(id) for id in range(first, last + 1)]))
                 self._held_ids.remove(first, last)
                 self._next_id = last + 1
             elif self._given_up.first == self._next_id:

@@ -255,7 +255,8 @@ def test_what_was_given_up_stays_so_when_its_neighbours_are_removed_by_age(kline
     hour_ms = 3_600_000
     if klines:
         store.klines(*(kline(minute * _MINUTE_MS) for minute in range(1, 6)))
-    store.trades(trade(1, 0), trade(2, 70_000), trade(50, 310_000), trade(51, 370_000), trade(52, 5 * hour_ms))
+    store.trades(trade(1, 0), trade(2, 70_000), trade(50, 310_000), trade(51, 370_000))
+    store.trades(trade(52, 4 * hour_ms), trade(53, 5 * hour_ms))
     store.give_up(3, 49)
     before = store.bars()
     assert len(before) == (299 if klines else 294)
@@ -263,7 +264,7 @@ def test_what_was_given_up_stays_so_when_its_neighbours_are_removed_by_age(kline
     while store.prune(hour_ms):
         pass
     with StoreReader(store.path) as reader:
-        assert [one.id for one in reader.trades(_SYMBOL, 0, 100)] == [52]
+        assert [one.id for one in reader.trades(_SYMBOL, 0, 100)] == [52, 53]
     assert store.bars() == before
 
 

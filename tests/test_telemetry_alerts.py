@@ -10,6 +10,7 @@ from quantai_tui.telemetry import (
     EngineSnapshot,
     RecordingSnapshot,
     Severity,
+    StoreSnapshot,
     StreamSnapshot,
     StreamState,
     SymbolSnapshot,
@@ -112,3 +113,21 @@ def test_a_suspend_is_told_for_ten_minutes_and_again_when_it_happens_again() -> 
     assert alerts.evaluate(at(699, suspends=1)) != ()
     assert alerts.evaluate(at(701, suspends=1)) == ()
     assert alerts.evaluate(at(702, suspends=2)) != ()
+
+
+def test_trades_with_wrong_times_are_told_for_ten_minutes() -> None:
+    alerts = book()
+    assert alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot()})) == ()
+    wrong = {"ETHUSDT": SymbolSnapshot(wrong_times=2), "BTCUSDT": SymbolSnapshot()}
+    raised = the_one(alerts.evaluate(at(200.0, symbols=wrong)))
+    assert (raised.key, raised.text) == ("wrong-times", "2 trades in quarantine for times that cannot be right: ETHUSDT")
+    assert alerts.evaluate(at(900.0, symbols=wrong)) == ()
+
+
+def test_a_refused_deletion_of_old_trades_stands_until_it_is_over() -> None:
+    alerts = book()
+    store = StoreSnapshot(prune_refused="ETHUSDT: 9 of 10 trades would be deleted")
+    raised = the_one(alerts.evaluate(EngineSnapshot(store=store)))
+    assert (raised.key, raised.text) == ("prune-refused", store.prune_refused)
+    assert "STORE_RETENTION_DAYS" in raised.remedy
+    assert alerts.evaluate(EngineSnapshot()) == ()

@@ -61,6 +61,8 @@ async def _import_one(file: Path, store: TradeStore, symbol: str | None) -> None
         f"{file.name}: {result.read} trades of {result.symbol}, ids {result.first_id} to {result.last_id}: "
         f"{result.stored} stored, {result.duplicates} were there already"
     )
+    if result.ahead:
+        click.echo(f"{file.name}: {result.ahead} of them lie ahead of this machine's clock: they are kept, and date nothing else")
 
 
 async def _import_all(files: list[Path], into: str, symbol: str | None, options: RunOptions) -> None:

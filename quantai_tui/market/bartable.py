@@ -76,11 +76,11 @@ class BarTable:
             ],
         )
 
-    def lowest_id_since(self, symbol: str, time_us: int) -> int | None:
-        """The lowest aggregate id in the bars that open at `time_us` or later, as far as they are written."""
+    def lowest_id_between(self, symbol: str, first_us: int, last_us: int) -> int | None:
+        """The lowest aggregate id in the bars that open between the two times, as far as they are written."""
         row = self._connection.execute(
-            "SELECT min(first_id) FROM bars WHERE symbol = ? AND interval_s = ? AND open_time_us >= ?",
-            (symbol, LADDER[0], time_us),
+            "SELECT min(first_id) FROM bars WHERE symbol = ? AND interval_s = ? AND open_time_us BETWEEN ? AND ?",
+            (symbol, LADDER[0], first_us, last_us),
         ).fetchone()
         lowest: int | None = row[0]
         return lowest

@@ -10,12 +10,14 @@ import msgspec
 
 from .archive import read_archive
 from .store import TradeStore
+from .times import AHEAD_US
 
 _BATCH = 5_000
 
 
 class ImportResult(msgspec.Struct, frozen=True):
-    """What an import did; ids are the file's first and last."""
+    """What an import did; ids are the file's first and last. `ahead` trades lie ahead of this machine's clock: kept, and no age
+    is counted from them."""
 
     symbol: str
     read: int
@@ -23,6 +25,7 @@ class ImportResult(msgspec.Struct, frozen=True):
     duplicates: int
     first_id: int
     last_id: int
+    ahead: int = 0
 
 
 async def import_archive(
@@ -34,7 +37,7 @@ async def import_archive(
     and StoreError.
     """
     archive = await asyncio.to_thread(read_archive, path, symbol)
-    read = stored = duplicates = 0
+    read = stored = duplicates = ahead = 0
     first_id = last_id = 0
     batches = archive.batches(_BATCH)
     try:
@@ -43,6 +46,8 @@ async def import_archive(
                 first_id = batch[0].id
             last_id = batch[-1].id
             read += len(batch)
+            latest_us = store.now_us + AHEAD_US
+            ahead += sum(trade.time_us > latest_us for trade in batch)
             written = await store.write(archive.symbol, batch)
             stored += written.stored
             duplicates += written.duplicates
@@ -50,4 +55,4 @@ async def import_archive(
                 progress(archive.bytes_read, archive.bytes_total)
     finally:
         batches.close()
-    return ImportResult(archive.symbol, read, stored, duplicates, first_id, last_id)
+    return ImportResult(archive.symbol, read, stored, duplicates, first_id, last_id, ahead)

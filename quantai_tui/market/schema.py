@@ -79,18 +79,27 @@ CREATE TABLE symbols (
 ) WITHOUT ROWID;
 """
 
+# Added later, and ignored by releases that do not know it: so the version of the schema stays.
+_LATER_TABLES = """
+CREATE TABLE IF NOT EXISTS prunes (
+    symbol TEXT PRIMARY KEY,
+    max_age_us INTEGER NOT NULL       -- the age beyond which trades were removed last
+) WITHOUT ROWID;
+"""
+
 # Stretches of settled ids that a position names: beyond it the lowest are left out, so that it stays small.
 MAX_SETTLED = 4096
 
 # To be continued with AND. Not left to the planner, which knows nothing of how few they are.
 UNREPAIRED = "gaps INDEXED BY unrepaired_gaps WHERE outcome IS NOT 'repaired'"
 
-# Columns of `gaps`: the times `low` and `high` of the trades next to a gap, as written down, else as they are stored.
+# Columns of `gaps`: the times `low` and `high` of the trades next to a gap, as written down, else as they are stored. Times rise
+# with the ids: the earliest of the three trades behind is that of the first, unless that one is wrong.
 TIMES_BESIDE = (
     "coalesce(before_us, (SELECT time_us FROM trades t WHERE t.symbol = gaps.symbol AND t.id < gaps.first_id "
     "ORDER BY t.id DESC LIMIT 1)) AS low, "
-    "coalesce(after_us, (SELECT time_us FROM trades t WHERE t.symbol = gaps.symbol AND t.id > gaps.last_id "
-    "ORDER BY t.id LIMIT 1)) AS high"
+    "coalesce(after_us, (SELECT min(time_us) FROM (SELECT time_us FROM trades t WHERE t.symbol = gaps.symbol "
+    "AND t.id > gaps.last_id ORDER BY t.id LIMIT 3))) AS high"
 )
 
 
@@ -149,6 +158,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     try:
         _recognise(connection, path, create=True)
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(_LATER_TABLES)
         # WAL with NORMAL: a crash of the program loses nothing, a power cut at most the last transactions, whole ones.
         # The ledger's position is in the same transactions, so that what is lost is noticed and fetched again.
         connection.execute("PRAGMA synchronous = NORMAL")

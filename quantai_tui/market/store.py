@@ -57,6 +57,7 @@ class TradeStore:
         self._failure: StoreError | None = None
         self._failure_told = False
         self._counts: dict[str, Counts] = {}
+        self._prune_refused: dict[str, str] = {}
         # Shared with the writer thread, under `_changed`.
         self._changed = threading.Condition()
         self._jobs: deque[_Job] = deque()
@@ -95,6 +96,16 @@ class TradeStore:
     @property
     def failure(self) -> StoreError | None:
         return self._failure
+
+    @property
+    def prune_refused(self) -> str:
+        """What the last prune would have taken and did not, in words; empty when there was nothing."""
+        return "; ".join(self._prune_refused[symbol] for symbol in sorted(self._prune_refused))
+
+    @property
+    def now_us(self) -> int:
+        """Microseconds since 1970, by the clock of this store."""
+        return int(self._clock.time() * 1e6)
 
     @property
     def size_bytes(self) -> int:
@@ -178,13 +189,16 @@ class TradeStore:
     async def prune(self, older_than_us: int) -> int:
         """Remove trades and one-second bars older than `older_than_us` against each symbol's newest trade (market time).
 
-        In portions, between which batches are served; returns how many trades and bars went. Cut at whole hours.
+        In portions, between which batches are served; returns how many trades and bars went. Cut at whole hours. More than half
+        of a symbol's trades go only if those that stay cover the age to keep, or if that was changed: else `prune_refused` says
+        what was not done.
         """
         if older_than_us <= 0:
             raise ValueError(f"the age to keep must be positive, got {older_than_us} us")
         total = 0
         while removed := await self._done(lambda writer: writer.prune(older_than_us)):
             total += removed
+        self._prune_refused = await self._done(lambda writer: writer.prune_refused)
         return total
 
     async def close(self) -> None:
@@ -282,7 +296,7 @@ class TradeStore:
             return  # the event loop is gone, and with it everyone who could be told
 
     def _serve(self) -> None:
-        writer = LedgerWriter(self.path)
+        writer = LedgerWriter(self.path, self._clock)
         try:
             self._loop.call_soon_threadsafe(self._set_opened, writer.counts())
             while jobs := self._next_jobs():

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import msgspec
 
-from .bars import LADDER, US_PER_S
+from ..telemetry import SYSTEM_CLOCK, Clock
 from .bartable import BarTable
 from .gaptable import GapTable
 from .ledger import CommittedLedger
+from .pruning import Pruner
 from .schema import Counts, LedgerPosition, open_for_writing, read_settled, read_settled_counts
+from .times import WITNESSES, believed_us
 from .trades import FIRST_MICROSECOND_STAMP, FIRST_UNSAFE_INTEGER, AggTrade, Bar
 
 _COLUMNS = 8  # of the trades
@@ -21,7 +23,6 @@ _INSERT = "INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 # So many rows in one statement: a third less time per row than one by one, and more would save little.
 _ROWS_AT_ONCE = 50
 _INSERT_MANY = _INSERT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (_ROWS_AT_ONCE - 1)
-_PRUNE_ROWS = 20_000  # removed in one transaction; appends are served in between
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -38,10 +39,12 @@ class LedgerWriter:
     then, so it is good for `abandon` only.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
         self._connection = open_for_writing(path)
         self._gaps = GapTable(self._connection)
         self._bars = BarTable(self._connection)
+        self._pruner = Pruner(self._connection, self._bars, self._gaps)
         self._touched: dict[str, CommittedLedger] = {}
         try:
             rows = self._connection.execute("SELECT * FROM symbols").fetchall()
@@ -146,10 +149,22 @@ class LedgerWriter:
     def prune(self, max_age_us: int) -> int:
         """Remove one portion of what is older than `max_age_us` against each symbol's newest trade; returns the rows removed.
 
-        Trades and one-second bars go, longer bars stay; nothing past complete-through goes, since a repair may still need it.
+        Trades and one-second bars go, longer bars stay. What is refused stays too: see `prune_refused`.
         """
         self._bars.write()
-        return sum(self._prune_symbol(ledger, max_age_us) for ledger in self._ledgers.values())
+        removed = 0
+        for ledger in self._ledgers.values():
+            self._find_times(ledger)
+            pruned_before_us = ledger.pruned_before_us
+            removed += self._pruner.prune(ledger, max_age_us)
+            if ledger.pruned_before_us != pruned_before_us:
+                self._touched[ledger.symbol] = ledger
+        return removed
+
+    @property
+    def prune_refused(self) -> dict[str, str]:
+        """By symbol, in words, what the last prune would have taken and did not."""
+        return dict(self._pruner.refused)
 
     def _insert_many(self, rows: Sequence[tuple[str, int, str, str, int, int, int, bool]]) -> None:
         whole = len(rows) - len(rows) % _ROWS_AT_ONCE
@@ -227,24 +242,48 @@ class LedgerWriter:
             (symbol, from_id, to_id),
         ).fetchall()
 
-    def _time_of(self, symbol: str, id: int) -> int | None:
-        """The time of the newest stored trade up to `id`."""
-        row = self._connection.execute(
-            "SELECT time_us FROM trades WHERE symbol = ? AND id <= ? ORDER BY id DESC LIMIT 1", (symbol, id)
-        ).fetchone()
-        return row[0] if row else None
+    def _time_at(self, symbol: str, id: int) -> int | None:
+        """The time of the newest stored trade up to `id`, as far as the trades beside it do not contradict it."""
+        rows = self._connection.execute(
+            "SELECT time_us FROM trades WHERE symbol = ? AND id <= ? ORDER BY id DESC LIMIT ?", (symbol, id, WITNESSES)
+        ).fetchall()
+        return believed_us([row[0] for row in rows], self.now_us)
+
+    @property
+    def now_us(self) -> int:
+        """By this machine's clock."""
+        return int(self._clock.time() * 1e6)
 
     def _find_times(self, ledger: CommittedLedger) -> None:
         # A trade that was removed by age has no time any more; what was known of it stays.
+        if ledger.last_id is not None:
+            ledger.last_time_us = self._time_at(ledger.symbol, ledger.last_id) or ledger.last_time_us
         through = ledger.complete_through_id
         if through is None:
             ledger.complete_through_time_us = None
+        elif through == ledger.last_id:
+            ledger.complete_through_time_us = ledger.last_time_us
         else:
-            ledger.complete_through_time_us = self._time_of(ledger.symbol, through) or ledger.complete_through_time_us
-        if ledger.last_id is not None:
-            ledger.last_time_us = self._time_of(ledger.symbol, ledger.last_id) or ledger.last_time_us
-        if not ledger.begin_given and ledger.begin_id is not None:
-            ledger.begin_time_us = self._time_of(ledger.symbol, ledger.begin_id) or ledger.begin_time_us
+            ledger.complete_through_time_us = self._time_at(ledger.symbol, through) or ledger.complete_through_time_us
+        if ledger.begin_id is not None:
+            self._find_begin_time(ledger, ledger.begin_id)
+        if ledger.last_time_us is not None:
+            # Beyond it only where an earlier release believed a wrong time.
+            ledger.pruned_before_us = min(ledger.pruned_before_us, ledger.last_time_us)
+
+    def _find_begin_time(self, ledger: CommittedLedger, begin_id: int) -> None:
+        """A beginning that was given has a time; one that was not has that of its trade. None is later than the newest trade."""
+        last_us = ledger.last_time_us
+        if ledger.begin_given and (last_us is None or ledger.begin_time_us <= last_us):
+            return
+        rows = self._connection.execute(
+            "SELECT id, time_us FROM trades WHERE symbol = ? AND id >= ? ORDER BY id LIMIT ?",
+            (ledger.symbol, begin_id, WITNESSES),
+        ).fetchall()
+        if not ledger.begin_given and rows and rows[0][0] == begin_id:
+            ledger.begin_time_us = rows[0][1]
+        if rows and last_us is not None and ledger.begin_time_us > last_us:
+            ledger.begin_time_us = min(time_us for _, time_us in rows)
 
     def _write_position(self, ledger: CommittedLedger) -> None:
         if ledger.begin_id is None:
@@ -266,28 +305,6 @@ class LedgerWriter:
                 ledger.pruned_before_us,
             ),
         )
-
-    def _prune_symbol(self, ledger: CommittedLedger, max_age_us: int) -> int:
-        self._find_times(ledger)
-        through, through_us = ledger.complete_through_id, ledger.complete_through_time_us
-        if through is None or through_us is None or ledger.last_time_us is None:
-            return 0
-        # Whole hours, so that no bar that stays is cut in two.
-        hour_us = LADDER[-1] * US_PER_S
-        cutoff_us = min(ledger.last_time_us - max_age_us, through_us) // hour_us * hour_us
-        if cutoff_us > ledger.pruned_before_us:
-            first_kept = self._bars.lowest_id_since(ledger.symbol, cutoff_us)
-            kept_from = through + 1 if first_kept is None else min(first_kept, through + 1)
-            ledger.pruned_to_id = max(ledger.pruned_to_id, kept_from)
-            ledger.pruned_before_us = cutoff_us
-            self._touched[ledger.symbol] = ledger
-            self._gaps.keep_times(ledger.symbol, ledger.pruned_to_id)
-        trades = self._connection.execute(
-            "DELETE FROM trades WHERE symbol = ? AND id IN "
-            "(SELECT id FROM trades WHERE symbol = ? AND id < ? ORDER BY id LIMIT ?)",
-            (ledger.symbol, ledger.symbol, ledger.pruned_to_id, _PRUNE_ROWS),
-        ).rowcount
-        return trades + self._bars.prune_seconds(ledger.symbol, ledger.pruned_before_us, _PRUNE_ROWS)
 
 
 def _rows(symbol: str, trades: Sequence[AggTrade]) -> list[tuple[str, int, str, str, int, int, int, bool]]:

@@ -17,6 +17,7 @@ from .failures import Failure
 from .gaps import GapCauses
 from .ledger import Observed, Origin, Outcome, Span, SymbolLedger
 from .sink import RecordedGap, TradeSink
+from .trade_times import TradeTimes
 
 log = logging.getLogger("quantai_tui.stream")
 
@@ -78,6 +79,7 @@ class SymbolFeed:
         "meter",
         "newest_gap",
         "numbering",
+        "odd_times",
         "price",
         "quiet",
         "refused",
@@ -86,6 +88,7 @@ class SymbolFeed:
         "silent",
         "symbol",
         "writing",
+        "wrong_times",
     )
 
     def __init__(self, symbol: str, ledger: SymbolLedger, clock: Clock, *, seeded: bool = True) -> None:
@@ -94,6 +97,8 @@ class SymbolFeed:
         self.meter = RateMeter(clock)
         self.price: str | None = None
         self.last_time_us: int | None = None
+        self.odd_times = 0
+        self.wrong_times = 0
         self.cause = ""
         self.quiet = True  # no live trade yet on the present connection
         self.exempt_below = 0
@@ -106,6 +111,11 @@ class SymbolFeed:
         self.newest_gap: tuple[str, str] | None = None
         self.gap_note = ""
         self.writing = asyncio.Lock()
+
+    @property
+    def last_id(self) -> int | None:
+        """The highest id that is known."""
+        return self.ledger.last_id
 
     @property
     def subscription(self) -> str:
@@ -137,6 +147,7 @@ class SymbolFeed:
             open_gaps=self.gap_causes.of(ledger.lowest_gaps(_SHOWN_GAPS)),
             subscription=self.subscription,
             subscription_note=self.subscription_note,
+            wrong_times=self.wrong_times,
         )
 
 
@@ -147,9 +158,10 @@ class Feeds:
     together: of one symbol, what was taken first is written first.
     """
 
-    def __init__(self, sink: TradeSink, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, sink: TradeSink, clock: Clock = SYSTEM_CLOCK, times: TradeTimes | None = None) -> None:
         self._sink = sink
         self._clock = clock
+        self.times = times or TradeTimes(clock=clock)
         self._feeds: dict[str, SymbolFeed] = {}
         self.sink_error = ""
 
@@ -177,7 +189,8 @@ class Feeds:
             # Without a trade, what comes first shows how long the history is that was asked for: it is no outage.
             feed.cause = INITIAL_BACKFILL if seed and position.last_id is None else "the program was not running"
             feed.exempt_below = max((last_id + 1 for last_id in history), default=0)
-            feed.last_time_us = position.last_time_us
+            if position.last_time_us is not None and not self.times.is_ahead(position.last_time_us):
+                feed.last_time_us = position.last_time_us
             feed.gap_causes = GapCauses(position.gaps)
             self._feeds[symbol] = feed
             if not seed:
@@ -197,9 +210,10 @@ class Feeds:
     async def take_live(self, feed: SymbolFeed, trades: Sequence[AggTrade], origin: Origin = Origin.LIVE) -> bool:
         """Store a batch of one symbol from a link. Returns whether it left something to be fetched."""
         async with feed.writing:
-            return await self._take_live(feed, trades, origin)
+            judged = await self.times.judge(feed, trades)
+            return bool(judged.trades) and await self._take_live(feed, judged.trades, origin, judged.undated)
 
-    async def _take_live(self, feed: SymbolFeed, trades: Sequence[AggTrade], origin: Origin) -> bool:
+    async def _take_live(self, feed: SymbolFeed, trades: Sequence[AggTrade], origin: Origin, undated: frozenset[int]) -> bool:
         history_open = False
         if feed.ledger.begin_id is None:
             lowest = min(trades, key=_BY_ID)
@@ -210,16 +224,16 @@ class Feeds:
                 await self._keep(
                     self._sink.add_gap, feed.symbol, lowest.id - 1, lowest.id - 1, INITIAL_BACKFILL, self._clock.time()
                 )
-            await self._begin(feed, lowest.id, lowest.time_us)
+            await self._begin(feed, lowest.id, self.times.believable_us(lowest.time_us))
         seen = feed.ledger.observe(trades, origin)
         feed.meter.add(len(trades) if origin is Origin.LIVE else len(seen.accepted))
         repeats = origin is Origin.LIVE and not seen.accepted
         feed.repeats = feed.repeats + len(trades) if repeats else 0
         doubt = feed.numbering is Numbering.SOUND and feed.repeats >= _SUSPICIOUS_REPEATS
-        doubt = doubt and feed.last_time_us is not None and _is_newer(feed, trades[-1])
+        doubt = doubt and feed.last_time_us is not None and trades[-1].id not in undated and _is_newer(feed, trades[-1])
         if doubt:
             feed.numbering = Numbering.IN_DOUBT
-        _note_newest(feed, seen)
+        _note_newest(feed, seen, undated)
         cause = feed.cause
         if feed.quiet:
             feed.quiet = False
@@ -229,13 +243,15 @@ class Feeds:
         await self._store(feed, seen, cause)
         return history_open or bool(seen.opened) or doubt
 
-    async def take_fetched(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> int:
-        """Store trades that were fetched over REST; those known already are dropped. Returns how many were new."""
+    async def take_fetched(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> frozenset[int]:
+        """Store trades that were fetched over REST; those known already are dropped. Returns the ids refused for their time."""
         async with feed.writing:
-            seen = feed.ledger.observe(trades, Origin.FETCHED)
-            _note_newest(feed, seen)
-            await self._store(feed, seen, feed.cause)
-            return len(seen.accepted)
+            judged = await self.times.judge(feed, trades, live=False)
+            if judged.trades:
+                seen = feed.ledger.observe(judged.trades, Origin.FETCHED)
+                _note_newest(feed, seen, judged.undated)
+                await self._store(feed, seen, feed.cause)
+            return judged.refused
 
     async def _begin(self, feed: SymbolFeed, first_id: int, time_us: int) -> None:
         """Let the ledger begin at `first_id`, or move its beginning back to there."""
@@ -248,7 +264,7 @@ class Feeds:
         """The question where the ledger begins is answered."""
         async with feed.writing:
             live_from = feed.ledger.begin_id
-            await self._begin(feed, first_id, time_us)
+            await self._begin(feed, first_id, self.times.believable_us(time_us))
             if live_from is not None and 0 < live_from <= first_id:
                 # There is nothing before the live trades: the record that it was wanted ends, and no trade was lost.
                 await self._keep(self._sink.close_gap, feed.symbol, 0, live_from - 1, Outcome.REPAIRED.value)
@@ -305,13 +321,18 @@ class Feeds:
                 return
 
 
-def _note_newest(feed: SymbolFeed, seen: Observed) -> None:
-    """Price and time are those of the highest id that is known: what fills a gap is older."""
+def _note_newest(feed: SymbolFeed, seen: Observed, undated: frozenset[int]) -> None:
+    """Price and time are those of the highest id that is known: what fills a gap is older. Times of `undated` ids say nothing."""
     if not seen.accepted:
         return
     newest = seen.accepted[-1]
     if feed.price is None or newest.id == feed.ledger.last_id:
         feed.price = newest.price
+    if undated:
+        dated = [trade for trade in seen.accepted if trade.id not in undated]
+        if not dated:
+            return
+        newest = dated[-1]
     if _is_newer(feed, newest):
         feed.last_time_us = newest.time_us
 

@@ -1,4 +1,4 @@
-"""Messages that were not understood: counted, and the last of them kept for the operator to look at."""
+"""Messages that were not understood and trades that cannot be right: counted, and the last of them kept for the operator."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections import deque
 
 from ..cleaning import one_line
+from ..market.trades import AggTrade
 from ..market.wire import WireError
 from ..telemetry import SYSTEM_CLOCK, BadFrame, Clock
 
@@ -17,7 +18,7 @@ _LOG_EVERY_S = 10.0
 
 
 class Quarantine:
-    """The last 20 messages that were no market data, shortened; one bad message never costs its neighbours anything."""
+    """The last 20 messages and trades that were put away, shortened; one bad message never costs its neighbours anything."""
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
@@ -31,12 +32,33 @@ class Quarantine:
         return tuple(self._frames)
 
     def add(self, data: bytes, error: WireError) -> None:
-        """Put one away. Logged at most every ten seconds, however many there are."""
-        self.count += 1
+        """Put a message away. Logged at most every ten seconds, however many there are."""
         beginning = bytes(data[: 2 * _EXCERPT_CHARS]).decode("utf-8", "backslashreplace")
-        excerpt = f"{one_line(beginning, _EXCERPT_CHARS)} ({len(data)} bytes)"
-        self._frames.append(BadFrame(self._clock.time(), one_line(str(error)), excerpt))
+        reason = one_line(str(error))
+        if self._put(reason, f"{one_line(beginning, _EXCERPT_CHARS)} ({len(data)} bytes)"):
+            log.warning("a frame was not understood (%d so far); the connection goes on: %s", self.count, reason)
+
+    def add_trade(self, trade: AggTrade, why: str) -> None:
+        """Put away a trade that was understood and is not stored. Logged like a message."""
+        reason = one_line(f"{trade.symbol} {trade.id}: {why}")
+        if self._put(reason, content_of(trade)):
+            log.warning("a trade was put into quarantine (%d of all kinds so far): %s: %s", self.count, reason, content_of(trade))
+
+    def _put(self, reason: str, excerpt: str) -> bool:
+        """Keep one. Whether it is to be logged."""
+        self.count += 1
+        self._frames.append(BadFrame(self._clock.time(), reason, excerpt))
         now = self._clock.monotonic()
-        if self._logged_at is None or now - self._logged_at >= _LOG_EVERY_S:
-            self._logged_at = now
-            log.warning("a frame was not understood (%d so far); the connection goes on: %s", self.count, one_line(str(error)))
+        if self._logged_at is not None and now - self._logged_at < _LOG_EVERY_S:
+            return False
+        self._logged_at = now
+        return True
+
+
+def content_of(trade: AggTrade) -> str:
+    """A trade's content in a line, with its time as it came."""
+    side = "seller" if trade.buyer_is_maker else "buyer"
+    return (
+        f"price {trade.price}, quantity {trade.quantity}, trades {trade.first_id}-{trade.last_id}, T {trade.time}, "
+        f"taken by the {side}"
+    )

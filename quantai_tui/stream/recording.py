@@ -355,6 +355,9 @@ class RecordingHistory:
             recorder.put(FetchedBars(recorder.now(), request, symbol, interval, list(bars)), _BAR_BYTES * len(bars))
         return bars
 
+    async def server_time(self) -> int | None:
+        return await self._inner.server_time()
+
     async def close(self) -> None:
         await self._inner.close()
 

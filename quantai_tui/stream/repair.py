@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..market.idranges import IdRanges
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .advice import FailureKind
@@ -34,6 +35,7 @@ _QUIET_LOOKS_S = (2.0, 30.0, 60.0, 120.0, 240.0, 480.0)
 _ON_ITS_WAY_S = 2.0
 _POLL_SILENT_S = 30.0  # how late the trades of a silent subscription may be
 _LONGEST_RETRY_S = 30.0
+_WITNESSES = 3  # trades that are looked at to learn when the first of them was
 
 
 class Repairer:
@@ -251,19 +253,21 @@ class Repairer:
             return
         span = (gap[0], min(gap[1], gap[0] + PAGE - 1))
         page = await self._ask(feed.symbol, span[0], span[1] - span[0] + 1)
-        if page and await self._too_old(feed, gap, page[0]):
+        if page and await self._too_old(feed, gap, page):
             return
-        for absent in await self._take(feed, span, page):
+        for absent in (await self._take(feed, span, page))[0]:
             await self._absent(feed, absent)
 
-    async def _take(self, feed: SymbolFeed, span: Span, page: Sequence[AggTrade]) -> list[Span]:
-        """Store what a page has of `span`. Returns what it lacks although it has a later id."""
+    async def _take(self, feed: SymbolFeed, span: Span, page: Sequence[AggTrade]) -> tuple[list[Span], frozenset[int]]:
+        """Store what a page has of `span`. Returns what it lacks although it has a later id, and what was refused for its time.
+
+        The latter is a part of the former.
+        """
         inside = [trade for trade in page if span[0] <= trade.id <= span[1]]
-        if inside:
-            await self._feeds.take_fetched(feed, inside)
+        refused = await self._feeds.take_fetched(feed, inside) if inside else frozenset[int]()
         if not page:
             raise _behind(feed, span[0])
-        return feed.ledger.still_missing(span[0], min(page[-1].id, span[1]))
+        return feed.ledger.still_missing(span[0], min(page[-1].id, span[1])), refused
 
     async def _absent(self, feed: SymbolFeed, span: Span) -> None:
         """Ids that REST skips, if a second answer skips them too: one may be cut short or wrong.
@@ -274,7 +278,12 @@ class Repairer:
         """
         before = span[0] - 1 if feed.ledger.has(span[0] - 1) else None
         again = await self._ask(feed.symbol, span[0] if before is None else before, min(span[1] - span[0] + 3, PAGE))
-        absent = await self._take(feed, span, again)
+        absent, refused = await self._take(feed, span, again)
+        if refused:
+            await self._give_up_wrong_times(feed, span, refused)
+            absent = [part for first, last in absent for part in feed.ledger.still_missing(first, last)]
+            if not absent:
+                return
         if not absent:
             if feed.ledger.still_missing(*span) == [span]:
                 raise _behind(feed, span[0])  # it ends before them and says nothing: not to be asked again at once
@@ -289,6 +298,12 @@ class Repairer:
                 await self._feeds.give_up(feed, (first, last), Outcome.VENUE_HOLE, "the venue has no such trades")
             else:
                 await self._feeds.give_up(feed, (first, last), Outcome.UNRECOVERABLE, "the venue does not keep them any more")
+
+    async def _give_up_wrong_times(self, feed: SymbolFeed, span: Span, refused: frozenset[int]) -> None:
+        """The venue gives these a time that cannot be right, and has said so again when asked a second time."""
+        for first, last in IdRanges((id, id) for id in sorted(refused) if span[0] <= id <= span[1]):
+            why = "the venue gives a time that cannot be right, twice; the content is in quarantine"
+            await self._feeds.give_up(feed, (first, last), Outcome.UNRECOVERABLE, why)
 
     async def _ask(self, symbol: str, from_id: int | None, limit: int) -> Sequence[AggTrade]:
         """An answer of the venue, put in order: without repetitions, and without rows below what was asked for."""
@@ -306,7 +321,7 @@ class Repairer:
             )
         return page
 
-    async def _too_old(self, feed: SymbolFeed, gap: Span, oldest: AggTrade) -> bool:
+    async def _too_old(self, feed: SymbolFeed, gap: Span, page: Sequence[AggTrade]) -> bool:
         """Give up the part of a gap that is older than BACKFILL_MAX_AGE_H, if there is one.
 
         Age is counted back from the newest trade known, not from this machine's clock: so it is right in a replay as well.
@@ -314,7 +329,7 @@ class Repairer:
         if gap[0] < feed.exempt_below or feed.last_time_us is None:
             return False
         cutoff = feed.last_time_us - int(self.max_age_h * 3600e6)
-        if oldest.time_us >= cutoff:
+        if _time_us(page) >= cutoff:
             return False
         first_young = await self._first_since(feed.symbol, gap, cutoff)
         why = f"older than BACKFILL_MAX_AGE_H ({self.max_age_h:g} h), given up by choice"
@@ -324,14 +339,29 @@ class Repairer:
     async def _first_since(self, symbol: str, gap: Span, cutoff_us: int) -> int:
         """The lowest id in `gap` whose trade is not older than the cutoff, by bisection; the id after the gap if all are."""
         old, young = gap[0], gap[1] + 1
-        while young - old > 1:
-            middle = (old + young) // 2
-            found = await self._ask(symbol, middle, 1)
-            if not found or found[0].id >= young or found[0].time_us >= cutoff_us:
-                young = middle
-            else:
-                old = found[0].id
-        return young
+        before = gap[0]  # the highest id that was found old before `old` was
+        while True:
+            while young - old > 1:
+                found = await self._old_from(symbol, (old + young) // 2, young, cutoff_us)
+                if found is None:
+                    young = (old + young) // 2
+                else:
+                    before, old = old, found
+            # One trade with a wrong time must not make all before it old: the one before it says so too, or it is not believed.
+            if old - before <= 1 or await self._old_from(symbol, old - 1, old, cutoff_us) is not None:
+                return young
+            old, young = before, old
+            before = gap[0]
+
+    async def _old_from(self, symbol: str, id: int, below: int, cutoff_us: int) -> int | None:
+        """The lowest id from `id` on, if it lies below the other one and its trade is older than the cutoff."""
+        found = await self._ask(symbol, id, 1)
+        return found[0].id if found and found[0].id < below and found[0].time_us < cutoff_us else None
+
+
+def _time_us(rows: Sequence[AggTrade]) -> int:
+    """When the first of some trades was, by the latest of the first three: a wrong time must not make young ones old."""
+    return max(row.time_us for row in rows[:_WITNESSES])
 
 
 def _behind(feed: SymbolFeed, id: int) -> LinkFault:

@@ -248,6 +248,10 @@ class RecordedHistory:
         bars = self._replay.recording.bars.get((symbol, interval), {})
         return [bars[at] for at in sorted(bars)][-count:] if count > 0 else []
 
+    async def server_time(self) -> int | None:
+        """What time it was at the venue is in no recording."""
+        return None
+
     async def close(self) -> None:
         """There is nothing open: the recording belongs to whoever has opened it."""
 

@@ -62,6 +62,10 @@ class History(Protocol):
         """The last `count` bars that are over, oldest first, fetched in as many pages as it takes."""
         ...
 
+    async def server_time(self) -> int | None:
+        """The venue's clock, in milliseconds since 1970; None where nobody can say."""
+        ...
+
     async def close(self) -> None:
         """Close the connections; idempotent."""
         ...

@@ -31,6 +31,7 @@ from .sink import TradeSink
 from .supervisor import Supervisor
 from .tasks import until_first_ends
 from .tls import tls_context
+from .trade_times import TradeTimes
 from .transport import Transport
 from .transports import ConfiguredTransport
 
@@ -83,11 +84,11 @@ class ResilientStream:
         self._rest = RecordingHistory(
             history or RestClient(config.rest_url, self._tls, gate, proxy=config.proxy, clock=clock), self._recorder
         )
-        self._feeds = Feeds(sink or batches, clock)
+        quarantine = Quarantine(clock)
+        self._feeds = Feeds(sink or batches, clock, TradeTimes(self._rest.server_time, quarantine, clock))
         self._repairer = Repairer(self._feeds, self._rest, config, rng=rng, clock=clock)
         self._intake = Intake(self._feeds, limit=config.buffer_trades, clock=clock)
         self._intake.on_gap = self._repairer.wake
-        quarantine = Quarantine(clock)
         self._supervisor = Supervisor(
             config, self._transport, gate, self._feeds, self._intake, self._repairer, quarantine, rng=rng, clock=clock
         )

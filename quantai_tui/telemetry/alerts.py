@@ -78,7 +78,7 @@ def _link_rules(silence_s: Callable[[], float], limits: Thresholds) -> tuple[Rul
 def _record_rules() -> tuple[Rule, ...]:
     """Whether every trade comes in, and what happened meanwhile that the operator should know of."""
     lost_before: dict[str, int] = {}
-    recording_news, suspend_news = News(None), News(0)
+    recording_news, suspend_news, times_news = News(None), News(0), News(())
 
     def subscriptions(snap: EngineSnapshot, stands: str) -> str | None:
         known = snap.stream.symbols.items()
@@ -93,6 +93,16 @@ def _record_rules() -> tuple[Rule, ...]:
         }
         names = ", ".join(name for name, count in lost.items() if count > 0)
         return f"{sum(lost.values()):,} trades lost for good since the start: {names}" if names else None
+
+    def wrong_times(snap: EngineSnapshot, stands: str) -> str | None:
+        counts = tuple((name, symbol.wrong_times) for name, symbol in snap.stream.symbols.items() if symbol.wrong_times)
+        if not times_news.is_fresh(counts, snap.uptime_s) or not counts:
+            return None
+        names = ", ".join(name for name, _ in counts)
+        return f"{sum(count for _, count in counts):,} trades in quarantine for times that cannot be right: {names}"
+
+    def prune_refused(snap: EngineSnapshot, stands: str) -> str | None:
+        return snap.store.prune_refused or None
 
     def recording_ended(snap: EngineSnapshot, stands: str) -> str | None:
         recording = snap.stream.recording
@@ -110,6 +120,13 @@ def _record_rules() -> tuple[Rule, ...]:
             "subscription", Severity.WARNING, "check SYMBOLS and EXCHANGE_WS_URL; the market pane has the details", subscriptions
         ),
         Rule("unrecoverable", Severity.WARNING, "too old to be fetched: BACKFILL_MAX_AGE_H is the limit", unrecoverable),
+        Rule("wrong-times", Severity.WARNING, "the connection pane has them; REST is asked for each again", wrong_times),
+        Rule(
+            "prune-refused",
+            Severity.WARNING,
+            "nothing was deleted; check the times of the newest trades, or change STORE_RETENTION_DAYS to have it so",
+            prune_refused,
+        ),
         Rule(
             "recording-ended",
             Severity.WARNING,

@@ -128,10 +128,11 @@ class SymbolSnapshot(msgspec.Struct, frozen=True):
     subscription: str = ""  # wanted, pending, acknowledged, silent or refused
     subscription_note: str = ""  # in words, where it is not simply acknowledged
     held: int = 0  # received trades that wait for lower ids; only where somebody iterates over the stream
+    wrong_times: int = 0  # trades put into quarantine because their time cannot be right
 
 
 class BadFrame(msgspec.Struct, frozen=True):
-    """A message that was not understood: when (Unix time), why, and its beginning, fit for a terminal."""
+    """A message that was not understood, or a trade that was not stored: when (Unix time), why, and its beginning or content."""
 
     time: float
     reason: str
@@ -328,6 +329,7 @@ class StoreSnapshot(msgspec.Struct, frozen=True):
     size_bytes: int | None = None
     queued: int = 0  # trades handed over and not committed yet
     paused: bool = False  # back-pressure: the socket is read more slowly because the disk is behind
+    prune_refused: str = ""  # what the last deletion of old trades would have taken and did not, in words
 
 
 class Alert(msgspec.Struct, frozen=True):

@@ -1,0 +1,197 @@
+"""Which trades have a time that can be believed. One wrong time would date everything else: gaps, bars, what is old.
+
+A trade whose time lies more than a minute ahead of the venue's own clock goes into quarantine: it is not stored, its id is
+missing, and REST is asked for it like for any other. Where the venue does not say what time it is, such a trade is kept, and its
+time alone is not believed: the wrong clock may be this machine's. A time an hour or more before that of the trade before it is as
+wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, Protocol
+
+from ..market.times import AHEAD_US
+from ..market.trades import FIRST_MICROSECOND_STAMP, AggTrade
+from ..telemetry import SYSTEM_CLOCK, Clock
+from .quarantine import Quarantine
+from .tasks import until_first_ends
+from .venue_clock import VenueClock
+
+log = logging.getLogger("quantai_tui.stream")
+
+_BACK_US = 3_600_000_000
+# So many trades of one symbol in a row that are all out of place are right, and what they are compared with is wrong.
+_OUTVOTED_BY = 20
+_ANSWER_WITHIN_S = 3.0
+_ASKS_A_MINUTE = 5  # of a weight of 1 each
+_MINUTE_S = 60.0
+_REMEMBERED = 1024
+
+AskTime = Callable[[], Awaitable[int | None]]
+"""The venue's time in milliseconds since 1970, None where nobody can say; may raise what a REST request raises."""
+
+
+class Dated(Protocol):
+    """What is known of the times of a symbol (`feed.SymbolFeed`)."""
+
+    symbol: str
+    last_time_us: int | None
+    odd_times: int  # trades in a row whose time was out of place
+    wrong_times: int  # trades put into quarantine for their time
+
+    @property
+    def last_id(self) -> int | None: ...
+
+
+class Judged(NamedTuple):
+    """`trades` are to be taken, those of `undated` without believing their times; `refused` are ids that went into quarantine."""
+
+    trades: Sequence[AggTrade]
+    undated: frozenset[int] = frozenset()
+    refused: frozenset[int] = frozenset()
+
+
+class TradeTimes:
+    """Judges the times of all symbols' trades.
+
+    The venue is asked for its time whenever a trade looks to be ahead of it, five times a minute at most; after a minute only if
+    it did not answer.
+    """
+
+    def __init__(
+        self,
+        ask: AskTime | None = None,
+        quarantine: Quarantine | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._ask = ask
+        self._quarantine = quarantine or Quarantine(clock)
+        self._clock = clock
+        self._venue = VenueClock(clock)
+        self._asked: deque[float] = deque(maxlen=_ASKS_A_MINUTE)
+        self._answered = True
+        self._refused: OrderedDict[tuple[str, int, int], None] = OrderedDict()  # symbol, id and time, each told once
+
+    def is_ahead(self, time_us: int) -> bool:
+        """Whether a time lies ahead of all that is known of the present; does not ask the venue."""
+        now_us = self._venue.now_us()
+        return time_us > (self._venue.bound_us() if now_us is None else now_us) + AHEAD_US
+
+    def believable_us(self, time_us: int) -> int:
+        """`time_us`, or the present where that lies ahead: for what must have a time and cannot wait for a better one."""
+        return min(time_us, int(self._clock.time() * 1e6)) if self.is_ahead(time_us) else time_us
+
+    async def judge(self, feed: Dated, trades: Sequence[AggTrade], *, live: bool = True) -> Judged:
+        """Part the trades of one symbol by their times; `live` says that they come from the stream, and so are new.
+
+        Waits for the venue's answer where it must be asked, for three seconds at most.
+        """
+        times = [trade.time if trade.time >= FIRST_MICROSECOND_STAMP else trade.time * 1000 for trade in trades]
+        newest_us = max(times)
+        last_us = feed.last_time_us
+        if self.is_ahead(newest_us):
+            await self._ask_if_due()
+        elif last_us is None or min(times) >= last_us - _BACK_US:
+            if live:
+                feed.odd_times = 0
+                self._venue.heard(newest_us)
+            return Judged(trades)
+        return self._part(feed, trades, times, live)
+
+    def _part(self, feed: Dated, trades: Sequence[AggTrade], times: Sequence[int], live: bool) -> Judged:
+        now_us = self._venue.now_us()
+        latest_us = (self._venue.bound_us() if now_us is None else now_us) + AHEAD_US
+        kept: list[AggTrade] = []
+        undated: set[int] = set()
+        refused: set[int] = set()
+        last_id, last_us = feed.last_id, feed.last_time_us
+        for trade, time_us in zip(trades, times, strict=True):
+            ahead = time_us > latest_us
+            behind = last_id is not None and trade.id > last_id and last_us is not None and time_us < last_us - _BACK_US
+            if not ahead and not behind:
+                if live:
+                    feed.odd_times = 0
+                    self._venue.heard(time_us)
+                kept.append(trade)
+                continue
+            feed.odd_times += 1
+            if feed.odd_times > _OUTVOTED_BY:
+                # What it is compared with is wrong. An answer of the venue is not outvoted: its times and its clock contradict
+                # each other, and no time of this symbol is believed.
+                if behind or now_us is None:
+                    log.warning("%s: %d trades in a row agree on %s: it is believed", feed.symbol, _OUTVOTED_BY, _stamp(time_us))
+                    feed.odd_times = 0
+                    feed.last_time_us = last_us = None
+                    if ahead:
+                        self._venue.outvoted(time_us)
+                        latest_us = time_us + AHEAD_US
+                else:
+                    undated.add(trade.id)
+                kept.append(trade)
+            elif ahead and now_us is None:
+                undated.add(trade.id)
+                kept.append(trade)
+            else:
+                refused.add(trade.id)
+                reference, name = (now_us, "the venue's clock") if ahead else (last_us, "the trade before it")
+                assert reference is not None
+                self._refuse(feed, trade, f"its time {_stamp(time_us)} is {_apart(time_us - reference)} {name}")
+        return Judged(kept, frozenset(undated), frozenset(refused))
+
+    def _refuse(self, feed: Dated, trade: AggTrade, why: str) -> None:
+        key = (feed.symbol, trade.id, trade.time)
+        if key in self._refused:
+            return
+        self._refused[key] = None
+        if len(self._refused) > _REMEMBERED:
+            self._refused.popitem(last=False)
+        feed.wrong_times += 1
+        self._quarantine.add_trade(trade, why)
+
+    async def _ask_if_due(self) -> None:
+        if self._ask is None:
+            return
+        now = self._clock.monotonic()
+        before = self._asked[0] if len(self._asked) == _ASKS_A_MINUTE else None
+        if not self._answered:
+            before = self._asked[-1]
+        if before is not None and now - before < _MINUTE_S:
+            return
+        self._asked.append(now)
+        self._answered = False
+        await until_first_ends(self._answer(self._ask), self._clock.sleep(_ANSWER_WITHIN_S))
+
+    async def _answer(self, ask: AskTime) -> None:
+        try:
+            venue_ms = await ask()
+        except Exception as error:  # noqa: BLE001 - whatever the network did: then the time is not known, and nothing is refused
+            log.info("the venue does not say what time it is (%s): no trade is refused for its time", error)
+            return
+        self._answered = True
+        if venue_ms is None:
+            self._venue.follows_trades = False
+        else:
+            self._venue.answered(venue_ms)
+
+
+def _stamp(time_us: int) -> str:
+    try:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except OverflowError:
+        return f"{time_us} us"
+
+
+def _apart(difference_us: int) -> str:
+    seconds = abs(difference_us) / 1e6
+    size = (
+        f"{seconds:.0f} s"
+        if seconds < 7200
+        else f"{seconds / 3600:.0f} h"
+        if seconds < 172_800
+        else f"{seconds / 86400:,.0f} days"
+    )
+    return f"{size} ahead of" if difference_us > 0 else f"{size} before that of"

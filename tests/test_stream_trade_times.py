@@ -1,0 +1,212 @@
+"""One trade with a wrong time dates nothing else, and a wrong clock of this machine costs no trade."""
+
+from __future__ import annotations
+
+import pytest
+from stream_support import (
+    FIRST_ID,
+    START_MS,
+    SYMBOL,
+    ManualClock,
+    MemorySink,
+    authority,
+    clock,
+    eventually,
+    exchange,
+    reaches,
+    start,
+    trade,
+)
+
+from quantai_tui.market.schema import LedgerPosition
+from quantai_tui.stream.feed import Feeds
+from quantai_tui.stream.quarantine import Quarantine
+from quantai_tui.stream.trade_times import TradeTimes
+from quantai_tui.stream.venue_clock import VenueClock
+from quantai_tui.telemetry import StreamState
+
+__all__ = ["authority", "clock", "exchange", "start"]  # fixtures
+
+S = StreamState
+WRONG_MS = 99_999_999_999_999  # the year 5138
+HOUR_MS = 3_600_000
+
+
+class Times:
+    """Feeds of one symbol, and a venue whose clock stands at `venue_ms`; None: it does not answer."""
+
+    def __init__(self, venue_ms: int | None = START_MS) -> None:
+        self.venue_ms = venue_ms
+        self.asked = 0
+        self.clock = ManualClock()
+        self.sink = MemorySink()
+        self.quarantine = Quarantine(self.clock)
+        self.feeds = Feeds(self.sink, self.clock, TradeTimes(self._answer, self.quarantine, self.clock))
+
+    async def _answer(self) -> int:
+        self.asked += 1
+        if self.venue_ms is None:
+            raise ConnectionRefusedError("refused")
+        return self.venue_ms
+
+    async def loaded(self):
+        await self.feeds.load((SYMBOL,), seed=False)
+        feed = self.feeds.get(SYMBOL)
+        assert feed is not None
+        return feed
+
+
+async def test_a_trade_far_ahead_of_the_venue_is_put_into_quarantine(exchange, start):
+    sink = MemorySink()
+    stream = await start(sink)
+    await reaches(stream, S.LIVE)
+    await exchange.trade(3)
+    (right,) = exchange.make(1)
+    await exchange.send([trade(right.id, time_ms=WRONG_MS)])
+    await eventually(lambda: stream.snapshot().bad_frames)
+    snapshot = stream.snapshot()
+    symbol = snapshot.symbols[SYMBOL]
+    assert (symbol.last_id, symbol.wrong_times) == (FIRST_ID + 2, 1)
+    assert symbol.last_trade_time == exchange.trades[2].time / 1000
+    assert f"{SYMBOL} {right.id}: its time 5138-11-16" in snapshot.quarantine[-1].reason
+    assert f"T {WRONG_MS}" in snapshot.quarantine[-1].excerpt
+    await exchange.trade(1)  # shows that one is missing, and REST has it with its right time
+    await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 4))
+    assert sink.trades[right.id] == right
+    assert stream.snapshot().symbols[SYMBOL].missing == 0
+
+
+async def test_a_wrong_time_over_rest_too_ends_as_lost_and_not_in_a_loop(exchange, start):
+    sink = MemorySink()
+    stream = await start(sink)
+    await reaches(stream, S.LIVE)
+    await exchange.trade(3)
+    (right,) = exchange.make(1)
+    exchange.trades[-1] = trade(right.id, time_ms=WRONG_MS)
+    await exchange.send([exchange.trades[-1]])
+    await exchange.trade(1)
+    await eventually(lambda: sink.closed)
+    symbol = stream.snapshot().symbols[SYMBOL]
+    assert (symbol.missing, symbol.unrecoverable, symbol.venue_holes, symbol.wrong_times) == (0, 1, 0, 1)
+    assert sink.closed == [(right.id, right.id, "unrecoverable")]
+    assert "a time that cannot be right" in symbol.gap_note
+    assert len([r for r in exchange.rest_requests if r["path"] == "/api/v3/aggTrades"]) == 2
+    assert right.id not in sink.trades
+
+
+@pytest.mark.parametrize("wrong_ms", [WRONG_MS, START_MS + 20 * 86_400_000])
+async def test_an_outage_after_a_wrong_time_is_repaired_and_not_given_up(exchange, start, wrong_ms):
+    sink = MemorySink()
+    stream = await start(sink, backfill_max_age_h=24.0)
+    await reaches(stream, S.LIVE)
+    await exchange.trade(3)
+    (right,) = exchange.make(1)
+    await exchange.send([trade(right.id, time_ms=wrong_ms)])
+    exchange.make(50)
+    await exchange.trade(1)
+    await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 54))
+    assert stream.snapshot().symbols[SYMBOL].unrecoverable == 0
+
+
+async def test_where_the_venue_does_not_answer_a_trade_is_kept_undated():
+    times = Times(venue_ms=None)
+    feed = await times.loaded()
+    await times.feeds.take_live(feed, [trade(1), trade(2, time_ms=WRONG_MS)])
+    assert times.sink.order == [1, 2]
+    assert (feed.last_time_us, feed.wrong_times, times.quarantine.count) == (trade(1).time_us, 0, 0)
+    await times.feeds.take_live(feed, [trade(3)])
+    assert feed.last_time_us == trade(3).time_us
+
+
+@pytest.mark.parametrize("wrong_by_s", [-7200, 7200])
+async def test_a_machine_with_a_wrong_clock_loses_nothing(wrong_by_s):
+    times = Times()
+    feed = await times.loaded()
+    machine_ms = int(times.clock.time() * 1000)
+    venue_ms = times.venue_ms = machine_ms - wrong_by_s * 1000
+    for id in range(1, 60):
+        await times.feeds.take_live(feed, [trade(id, time_ms=venue_ms + id)])
+    assert times.sink.order == list(range(1, 60))
+    assert (feed.last_time_us, times.quarantine.count) == ((venue_ms + 59) * 1000, 0)
+    await times.feeds.take_live(feed, [trade(60, time_ms=venue_ms + 61_000), trade(61, time_ms=venue_ms + 60)])
+    assert times.sink.order[-1] == 61  # a minute and a second ahead of the venue: by its clock, whatever ours says
+    assert (feed.wrong_times, 60 in times.sink.trades) == (1, False)
+
+
+async def test_a_wrong_clock_and_a_venue_that_does_not_answer_lose_nothing():
+    times = Times(venue_ms=None)
+    feed = await times.loaded()
+    ahead_ms = int(times.clock.time() * 1000) + HOUR_MS
+    for id in range(1, 60):
+        await times.feeds.take_live(feed, [trade(id, time_ms=ahead_ms + id)])
+    assert times.sink.order == list(range(1, 60))
+    assert feed.last_time_us == (ahead_ms + 59) * 1000  # so many trades agree that the clock is taken for wrong
+    assert times.asked == 1
+
+
+async def test_a_symbol_whose_times_are_all_wrong_is_kept_without_them():
+    times = Times()
+    feed = await times.loaded()
+    await times.feeds.take_live(feed, [trade(1)])
+    for id in range(2, 102):
+        await times.feeds.take_live(feed, [trade(id, time_ms=WRONG_MS)])
+    assert feed.last_time_us == trade(1).time_us
+    assert times.sink.order == [1, *range(22, 102)]  # those before are missing, and fetched
+    await times.feeds.take_fetched(feed, [trade(id, time_ms=WRONG_MS) for id in range(2, 22)])
+    assert sorted(times.sink.order) == list(range(1, 102))
+    assert times.asked == 5  # a minute
+
+
+@pytest.mark.parametrize("wrong_ms", [0, 1, START_MS // 1000, START_MS - 100 * 86_400_000])
+async def test_a_time_far_before_the_trade_before_it_is_refused(wrong_ms):
+    times = Times()
+    feed = await times.loaded()
+    await times.feeds.take_live(feed, [trade(1)])
+    await times.feeds.take_live(feed, [trade(2, time_ms=wrong_ms), trade(3)])
+    assert (times.sink.order, feed.wrong_times, times.asked) == ([1, 3], 1, 0)
+    assert "before that of the trade before it" in times.quarantine.frames[0].reason
+
+
+async def test_microseconds_of_one_symbol_hide_no_wrong_time_in_milliseconds():
+    times = Times()
+    feed = await times.loaded()
+    await times.feeds.take_live(feed, [trade(1, time_ms=START_MS * 1000), trade(2, time_ms=WRONG_MS)])
+    assert (times.sink.order, feed.wrong_times) == ([1], 1)
+
+
+async def test_a_wrong_time_that_is_stored_dates_nothing_after_a_restart():
+    times = Times()
+    times.sink.start = LedgerPosition(begin_id=1, last_id=5, stored=5, last_time_us=WRONG_MS * 1000)
+    feed = await times.loaded()
+    assert feed.last_time_us is None
+    await times.feeds.take_live(feed, [trade(6)])
+    assert (feed.last_time_us, times.sink.order) == (trade(6).time_us, [6])
+
+
+async def test_a_clock_that_was_set_makes_the_venue_be_asked_again():
+    clock = ManualClock()
+    venue = VenueClock(clock)
+    venue.answered(START_MS)
+    await clock.advance(100.0)
+    assert venue.now_us() == (START_MS + 100_000) * 1000
+    wall = clock.time
+    clock.time = lambda: wall() + 30.0  # type: ignore[method-assign]
+    assert venue.now_us() is None
+
+
+async def test_a_wrong_time_in_the_middle_of_an_old_outage_gives_up_no_young_trade(exchange, start):
+    sink = MemorySink()
+    exchange.step_ms = HOUR_MS // 10
+    stream = await start(sink, backfill_max_age_h=24.0)
+    await reaches(stream, S.LIVE)
+    await exchange.trade(3)
+    await eventually(lambda: sink.appended == 3)
+    exchange.make(300)
+    for at, wrong in enumerate(exchange.trades):
+        if at % 2 and at > 100:
+            exchange.trades[at] = trade(wrong.id, time_ms=START_MS)  # young by their places
+    await exchange.trade(1)
+    await eventually(lambda: stream.snapshot().symbols[SYMBOL].missing == 0 and sink.gaps)
+    # 24 h are 240 trades: of 304, those from the 64th on are young. Half of them lie about their time.
+    young = set(range(FIRST_ID + 100, FIRST_ID + 304))
+    assert young <= sink.trades.keys()

@@ -233,6 +233,19 @@ class TestReplayMarket:
         assert market.next_trade_s("XRPETH", NOON + 2) is None
         home.close()
 
+    @pytest.mark.parametrize("wrong", [99_999_999_999_999, 0])
+    def test_a_wrong_time_in_the_file_keeps_no_later_trade_waiting(self, tmp_path: Path, wrong: int) -> None:
+        file = tmp_path / "XRPETH-aggTrades-2019-10.csv"
+        times = [1_570_752_000_000 + 1000 * id for id in range(100)]
+        times[50] = times[99] = wrong
+        file.write_text("\n".join(f"{id},1.0,1.0,{id},{id},{at},true,true" for id, at in enumerate(times)))
+        market, home = replay(file, tmp_path / "x", 10.0)
+        market.begin(NOON)
+        assert market.last_id_at("XRPETH", NOON + 9.85) >= 98
+        assert market.last_id_at("XRPETH", NOON + 9.9 + 8640) == 99
+        assert market.trades("XRPETH", 50, 1, NOON + 10)[0].time == wrong
+        home.close()
+
     def test_the_clock_went_on_while_the_exchange_was_down(self, xrpeth: Path, tmp_path: Path) -> None:
         market, home = replay(xrpeth, tmp_path / "x", 60.0)
         market.begin(NOON)

@@ -35,13 +35,13 @@ HOUR_MS = 3_600_000
 class Times:
     """Feeds of one symbol, and a venue whose clock stands at `venue_ms`; None: it does not answer."""
 
-    def __init__(self, venue_ms: int | None = START_MS) -> None:
+    def __init__(self, venue_ms: int | None = START_MS, *, replayed: bool = False) -> None:
         self.venue_ms = venue_ms
         self.asked = 0
         self.clock = ManualClock()
         self.sink = MemorySink()
         self.quarantine = Quarantine(self.clock)
-        self.feeds = Feeds(self.sink, self.clock, TradeTimes(self._answer, self.quarantine, self.clock))
+        self.feeds = Feeds(self.sink, self.clock, TradeTimes(self._answer, self.quarantine, self.clock, replayed=replayed))
 
     async def _answer(self) -> int:
         self.asked += 1
@@ -210,3 +210,13 @@ async def test_a_wrong_time_in_the_middle_of_an_old_outage_gives_up_no_young_tra
     # 24 h are 240 trades: of 304, those from the 64th on are young. Half of them lie about their time.
     young = set(range(FIRST_ID + 100, FIRST_ID + 304))
     assert young <= sink.trades.keys()
+
+
+async def test_a_replay_keeps_all_trades_and_asks_nobody_for_the_time():
+    times = Times(replayed=True)
+    feed = await times.loaded()
+    trades = [trade(1), trade(2, time_ms=WRONG_MS), trade(3, time_ms=0), trade(4, time_ms=START_MS + HOUR_MS // 10)]
+    for one in trades:
+        await times.feeds.take_live(feed, [one])
+    assert (times.sink.order, times.quarantine.count, times.asked) == ([1, 2, 3, 4], 0, 0)
+    assert feed.last_time_us == trades[-1].time_us

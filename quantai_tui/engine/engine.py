@@ -19,7 +19,7 @@ from ..settings import Layers, SettingsProblems
 from ..stream import ResilientStream, StreamConfig
 from ..stream.gate import Gate, scope_of
 from ..stream.recording_file import RecordingError
-from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot, Mode, Severity, StoreSnapshot
+from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot, Mode, Severity
 from ..training.config import WorkerConfig
 from ..training.gpus import GpuWatch
 from ..training.supervisor import TrainingSupervisor
@@ -166,6 +166,7 @@ class Engine:
             gate=self._gate,
             transport=None if replay is None else replay.transport,
             history=None if replay is None else replay.history,
+            replayed=self.mode is Mode.REPLAY,
             clock=stream_clock,
             rng=self._rng,
         )
@@ -261,13 +262,7 @@ class Engine:
             replay_progress=progress,
             stream=stream,
             training=training,
-            store=StoreSnapshot(
-                str(self.folder.store),
-                self.store.size_bytes,
-                self.store.queued,
-                self.store.paused,
-                self.store.prune_refused,
-            ),
+            store=self.store.snapshot(),
             alerts=self.vitals.alerts,
             series=dict(self.vitals.series()),
             log=self._log.tail.snapshot() if self._log is not None else (),

@@ -22,6 +22,7 @@ MAX_RATE = 10_000.0  # trades a second at speed `max`
 _MOST_TRADES = 5_000_000
 _DECIMALS = 8
 _INT64_MAX = 2.0**63
+_LONGEST_WAIT_US = 86_400_000_000
 
 
 class LoadAbandonedError(Exception):
@@ -228,7 +229,7 @@ def _read(spec: ReplaySpec, abandoned: Callable[[], bool]) -> _Tape:
     ids, prices, quantities, first, last, time, maker, price, quantity = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
-    time_us = np.maximum.accumulate(np.where(time >= FIRST_MICROSECOND_STAMP, time, time * 1000))
+    time_us = _rising(np.where(time >= FIRST_MICROSECOND_STAMP, time, time * 1000))
     price, price_decimals = _shortened(price)
     quantity, quantity_decimals = _shortened(quantity)
     if float(price.max()) * float(quantity.astype(float).sum()) >= _INT64_MAX:
@@ -247,6 +248,18 @@ def _read(spec: ReplaySpec, abandoned: Callable[[], bool]) -> _Tape:
         quantity,
         (price_decimals, quantity_decimals),
     )
+
+
+def _rising(time_us: Ints) -> Ints:
+    """Times that never fall, for the play clock. One that both trades behind it contradict is brought forward to theirs.
+
+    Nothing contradicts the last: it is not waited for longer than a day.
+    """
+    padded = np.concatenate([time_us, time_us[-1:], time_us[-1:]])
+    rising = np.maximum.accumulate(np.minimum(time_us, np.maximum(padded[1:-1], padded[2:])))
+    if len(rising) > 1:
+        rising[-1] = min(rising[-1], rising[-2] + _LONGEST_WAIT_US)
+    return rising
 
 
 def _columns(spec: ReplaySpec, batch: list[AggTrade]) -> list[NDArray[np.generic]]:

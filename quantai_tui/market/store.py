@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from ..telemetry import SYSTEM_CLOCK, Clock
+from ..telemetry import SYSTEM_CLOCK, Clock, StoreSnapshot
 from .gaptable import OUTCOMES
 from .reader import StoreReader
 from .schema import Counts, LedgerPosition, StoreError
@@ -117,6 +117,10 @@ class TradeStore:
             except FileNotFoundError:
                 continue  # the log comes and goes
         return size
+
+    def snapshot(self) -> StoreSnapshot:
+        """What dashboards are shown."""
+        return StoreSnapshot(str(self.path), self.size_bytes, self.queued, self.paused, self.prune_refused)
 
     def counts(self, symbol: str) -> Counts:
         """Committed trades, and duplicates since the store was opened."""

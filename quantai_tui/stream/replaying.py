@@ -277,6 +277,7 @@ def stream_from_recording(
         sink,
         transport=replay.transport,
         history=replay.history,
+        replayed=True,
         gate=Gate(replay.clock),
         clock=replay.clock,
         rng=rng or random.Random(0),

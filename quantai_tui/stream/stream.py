@@ -56,7 +56,8 @@ class ResilientStream:
 
     `start` returns at once; `stop` ends it for good. Commands may be given in every state and answer with one line that says
     what was done. `failed` is set when the stream has given up and was told to (`exit_on_failure`). `gate` is shared by all that
-    dial from this address, `transport` and `history` are the network; each has a default.
+    dial from this address, `transport` and `history` are the network; each has a default. `replayed`: the market is of another
+    time than now, and no trade of it is refused for its time.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class ResilientStream:
         gate: Gate | None = None,
         transport: Transport | None = None,
         history: History | None = None,
+        replayed: bool = False,
         clock: Clock = SYSTEM_CLOCK,
         rng: random.Random | None = None,
     ) -> None:
@@ -85,7 +87,7 @@ class ResilientStream:
             history or RestClient(config.rest_url, self._tls, gate, proxy=config.proxy, clock=clock), self._recorder
         )
         quarantine = Quarantine(clock)
-        self._feeds = Feeds(sink or batches, clock, TradeTimes(self._rest.server_time, quarantine, clock))
+        self._feeds = Feeds(sink or batches, clock, TradeTimes(self._rest.server_time, quarantine, clock, replayed=replayed))
         self._repairer = Repairer(self._feeds, self._rest, config, rng=rng, clock=clock)
         self._intake = Intake(self._feeds, limit=config.buffer_trades, clock=clock)
         self._intake.on_gap = self._repairer.wake

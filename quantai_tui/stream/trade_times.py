@@ -59,7 +59,8 @@ class TradeTimes:
     """Judges the times of all symbols' trades.
 
     The venue is asked for its time whenever a trade looks to be ahead of it, five times a minute at most; after a minute only if
-    it did not answer.
+    it did not answer. In a replay (`replayed`, or where nobody can say what time it was) no trade is refused: an archive keeps
+    all of its trades, and a time that is out of place is not believed.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class TradeTimes:
         ask: AskTime | None = None,
         quarantine: Quarantine | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        *,
+        replayed: bool = False,
     ) -> None:
         self._ask = ask
         self._quarantine = quarantine or Quarantine(clock)
@@ -74,6 +77,9 @@ class TradeTimes:
         self._venue = VenueClock(clock)
         self._asked: deque[float] = deque(maxlen=_ASKS_A_MINUTE)
         self._answered = True
+        self._refuses = True
+        if replayed:
+            self._keep_all()
         self._refused: OrderedDict[tuple[str, int, int], None] = OrderedDict()  # symbol, id and time, each told once
 
     def is_ahead(self, time_us: int) -> bool:
@@ -132,7 +138,7 @@ class TradeTimes:
                 else:
                     undated.add(trade.id)
                 kept.append(trade)
-            elif ahead and now_us is None:
+            elif not self._refuses or (ahead and now_us is None):
                 undated.add(trade.id)
                 kept.append(trade)
             else:
@@ -153,7 +159,7 @@ class TradeTimes:
         self._quarantine.add_trade(trade, why)
 
     async def _ask_if_due(self) -> None:
-        if self._ask is None:
+        if self._ask is None or not self._refuses:
             return
         now = self._clock.monotonic()
         before = self._asked[0] if len(self._asked) == _ASKS_A_MINUTE else None
@@ -165,6 +171,9 @@ class TradeTimes:
         self._answered = False
         await until_first_ends(self._answer(self._ask), self._clock.sleep(_ANSWER_WITHIN_S))
 
+    def _keep_all(self) -> None:
+        self._refuses = self._venue.follows_trades = False
+
     async def _answer(self, ask: AskTime) -> None:
         try:
             venue_ms = await ask()
@@ -173,7 +182,7 @@ class TradeTimes:
             return
         self._answered = True
         if venue_ms is None:
-            self._venue.follows_trades = False
+            self._keep_all()
         else:
             self._venue.answered(venue_ms)
 

@@ -131,3 +131,10 @@ def test_a_refused_deletion_of_old_trades_stands_until_it_is_over() -> None:
     assert (raised.key, raised.text) == ("prune-refused", store.prune_refused)
     assert "STORE_RETENTION_DAYS" in raised.remedy
     assert alerts.evaluate(EngineSnapshot()) == ()
+
+
+def test_trades_that_came_again_with_another_content_are_told() -> None:
+    alerts = book()
+    assert alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot(duplicates=4)})) == ()
+    raised = the_one(alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot(duplicates=5, conflicts=1)})))
+    assert (raised.key, raised.text) == ("conflicts", "1 trades came again with another content: ETHUSDT")

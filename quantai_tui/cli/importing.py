@@ -61,8 +61,14 @@ async def _import_one(file: Path, store: TradeStore, symbol: str | None) -> None
         f"{file.name}: {result.read} trades of {result.symbol}, ids {result.first_id} to {result.last_id}: "
         f"{result.stored} stored, {result.duplicates} were there already"
     )
+    if result.conflicts:
+        click.echo(
+            f"{file.name}: {result.conflicts} of those differ from what is stored under the same id, which was kept. The first:"
+        )
+        for conflict in result.examples:
+            click.echo(f"  {conflict.text}")
     if result.ahead:
-        click.echo(f"{file.name}: {result.ahead} of them lie ahead of this machine's clock: they are kept, and date nothing else")
+        click.echo(f"{file.name}: {result.ahead} trades lie ahead of this machine's clock: they are kept, and date nothing else")
 
 
 async def _import_all(files: list[Path], into: str, symbol: str | None, options: RunOptions) -> None:

@@ -9,15 +9,20 @@ from pathlib import Path
 import msgspec
 
 from .archive import read_archive
+from .conflicts import Conflict
 from .store import TradeStore
 from .times import AHEAD_US
 
 _BATCH = 5_000
+_EXAMPLES = 5
 
 
 class ImportResult(msgspec.Struct, frozen=True):
-    """What an import did; ids are the file's first and last. `ahead` trades lie ahead of this machine's clock: kept, and no age
-    is counted from them."""
+    """What an import did; ids are the file's first and last.
+
+    `ahead` trades lie ahead of this machine's clock: they are kept, and date nothing else. `conflicts` of the duplicates differ
+    from what is stored under their id; the first of them are in `examples`.
+    """
 
     symbol: str
     read: int
@@ -26,6 +31,8 @@ class ImportResult(msgspec.Struct, frozen=True):
     first_id: int
     last_id: int
     ahead: int = 0
+    conflicts: int = 0
+    examples: tuple[Conflict, ...] = ()
 
 
 async def import_archive(
@@ -37,7 +44,8 @@ async def import_archive(
     and StoreError.
     """
     archive = await asyncio.to_thread(read_archive, path, symbol)
-    read = stored = duplicates = ahead = 0
+    read = stored = duplicates = ahead = conflicts = 0
+    examples: list[Conflict] = []
     first_id = last_id = 0
     batches = archive.batches(_BATCH)
     try:
@@ -51,8 +59,10 @@ async def import_archive(
             written = await store.write(archive.symbol, batch)
             stored += written.stored
             duplicates += written.duplicates
+            conflicts += len(written.conflicts)
+            examples += written.conflicts[: _EXAMPLES - len(examples)]
             if progress is not None:
                 progress(archive.bytes_read, archive.bytes_total)
     finally:
         batches.close()
-    return ImportResult(archive.symbol, read, stored, duplicates, first_id, last_id, ahead)
+    return ImportResult(archive.symbol, read, stored, duplicates, first_id, last_id, ahead, conflicts, tuple(examples))

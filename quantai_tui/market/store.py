@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..telemetry import SYSTEM_CLOCK, Clock, StoreSnapshot
+from .conflicts import Conflict
 from .gaptable import OUTCOMES
 from .reader import StoreReader
 from .schema import Counts, LedgerPosition, StoreError
@@ -180,6 +181,11 @@ class TradeStore:
         """Like `append`, but return when committed, with what was new."""
         written: Written = await self._done(lambda writer: writer.append(symbol, trades), len(trades))
         return written
+
+    async def find_conflicts(self, symbol: str, trades: Sequence[AggTrade]) -> list[Conflict]:
+        """Those of some trades whose content differs from what is stored under their id, with all that was accepted before."""
+        found: list[Conflict] = await self._done(lambda writer: writer.find_conflicts(symbol, trades), len(trades))
+        return found
 
     async def flush(self) -> None:
         """Return when all that was accepted before is committed."""

@@ -11,6 +11,7 @@ import msgspec
 
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .bartable import BarTable
+from .conflicts import Conflict, conflicts_between
 from .gaptable import GapTable
 from .ledger import CommittedLedger
 from .pruning import Pruner
@@ -22,6 +23,7 @@ _COLUMNS = 8  # of the trades
 _INSERT = "INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 # So many rows in one statement: a third less time per row than one by one, and more would save little.
 _ROWS_AT_ONCE = 50
+_IDS_AT_ONCE = 500  # below the least that SQLite lets one statement take (999)
 _INSERT_MANY = _INSERT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (_ROWS_AT_ONCE - 1)
 
 
@@ -30,6 +32,7 @@ class Written(msgspec.Struct, frozen=True):
 
     stored: int
     duplicates: int
+    conflicts: tuple[Conflict, ...] = ()  # duplicates whose content differs from what is stored
 
 
 class LedgerWriter:
@@ -85,11 +88,13 @@ class LedgerWriter:
         ledger = self._ledger(symbol)
         offered = len(trades)
         ids = [trade.id for trade in trades]
+        conflicts: list[Conflict] = []
         if ledger.follows(ids[0]) and all(map(lt, ids, ids[1:])):
             # The usual case: above all that is there, so nothing needs to be looked up.
             self._insert_many(_rows(symbol, trades))
         else:
-            trades = self._insert_new(ledger, trades)
+            trades, known = self._insert_new(ledger, trades)
+            conflicts = self.find_conflicts(symbol, known)
             ids = [trade.id for trade in trades]
             ledger.duplicates += offered - len(ids)
         if ids:
@@ -99,7 +104,20 @@ class LedgerWriter:
                 self._gaps.recover(symbol, first, last)
             if ledger.begin_given and ledger.begin_id is not None and ids[0] < ledger.begin_id:
                 self._extend_back(ledger, ledger.begin_id)
-        return Written(len(ids), offered - len(ids))
+        return Written(len(ids), offered - len(ids), tuple(conflicts))
+
+    def find_conflicts(self, symbol: str, trades: Sequence[AggTrade]) -> list[Conflict]:
+        """Those of some trades whose content differs from what is stored under their id."""
+        stored: dict[int, AggTrade] = {}
+        for at in range(0, len(trades), _IDS_AT_ONCE):
+            ids = [trade.id for trade in trades[at : at + _IDS_AT_ONCE]]
+            rows = self._connection.execute(
+                "SELECT id, price, quantity, first_id, last_id, time_us, buyer_is_maker FROM trades "
+                f"WHERE symbol = ? AND id IN ({', '.join('?' * len(ids))})",
+                (symbol, *ids),
+            )
+            stored |= {row[0]: _trade(symbol, *row) for row in rows}
+        return conflicts_between(stored, trades)
 
     def begin_ledger(self, symbol: str, first_id: int, time_us: int) -> None:
         """Say where a ledger begins; said again, only an earlier beginning counts, and none once trades were removed by age."""
@@ -173,9 +191,10 @@ class LedgerWriter:
         self._connection.executemany(_INSERT_MANY, [values[at : at + size] for at in range(0, len(values), size)])
         self._connection.executemany(_INSERT, rows[whole:])
 
-    def _insert_new(self, ledger: CommittedLedger, trades: Sequence[AggTrade]) -> list[AggTrade]:
-        """Insert the trades that are not there, and return them in order of id."""
+    def _insert_new(self, ledger: CommittedLedger, trades: Sequence[AggTrade]) -> tuple[list[AggTrade], list[AggTrade]]:
+        """Insert the trades that are not there. Returns those in order of id, and those that are there already."""
         new: list[AggTrade] = []
+        known: list[AggTrade] = []
         begin_id = ledger.begin_id or 0
         ordered = sorted(trades, key=attrgetter("id"))
         for trade, row in zip(ordered, _rows(ledger.symbol, ordered), strict=True):
@@ -183,7 +202,9 @@ class LedgerWriter:
                 continue  # it was stored, and removed by age since
             if self._connection.execute("INSERT OR IGNORE INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row).rowcount == 1:
                 new.append(trade)
-        return new
+            else:
+                known.append(trade)
+        return new, known
 
     def _extend_back(self, ledger: CommittedLedger, begin_id: int) -> None:
         reached, time_us = begin_id, 0
@@ -305,6 +326,10 @@ class LedgerWriter:
                 ledger.pruned_before_us,
             ),
         )
+
+
+def _trade(symbol: str, id: int, price: str, quantity: str, first_id: int, last_id: int, time_us: int, maker: int) -> AggTrade:
+    return AggTrade(id, price, quantity, first_id, last_id, time_us, bool(maker), symbol)
 
 
 def _rows(symbol: str, trades: Sequence[AggTrade]) -> list[tuple[str, int, str, str, int, int, int, bool]]:

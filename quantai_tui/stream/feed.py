@@ -9,14 +9,17 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from operator import attrgetter
+from typing import Any
 
 from ..cleaning import one_line
+from ..market.conflicts import Conflict, RecentTrades
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock, SymbolSnapshot
 from .failures import Failure
 from .gaps import GapCauses
 from .ledger import Observed, Origin, Outcome, Span, SymbolLedger
-from .sink import RecordedGap, TradeSink
+from .quarantine import Quarantine, content_of
+from .sink import ComparingSink, RecordedGap, TradeSink
 from .trade_times import TradeTimes
 
 log = logging.getLogger("quantai_tui.stream")
@@ -29,6 +32,8 @@ _RETRY_SINK_S = 1.0
 _SHOWN_GAPS = 5
 # So many trades in a row, on one connection, that are all known by their ids: worth a look at their times.
 _SUSPICIOUS_REPEATS = 100
+# Of the known ids in one batch, so many are compared with what is stored: more would hold up what is new.
+_COMPARED = 1_000
 
 
 class RateMeter:
@@ -71,6 +76,7 @@ class SymbolFeed:
 
     __slots__ = (
         "cause",
+        "conflicts",
         "exempt_below",
         "gap_causes",
         "gap_note",
@@ -99,6 +105,7 @@ class SymbolFeed:
         self.last_time_us: int | None = None
         self.odd_times = 0
         self.wrong_times = 0
+        self.conflicts = 0
         self.cause = ""
         self.quiet = True  # no live trade yet on the present connection
         self.exempt_below = 0
@@ -148,6 +155,7 @@ class SymbolFeed:
             subscription=self.subscription,
             subscription_note=self.subscription_note,
             wrong_times=self.wrong_times,
+            conflicts=self.conflicts,
         )
 
 
@@ -158,10 +166,18 @@ class Feeds:
     together: of one symbol, what was taken first is written first.
     """
 
-    def __init__(self, sink: TradeSink, clock: Clock = SYSTEM_CLOCK, times: TradeTimes | None = None) -> None:
+    def __init__(
+        self,
+        sink: TradeSink,
+        clock: Clock = SYSTEM_CLOCK,
+        times: TradeTimes | None = None,
+        quarantine: Quarantine | None = None,
+    ) -> None:
         self._sink = sink
         self._clock = clock
         self.times = times or TradeTimes(clock=clock)
+        self._quarantine = quarantine or Quarantine(clock)
+        self._comparing: ComparingSink = sink if isinstance(sink, ComparingSink) else RecentTrades()
         self._feeds: dict[str, SymbolFeed] = {}
         self.sink_error = ""
 
@@ -241,6 +257,8 @@ class Feeds:
             feed.silent = ""
             feed.cause = "ids skipped on a live link"
         await self._store(feed, seen, cause)
+        if seen.repeated:
+            await self._look_for_conflicts(feed, seen.repeated)
         return history_open or bool(seen.opened) or doubt
 
     async def take_fetched(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> frozenset[int]:
@@ -251,6 +269,8 @@ class Feeds:
                 seen = feed.ledger.observe(judged.trades, Origin.FETCHED)
                 _note_newest(feed, seen, judged.undated)
                 await self._store(feed, seen, feed.cause)
+                if seen.repeated:
+                    await self._look_for_conflicts(feed, seen.repeated)
             return judged.refused
 
     async def _begin(self, feed: SymbolFeed, first_id: int, time_us: int) -> None:
@@ -292,6 +312,8 @@ class Feeds:
             await self._keep(self._sink.add_gap, symbol, first, last, cause, now)
         if seen.accepted:
             await self._keep(self._sink.append, symbol, seen.accepted)
+            if isinstance(self._comparing, RecentTrades):
+                self._comparing.add(symbol, seen.accepted)
         for first, last in seen.filled:
             if not feed.ledger.missing and feed.newest_gap:
                 feed.gap_note = ", repaired, ".join(feed.newest_gap)
@@ -300,17 +322,28 @@ class Feeds:
         if not feed.ledger.missing:
             feed.gap_causes.clear()
 
+    async def compare(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> None:
+        """Trades that were dropped because their ids are known: those with another content are counted and shown."""
+        async with feed.writing:
+            await self._look_for_conflicts(feed, trades)
+
+    async def _look_for_conflicts(self, feed: SymbolFeed, repeated: Sequence[AggTrade]) -> None:
+        found: Sequence[Conflict] = await self._keep(self._comparing.find_conflicts, feed.symbol, repeated[:_COMPARED])
+        feed.conflicts += len(found)
+        for conflict in found:
+            self._quarantine.add_trade(conflict.dropped, f"another content than the stored one, {content_of(conflict.kept)}")
+
     async def _withdraw_history(self, symbol: str, questions: Sequence[RecordedGap]) -> None:
         """History that was once wanted lies before the ledger, and is not asked for any more."""
         for gap in questions:
             log.info("%s: history before id %d is not asked for any more (BACKFILL_START)", symbol, gap.last_id + 1)
             await self._keep(self._sink.close_gap, symbol, gap.first_id, gap.last_id, Outcome.REPAIRED.value)
 
-    async def _keep(self, write: Callable[..., Awaitable[None]], *args: object) -> None:
+    async def _keep(self, write: Callable[..., Awaitable[Any]], *args: object) -> Any:
         """Write, and if the sink refuses, write again until it does not: meanwhile reading stops, and nothing in hand is lost."""
         while True:
             try:
-                await write(*args)
+                result = await write(*args)
             except Exception as error:  # whatever the sink raises: it is shown, and tried again
                 if not self.sink_error:
                     log.exception("the store refused a write; trying again every %g s", _RETRY_SINK_S)
@@ -318,7 +351,7 @@ class Feeds:
                 await self._clock.sleep(_RETRY_SINK_S)
             else:
                 self.sink_error = ""
-                return
+                return result
 
 
 def _note_newest(feed: SymbolFeed, seen: Observed, undated: frozenset[int]) -> None:

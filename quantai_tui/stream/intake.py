@@ -177,7 +177,9 @@ class Intake:
             if self._second is not None:
                 inlet, overlap = self._second
                 if overlap.has_room:
-                    overlap.absorb(inlet.drain()[0])
+                    known = _by_symbol(overlap.absorb(inlet.drain()[0])).items()
+                    feeds = [(feed, trades) for symbol, trades in known if (feed := self._feeds.get(symbol)) is not None]
+                    await asyncio.gather(*(self._feeds.compare(feed, trades) for feed, trades in feeds))
                 overlap.looked.set()
         self._handed_over.set()
 
@@ -201,13 +203,7 @@ class Intake:
             return False
         self._in_hand = len(batch)
         self.last_data_at = self._clock.monotonic()
-        by_symbol: dict[str, list[AggTrade]] = {}
-        for trade in batch:
-            try:
-                by_symbol[trade.symbol].append(trade)
-            except KeyError:
-                by_symbol[trade.symbol] = [trade]
-        for symbol, trades in by_symbol.items():
+        for symbol, trades in _by_symbol(batch).items():
             feed = self._feeds.get(symbol)
             if feed is None:
                 self.strangers += len(trades)
@@ -232,3 +228,13 @@ class Intake:
     async def _take(self, feed: SymbolFeed, trades: Sequence[AggTrade], origin: Origin) -> None:
         if trades and await self._feeds.take_live(feed, trades, origin):
             self.on_gap()
+
+
+def _by_symbol(trades: Sequence[AggTrade]) -> dict[str, list[AggTrade]]:
+    by_symbol: dict[str, list[AggTrade]] = {}
+    for trade in trades:
+        try:
+            by_symbol[trade.symbol].append(trade)
+        except KeyError:
+            by_symbol[trade.symbol] = [trade]
+    return by_symbol

@@ -49,11 +49,15 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class Observed:
-    """What came of a batch: `accepted`, by rising id, is to be stored; `opened` are new gaps; `filled` are parts of old ones."""
+    """What came of a batch: `accepted`, by rising id, is to be stored; `opened` are new gaps; `filled` are parts of old ones.
+
+    `repeated` are trades whose ids had come before; they are dropped.
+    """
 
     accepted: Sequence[AggTrade]
     opened: list[Span] = field(default_factory=list)
     filled: list[Span] = field(default_factory=list)
+    repeated: list[AggTrade] = field(default_factory=list)
 
 
 class SymbolLedger:
@@ -198,6 +202,7 @@ class SymbolLedger:
                 filled.add(id, id)
             else:
                 self.duplicates += origin is Origin.LIVE
+                result.repeated.append(trade)
                 continue
             accepted.append(trade)
             self.late += origin is Origin.LIVE and (id < highest_before or id in overtaken)

@@ -83,15 +83,19 @@ class Overlap:
     def waiting(self) -> int:
         return len(self._held)
 
-    def absorb(self, trades: Sequence[AggTrade]) -> None:
-        """Hold what the successor has brought."""
+    def absorb(self, trades: Sequence[AggTrade]) -> list[AggTrade]:
+        """Hold what the successor has brought. Returns what is held no more, since the ledgers have it from the present link."""
         for trade in trades:
             first = self._first.get(trade.symbol)
             if first is None or trade.id < first:
                 self._first[trade.symbol] = trade.id
                 self._first_at.setdefault(trade.symbol, self._clock.monotonic())
-        self._held += trades
-        self._held = [trade for trade in self._held if self._is_new(trade)]
+        known: list[AggTrade] = []
+        held: list[AggTrade] = []
+        for trade in (*self._held, *trades):
+            (held if self._is_new(trade) else known).append(trade)
+        self._held = held
+        return known
 
     def release(self) -> list[AggTrade]:
         """All that is held: the successor takes over."""

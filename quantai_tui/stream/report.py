@@ -137,6 +137,8 @@ def connection_stats(parts: Parts) -> dict[str, Any]:
                 "repaired": feed.ledger.repaired,
                 "duplicates": feed.ledger.duplicates,
                 "late": feed.ledger.late,
+                "conflicts": feed.conflicts,
+                "wrong_times": feed.wrong_times,
                 "venue_holes": feed.ledger.venue_holes,
                 "unrecoverable": feed.ledger.unrecoverable,
                 "held": parts.batches.held_of(feed.symbol),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from ..market.conflicts import Conflict
 from ..market.trades import AggTrade
 
 
@@ -83,3 +84,12 @@ class TradeSink(Protocol):
         ...
 
     async def position(self, symbol: str) -> Position: ...
+
+
+@runtime_checkable
+class ComparingSink(Protocol):
+    """A sink may have this too: then what comes a second time is compared with what it has."""
+
+    async def find_conflicts(self, symbol: str, trades: Sequence[AggTrade]) -> Sequence[Conflict]:
+        """Those of some trades whose content differs from what is stored under their id, with all that was appended before."""
+        ...

@@ -87,7 +87,9 @@ class ResilientStream:
             history or RestClient(config.rest_url, self._tls, gate, proxy=config.proxy, clock=clock), self._recorder
         )
         quarantine = Quarantine(clock)
-        self._feeds = Feeds(sink or batches, clock, TradeTimes(self._rest.server_time, quarantine, clock, replayed=replayed))
+        self._feeds = Feeds(
+            sink or batches, clock, TradeTimes(self._rest.server_time, quarantine, clock, replayed=replayed), quarantine
+        )
         self._repairer = Repairer(self._feeds, self._rest, config, rng=rng, clock=clock)
         self._intake = Intake(self._feeds, limit=config.buffer_trades, clock=clock)
         self._intake.on_gap = self._repairer.wake

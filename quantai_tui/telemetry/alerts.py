@@ -78,7 +78,7 @@ def _link_rules(silence_s: Callable[[], float], limits: Thresholds) -> tuple[Rul
 def _record_rules() -> tuple[Rule, ...]:
     """Whether every trade comes in, and what happened meanwhile that the operator should know of."""
     lost_before: dict[str, int] = {}
-    recording_news, suspend_news, times_news = News(None), News(0), News(())
+    recording_news, suspend_news, times_news, conflict_news = News(None), News(0), News(()), News(())
 
     def subscriptions(snap: EngineSnapshot, stands: str) -> str | None:
         known = snap.stream.symbols.items()
@@ -95,11 +95,18 @@ def _record_rules() -> tuple[Rule, ...]:
         return f"{sum(lost.values()):,} trades lost for good since the start: {names}" if names else None
 
     def wrong_times(snap: EngineSnapshot, stands: str) -> str | None:
-        counts = tuple((name, symbol.wrong_times) for name, symbol in snap.stream.symbols.items() if symbol.wrong_times)
-        if not times_news.is_fresh(counts, snap.uptime_s) or not counts:
-            return None
-        names = ", ".join(name for name, _ in counts)
-        return f"{sum(count for _, count in counts):,} trades in quarantine for times that cannot be right: {names}"
+        counts = {name: symbol.wrong_times for name, symbol in snap.stream.symbols.items() if symbol.wrong_times}
+        fresh = times_news.is_fresh(tuple(counts.items()), snap.uptime_s) and counts
+        return (
+            f"{sum(counts.values()):,} trades in quarantine for times that cannot be right: {', '.join(counts)}"
+            if fresh
+            else None
+        )
+
+    def conflicts(snap: EngineSnapshot, stands: str) -> str | None:
+        counts = {name: symbol.conflicts for name, symbol in snap.stream.symbols.items() if symbol.conflicts}
+        fresh = conflict_news.is_fresh(tuple(counts.items()), snap.uptime_s) and counts
+        return f"{sum(counts.values()):,} trades came again with another content: {', '.join(counts)}" if fresh else None
 
     def prune_refused(snap: EngineSnapshot, stands: str) -> str | None:
         return snap.store.prune_refused or None
@@ -121,6 +128,12 @@ def _record_rules() -> tuple[Rule, ...]:
         ),
         Rule("unrecoverable", Severity.WARNING, "too old to be fetched: BACKFILL_MAX_AGE_H is the limit", unrecoverable),
         Rule("wrong-times", Severity.WARNING, "the connection pane has them; REST is asked for each again", wrong_times),
+        Rule(
+            "conflicts",
+            Severity.WARNING,
+            "the connection pane has both contents, and the first is kept; check EXCHANGE_WS_URL and EXCHANGE_REST_URL",
+            conflicts,
+        ),
         Rule(
             "prune-refused",
             Severity.WARNING,

@@ -129,6 +129,7 @@ class SymbolSnapshot(msgspec.Struct, frozen=True):
     subscription_note: str = ""  # in words, where it is not simply acknowledged
     held: int = 0  # received trades that wait for lower ids; only where somebody iterates over the stream
     wrong_times: int = 0  # trades put into quarantine because their time cannot be right
+    conflicts: int = 0  # trades that came again with another content; the first one was kept
 
 
 class BadFrame(msgspec.Struct, frozen=True):

@@ -120,7 +120,7 @@ def test_trades_with_wrong_times_are_told_for_ten_minutes() -> None:
     assert alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot()})) == ()
     wrong = {"ETHUSDT": SymbolSnapshot(wrong_times=2), "BTCUSDT": SymbolSnapshot()}
     raised = the_one(alerts.evaluate(at(200.0, symbols=wrong)))
-    assert (raised.key, raised.text) == ("wrong-times", "2 trades in quarantine for times that cannot be right: ETHUSDT")
+    assert (raised.key, raised.text) == ("wrong-times", "trades in quarantine for times that cannot be right: 2 of ETHUSDT")
     assert alerts.evaluate(at(900.0, symbols=wrong)) == ()
 
 
@@ -137,4 +137,12 @@ def test_trades_that_came_again_with_another_content_are_told() -> None:
     alerts = book()
     assert alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot(duplicates=4)})) == ()
     raised = the_one(alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot(duplicates=5, conflicts=1)})))
-    assert (raised.key, raised.text) == ("conflicts", "1 trades came again with another content: ETHUSDT")
+    assert (raised.key, raised.text) == ("conflicts", "trades that came again with another content: 1 of ETHUSDT")
+
+
+def test_a_store_that_another_program_holds_is_critical_and_names_it() -> None:
+    alerts = book()
+    raised = the_one(alerts.evaluate(EngineSnapshot(store=StoreSnapshot(held_by="sqlitebrowser (pid 7)"))))
+    assert (raised.key, raised.severity) == ("store-held", Severity.CRITICAL)
+    assert raised.text == "the store is held by sqlitebrowser (pid 7)"
+    assert alerts.evaluate(EngineSnapshot()) == ()

@@ -71,6 +71,10 @@ async def _import_one(file: Path, store: TradeStore, symbol: str | None) -> None
         click.echo(f"{file.name}: {result.ahead} trades lie ahead of this machine's clock: they are kept, and date nothing else")
 
 
+def _tell_held(held_by: str) -> None:
+    click.echo(f"waiting: the store is held by {held_by}; close it there" if held_by else "the store is free again", err=True)
+
+
 async def _import_all(files: list[Path], into: str, symbol: str | None, options: RunOptions) -> None:
     from ..engine.desk import SettingsDesk
     from ..engine.places import EngineFolder, PlaceError, data_root
@@ -92,6 +96,7 @@ async def _import_all(files: list[Path], into: str, symbol: str | None, options:
         fail(str(error))
     try:
         store = await TradeStore.open(folder.store)
+        store.on_held = _tell_held
         try:
             for file in files:
                 await _import_one(file, store, symbol)

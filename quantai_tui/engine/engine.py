@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ..link import Ack, Command
-from ..market.schema import StoreError
+from ..market.damage import StoreError
 from ..market.store import TradeStore
 from ..market.trades import INTERVALS
 from ..settings import Layers, SettingsProblems

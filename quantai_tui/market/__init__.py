@@ -1,9 +1,10 @@
 """Trades and bars: Binance's wire format, the SQLite store, and import of Binance's public files."""
 
 from .archive import Archive, ArchiveError, file_fingerprint, read_archive
+from .damage import StoreError
 from .importer import ImportResult, import_archive
 from .reader import BarColumns, StoreReader
-from .schema import Counts, Gap, LedgerPosition, StoreError
+from .schema import Counts, Gap, LedgerPosition
 from .store import TradeStore
 from .trades import INTERVALS, AggTrade, Bar, to_us
 from .wire import ControlReply, OtherEvent, RestError, ServerShutdown, WireError, decode_frame

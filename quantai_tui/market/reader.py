@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from .bars import LADDER, US_PER_S, quiet_bar
-from .schema import TIMES_BESIDE, UNREPAIRED, LedgerPosition, StoreError, open_for_reading, read_position
+from .damage import store_error
+from .schema import TIMES_BESIDE, UNREPAIRED, LedgerPosition, open_for_reading, read_position
 from .trades import AggTrade, Bar
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class StoreReader:
             finally:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            raise StoreError(f"reading the store {self.path} failed: {error}") from error
+            raise store_error(self.path, "reading", error) from error
 
     def _rows(
         self, symbol: str, interval_s: int, limit: int | None, since_us: int | None, until_us: int | None = None

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import msgspec
 
+from .damage import StoreError, is_damaged, is_held, store_error
+
 # Together they say whose file it is (SQLite keeps both in the header): ours, and which shape of tables.
 APPLICATION_ID = 0x51414954
 SCHEMA_VERSION = 1
 
-_BUSY_TIMEOUT_S = 30.0  # another program that looks into the file with a lock of its own is waited for, not failed on
+# Another program that holds the file is waited for: here at opening, then by who writes, again and again.
+_OPEN_WITHIN_S = 30.0
+_WRITE_TRY_MS = 1000
+_READ_WITHIN_S = 2.0  # the worker says what it waits for, and asks again
 
 _TABLES = """
 CREATE TABLE trades (
@@ -103,10 +108,6 @@ TIMES_BESIDE = (
 )
 
 
-class StoreError(Exception):
-    """The store cannot be opened, read or written; the text names the file, what happened, and what can be done."""
-
-
 class Gap(msgspec.Struct, frozen=True):
     """Ids known to exist that have not arrived: `first_id` to `last_id`, noticed at `opened` (Unix time)."""
 
@@ -150,7 +151,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     """The store's file, created when it is not there. To be used by the thread that opens it. Raises StoreError."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=_OPEN_WITHIN_S, isolation_level=None)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(
             f"cannot open or create the store {path}: {error}; choose a data folder that you may write to"
@@ -163,6 +164,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         # The ledger's position is in the same transactions, so that what is lost is noticed and fetched again.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA cache_size = -8000")
+        connection.execute(f"PRAGMA busy_timeout = {_WRITE_TRY_MS}")
     except sqlite3.Error as error:
         connection.close()
         raise _cannot_use(path, error) from error
@@ -178,7 +180,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         raise StoreError(f"there is no store at {path}; the engine creates it when it starts")
     try:
         connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_READ_WITHIN_S, isolation_level=None, check_same_thread=False
         )
     except sqlite3.Error as error:
         raise StoreError(f"cannot open the store {path} for reading: {error}") from error
@@ -196,6 +198,8 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 def _cannot_use(path: Path, error: sqlite3.Error) -> StoreError:
     if "not a database" in str(error):
         return StoreError(f"{path} is not a SQLite database; move it away, or choose another data folder")
+    if is_held(error) or is_damaged(error):
+        return store_error(path, "opening", error)
     return StoreError(f"cannot use the store {path}: {error}; choose a data folder that you may write to, with space left")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,9 +17,11 @@ from typing import Any, Self
 
 from ..telemetry import SYSTEM_CLOCK, Clock, StoreSnapshot
 from .conflicts import Conflict
+from .damage import StoreError, store_error
 from .gaptable import OUTCOMES
+from .holders import who_holds
 from .reader import StoreReader
-from .schema import Counts, LedgerPosition, StoreError
+from .schema import Counts, LedgerPosition
 from .trades import AggTrade, Bar
 from .writer import LedgerWriter, Written
 
@@ -28,6 +31,10 @@ __all__ = ["StoreError", "StoreReader", "TradeStore"]
 # transactions short enough that a flush does not wait long behind one.
 _GATHER_S = 0.05
 _MAX_PER_TRANSACTION = 10_000
+# Another program that holds the file is waited for as long as it takes, in tries of a second and a moment between; once the store
+# is being closed, for so many more.
+_CLOSE_TRIES = 10
+_PAUSE_S = 0.05
 
 
 class _Job:
@@ -44,7 +51,9 @@ class _Job:
 class TradeStore:
     """Open with `await TradeStore.open(path)`, close with `await close()`; every method belongs to the event loop that opened it.
 
-    A failure of the writing thread (disk full, damaged file) ends the store: `failure` says why, and every later call raises it.
+    While another program holds the file nothing can be written: `held_by` names it, and what is handed over waits, up to
+    `max_queued` trades; then `append` waits too. `on_held` is told when `held_by` changes. A failure of the writing thread (disk
+    full, damaged file) ends the store: `failure` says why, and every later call raises it.
     """
 
     def __init__(self, path: Path, clock: Clock, max_queued: int) -> None:
@@ -59,6 +68,8 @@ class TradeStore:
         self._failure_told = False
         self._counts: dict[str, Counts] = {}
         self._prune_refused: dict[str, str] = {}
+        self.held_by = ""
+        self.on_held: Callable[[str], None] = lambda held_by: None
         # Shared with the writer thread, under `_changed`.
         self._changed = threading.Condition()
         self._jobs: deque[_Job] = deque()
@@ -121,7 +132,7 @@ class TradeStore:
 
     def snapshot(self) -> StoreSnapshot:
         """What dashboards are shown."""
-        return StoreSnapshot(str(self.path), self.size_bytes, self.queued, self.paused, self.prune_refused)
+        return StoreSnapshot(str(self.path), self.size_bytes, self.queued, self.paused, self.held_by, self.prune_refused)
 
     def counts(self, symbol: str) -> Counts:
         """Committed trades, and duplicates since the store was opened."""
@@ -214,6 +225,7 @@ class TradeStore:
     async def close(self) -> None:
         """Commit all that was accepted, fold the write-ahead log into the file, close. Idempotent.
 
+        Raises StoreError when another program goes on to hold the file for ten seconds, and something is still to be written.
         The log goes away with the last reader: close readers before.
         """
         self._let_end()
@@ -276,7 +288,7 @@ class TradeStore:
 
     def _fail(self, error: Exception) -> None:
         """The writer thread has ended before its time; what was queued is lost and whoever waits is told."""
-        self._failure = failure = _failure_of(self.path, error)
+        self._failure = failure = store_error(self.path, "writing", error)
         if not self._opened.done():
             self._failure_told = True
             self._opened.set_exception(failure)
@@ -334,9 +346,31 @@ class TradeStore:
                 self._hurry = False
             return jobs
 
+    def _begin(self, writer: LedgerWriter) -> None:
+        """Begin a transaction, once no other program holds the file. Raises StoreError when the store is being closed."""
+        told, tries_left = "", _CLOSE_TRIES
+        while not writer.begin():
+            holder = who_holds(self.path)
+            if holder != told:
+                told = holder
+                self._loop.call_soon_threadsafe(self._set_held, holder)
+            tries_left -= self._closing
+            if not tries_left:
+                raise StoreError(
+                    f"the store {self.path} is held by {holder}: what came last was not written; close it there, then start "
+                    "again, and what is missing is fetched"
+                )
+            time.sleep(_PAUSE_S)
+        if told:
+            self._loop.call_soon_threadsafe(self._set_held, "")
+
+    def _set_held(self, holder: str) -> None:
+        self.held_by = holder
+        self.on_held(holder)
+
     def _write(self, writer: LedgerWriter, jobs: list[_Job]) -> None:
         try:
-            writer.begin()
+            self._begin(writer)
             results = [job.run(writer) for job in jobs]
             counts = writer.commit()
         except BaseException:
@@ -350,14 +384,3 @@ class TradeStore:
 def _require_range(first_id: int, last_id: int) -> None:
     if last_id < first_id:
         raise ValueError(f"a gap's last id must not be below its first: {first_id} to {last_id}")
-
-
-def _failure_of(path: Path, error: Exception) -> StoreError:
-    if isinstance(error, StoreError):
-        return error
-    failure = StoreError(
-        f"writing the store {path} failed: {error or type(error).__name__}; "
-        "check the disk's free space and health; trades not yet stored are fetched again after a restart"
-    )
-    failure.__cause__ = error
-    return failure

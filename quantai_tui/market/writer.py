@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from collections.abc import Sequence
 from itertools import chain
 from operator import attrgetter, lt
@@ -12,12 +14,16 @@ import msgspec
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .bartable import BarTable
 from .conflicts import Conflict, conflicts_between
+from .damage import is_held
 from .gaptable import GapTable
+from .holders import who_holds
 from .ledger import CommittedLedger
 from .pruning import Pruner
 from .schema import Counts, LedgerPosition, open_for_writing, read_settled, read_settled_counts
 from .times import WITNESSES, believed_us
 from .trades import FIRST_MICROSECOND_STAMP, FIRST_UNSAFE_INTEGER, AggTrade, Bar
+
+log = logging.getLogger("quantai_tui.market")
 
 _COLUMNS = 8  # of the trades
 _INSERT = "INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -44,6 +50,7 @@ class LedgerWriter:
 
     def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
+        self._path = path
         self._connection = open_for_writing(path)
         self._gaps = GapTable(self._connection)
         self._bars = BarTable(self._connection)
@@ -56,8 +63,15 @@ class LedgerWriter:
             self._connection.close()
             raise
 
-    def begin(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
+    def begin(self) -> bool:
+        """Begin a transaction; False when another program has held the file for a second."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if is_held(error):
+                return False
+            raise
+        return True
 
     def commit(self) -> dict[str, Counts]:
         """Write the bars and positions that the changes led to, and commit. Returns the counts of the symbols concerned."""
@@ -73,9 +87,16 @@ class LedgerWriter:
         return {symbol: Counts(ledger.stored, ledger.duplicates) for symbol, ledger in self._ledgers.items()}
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file, which then stands alone once every reader is gone."""
+        """Fold the write-ahead log into the file, which then stands alone once every reader is gone.
+
+        While another program holds the file the log stays beside it: nothing is lost, the next to open it folds it in.
+        """
         try:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError as error:
+            if not is_held(error):
+                raise
+            log.warning("the write-ahead log of the store stays beside it: it is held by %s", who_holds(self._path))
         finally:
             self._connection.close()
 

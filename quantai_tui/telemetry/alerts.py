@@ -22,6 +22,10 @@ def _about(seconds: float) -> str:
     return f"about {minutes} min" if minutes > 1 else "less than a minute"
 
 
+def _by_name(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+
+
 def _link_rules(silence_s: Callable[[], float], limits: Thresholds) -> tuple[Rule, ...]:
     """Whether there is a link, and whether it brings anything."""
 
@@ -97,16 +101,15 @@ def _record_rules() -> tuple[Rule, ...]:
     def wrong_times(snap: EngineSnapshot, stands: str) -> str | None:
         counts = {name: symbol.wrong_times for name, symbol in snap.stream.symbols.items() if symbol.wrong_times}
         fresh = times_news.is_fresh(tuple(counts.items()), snap.uptime_s) and counts
-        return (
-            f"{sum(counts.values()):,} trades in quarantine for times that cannot be right: {', '.join(counts)}"
-            if fresh
-            else None
-        )
+        return f"trades in quarantine for times that cannot be right: {_by_name(counts)}" if fresh else None
 
     def conflicts(snap: EngineSnapshot, stands: str) -> str | None:
         counts = {name: symbol.conflicts for name, symbol in snap.stream.symbols.items() if symbol.conflicts}
         fresh = conflict_news.is_fresh(tuple(counts.items()), snap.uptime_s) and counts
-        return f"{sum(counts.values()):,} trades came again with another content: {', '.join(counts)}" if fresh else None
+        return f"trades that came again with another content: {_by_name(counts)}" if fresh else None
+
+    def store_held(snap: EngineSnapshot, stands: str) -> str | None:
+        return f"the store is held by {snap.store.held_by}" if snap.store.held_by else None
 
     def prune_refused(snap: EngineSnapshot, stands: str) -> str | None:
         return snap.store.prune_refused or None
@@ -133,6 +136,12 @@ def _record_rules() -> tuple[Rule, ...]:
             Severity.WARNING,
             "the connection pane has both contents, and the first is kept; check EXCHANGE_WS_URL and EXCHANGE_REST_URL",
             conflicts,
+        ),
+        Rule(
+            "store-held",
+            Severity.CRITICAL,
+            "close it there, or end its transaction; nothing is lost: trades wait, and the socket is read more slowly",
+            store_held,
         ),
         Rule(
             "prune-refused",

@@ -330,6 +330,7 @@ class StoreSnapshot(msgspec.Struct, frozen=True):
     size_bytes: int | None = None
     queued: int = 0  # trades handed over and not committed yet
     paused: bool = False  # back-pressure: the socket is read more slowly because the disk is behind
+    held_by: str = ""  # another program that keeps the store from being written at the moment, in words
     prune_refused: str = ""  # what the last deletion of old trades would have taken and did not, in words
 
 

@@ -206,3 +206,13 @@ def test_what_is_far_off_is_told_roughly(said: str, expected: str) -> None:
 def test_a_link_without_numbers_yet_shows_no_zeros() -> None:
     text = drawn("heartbeat", BOX, rtt_ms=RttSnapshot())
     assert "store lag   – ms  loop lag   – ms" in text  # noqa: RUF001
+
+
+def test_zoomed_panes_tell_trades_that_were_refused() -> None:
+    symbols = {"ETHUSDT": SymbolSnapshot(wrong_times=2, conflicts=1)}
+    put_away = (BadFrame(NOW - 5, "ETHUSDT 7: its time", "price 1"),)
+    assert "not understood or refused: 3" in page("connection", symbols=symbols, quarantine=put_away, bad_frames=3)
+    told = page("market", symbols=symbols)
+    assert "wrong times 2" in told
+    assert "conflicting contents 1" in told
+    assert "wrong times" not in page("market", symbols={"ETHUSDT": SymbolSnapshot()})

@@ -12,10 +12,11 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from ..market.times import AHEAD_US
-from ..market.trades import FIRST_MICROSECOND_STAMP, AggTrade
+from ..market.trades import FIRST_MICROSECOND_STAMP, AggTrade, to_us
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .quarantine import Quarantine
 from .tasks import until_first_ends
@@ -30,6 +31,8 @@ _ANSWER_WITHIN_S = 3.0
 _ASKS_A_MINUTE = 5  # of a weight of 1 each
 _MINUTE_S = 60.0
 _REMEMBERED = 1024
+
+_TIME = attrgetter("time")
 
 AskTime = Callable[[], Awaitable[int | None]]
 """The venue's time in milliseconds since 1970, None where nobody can say; may raise what a REST request raises."""
@@ -96,17 +99,20 @@ class TradeTimes:
 
         Waits for the venue's answer where it must be asked, for three seconds at most.
         """
-        times = [trade.time if trade.time >= FIRST_MICROSECOND_STAMP else trade.time * 1000 for trade in trades]
-        newest_us = max(times)
+        times = list(map(_TIME, trades))
+        lowest, highest = min(times), max(times)
+        oldest_us, newest_us = to_us(lowest), to_us(highest)
+        if lowest < FIRST_MICROSECOND_STAMP <= highest:  # milliseconds among microseconds
+            oldest_us, newest_us = min(map(to_us, times)), max(map(to_us, times))
         last_us = feed.last_time_us
         if self.is_ahead(newest_us):
             await self._ask_if_due()
-        elif last_us is None or min(times) >= last_us - _BACK_US:
+        elif last_us is None or oldest_us >= last_us - _BACK_US:
             if live:
                 feed.odd_times = 0
                 self._venue.heard(newest_us)
             return Judged(trades)
-        return self._part(feed, trades, times, live)
+        return self._part(feed, trades, list(map(to_us, times)), live)
 
     def _part(self, feed: Dated, trades: Sequence[AggTrade], times: Sequence[int], live: bool) -> Judged:
         now_us = self._venue.now_us()

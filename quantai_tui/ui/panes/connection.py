@@ -87,7 +87,7 @@ def _last(stream: StreamSnapshot) -> list[Span]:
 
 
 def _bad(stream: StreamSnapshot) -> list[Span]:
-    """Messages that were not understood."""
+    """Messages that were not understood, and trades that were refused."""
     return [(f"{count(stream.bad_frames)} bad", "alert-warning")] if stream.bad_frames else []
 
 
@@ -193,7 +193,8 @@ def _changes(stream: StreamSnapshot, width: int) -> list[Row]:
 def _not_understood(stream: StreamSnapshot, width: int) -> list[Row]:
     if not stream.quarantine:
         return []
-    title = f"not understood: {count(stream.bad_frames)}, the last of them"
+    refused = any(symbol.wrong_times or symbol.conflicts for symbol in stream.symbols.values())
+    title = f"not understood{' or refused' if refused else ''}: {count(stream.bad_frames)}, the last of them"
     return [Row(), heading(clip(title, width)), *[_bad_frame(one, width) for one in reversed(stream.quarantine)]]
 
 

@@ -131,6 +131,8 @@ def _counts(symbol: SymbolSnapshot) -> list[list[Span]]:
         "lost for good": symbol.unrecoverable,
     }
     said: list[list[Span]] = [[(f"{name} ", "muted"), (count(number), "text")] for name, number in numbers.items()]
+    odd = {"wrong times": symbol.wrong_times, "conflicting contents": symbol.conflicts}
+    said += [[(f"{name} ", "muted"), (count(number), "alert-warning")] for name, number in odd.items() if number]
     if symbol.last_trade_time is not None:
         said.append([("last trade ", "muted"), (wall_clock(symbol.last_trade_time), "text")])
     if symbol.silent_s is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 from recording_support import MB, Basket, MemoryTransport, a_link, frame
 from stream_support import SYMBOL, trade
@@ -21,8 +22,13 @@ from quantai_tui.training.config import WorkerConfig
 MINUTE_MS = 60_000
 
 
-async def a_recording(path: Path, minutes: int, *, joined: bool = False, **config: object) -> Path:
-    """Of one trade a minute, the first in the middle of a minute, so that `minutes` - 2 of them are whole."""
+async def a_recording(
+    path: Path, minutes: int, *, joined: bool = False, wrong: dict[int, int] | None = None, **config: object
+) -> Path:
+    """Of one trade a minute, the first in the middle of a minute, so that `minutes` - 2 of them are whole.
+
+    `wrong` are times in milliseconds in place of the right ones, by the number of the trade.
+    """
     recorder, basket = Recorder(), Basket()
     values = StreamConfig(symbols=(SYMBOL, "BTCUSDT"), ws_url="wss://venue.example:9443", **config)
     if joined:
@@ -34,7 +40,8 @@ async def a_recording(path: Path, minutes: int, *, joined: bool = False, **confi
         await RecordingTransport(transport, recorder).dial(values, basket, lambda phase: None)
         inner = transport.links[0]
     for number in range(minutes):
-        inner.deliver(frame(trade(number, time_ms=1_700_000_010_000 + number * MINUTE_MS)))
+        at_ms = (wrong or {}).get(number, 1_700_000_010_000 + number * MINUTE_MS)
+        inner.deliver(frame(trade(number, time_ms=at_ms)))
     await recorder.stop()
     return path
 
@@ -72,6 +79,28 @@ async def test_only_whole_bars_count_towards_what_training_needs(tmp_path, minut
     assert config.bars_needed == 80
     assert playback.can_train(config) is enough
     await playback.close()
+
+
+@pytest.mark.parametrize("wrong", [{0: 0}, {0: 99_999_999_999_999}, {84: 99_999_999_999_999}])
+async def test_a_wrong_time_in_a_recording_makes_no_bars_of_it(tmp_path, wrong):
+    playback = await Playback.open(await a_recording(tmp_path / "wrong.qrec", 85, wrong=wrong), "max", SYSTEM_CLOCK)
+    config = WorkerConfig(store_path="x", symbol=SYMBOL, interval_s=60, window=8, horizon=2, min_bars=80)
+    assert playback.can_train(config)
+    assert not playback.can_train(msgspec.structs.replace(config, min_bars=90))
+    await playback.close()
+
+
+async def test_a_recording_with_a_wrong_time_is_stored_whole_and_ends(tmp_path):
+    path = await a_recording(tmp_path / "wrong.qrec", 5, wrong={2: 99_999_999_999_999, 4: 99_999_999_999_999})
+    engine = Engine(Wanted("replay", file=str(path)).source())
+    await engine.start()
+    try:
+        snapshot = await finished(engine)
+    finally:
+        await engine.stop()
+    symbol = snapshot.stream.symbols[SYMBOL]
+    assert (symbol.stored, symbol.missing, symbol.unrecoverable, snapshot.stream.bad_frames) == (5, 0, 0, 0)
+    assert symbol.last_trade_time == 1_700_000_010 + 3 * 60
 
 
 async def test_a_recording_too_short_to_train_on_is_finished_once_it_is_stored(tmp_path):

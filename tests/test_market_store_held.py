@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -122,10 +121,6 @@ async def test_opening_a_held_store_names_the_holder_and_the_remedy(
 ) -> None:
     path = tmp_path / "store.db"
     write_batches(path, [walk(10)])
-    if statements is _IMMEDIATE:
-        with sqlite3.connect(path) as connection:
-            connection.execute("DROP TABLE prunes")  # as an earlier release has left it: there is something to write
-        connection.close()
     remedy = r"held by .*\(pid {}\): close it there, then start again"
     with held(path, *statements) as other, pytest.raises(StoreError, match=remedy.format(other.pid)):
         await TradeStore.open(path)

@@ -115,6 +115,29 @@ async def test_a_changed_retention_lets_a_large_prune_run(tmp_path: Path) -> Non
     assert stored_ids(path) == [1001]
 
 
+async def test_changing_the_retention_after_a_first_refusal_lets_it_run(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    trades = walk(1000)
+    async with opened(path) as store:
+        await store.append(SYMBOL, [*trades, trade(1001, trades[-1].time - EPOCH_MS + 40 * 86_400_000)])
+        assert await store.prune(30 * _DAY_US) == 0
+        assert store.prune_refused
+        assert await store.prune(30 * _DAY_US) == 0
+        assert await store.prune(29 * _DAY_US) > 1000
+        assert store.prune_refused == ""
+    assert stored_ids(path) == [1001]
+
+
+async def test_keeping_all_trades_ends_a_refusal(tmp_path: Path) -> None:
+    trades = walk(100)
+    async with opened(tmp_path / "store.db") as store:
+        await store.append(SYMBOL, [*trades, trade(101, trades[-1].time - EPOCH_MS + 40 * 86_400_000)])
+        await store.prune(30 * _DAY_US)
+        assert store.snapshot().prune_refused
+        store.keep_all()
+        assert store.snapshot().prune_refused == ""
+
+
 async def test_a_large_prune_runs_when_the_rest_covers_the_retention(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     trades = walk(5000, step_ms=5000)  # seven hours

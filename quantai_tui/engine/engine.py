@@ -346,7 +346,9 @@ class Engine:
         while True:
             await self._clock.sleep(_STATISTICS_EVERY_S)
             logger.info("statistics: %s", statistics(self.snapshot()))
-            if self._clock.monotonic() - last_prune >= _PRUNE_EVERY_S and self.desk.settings.STORE_RETENTION_DAYS > 0:
+            if self.desk.settings.STORE_RETENTION_DAYS == 0:
+                self.store.keep_all()
+            elif self._clock.monotonic() - last_prune >= _PRUNE_EVERY_S:
                 last_prune = self._clock.monotonic()
                 await self.store.prune(int(self.desk.settings.STORE_RETENTION_DAYS * 86_400 * 1_000_000))
 

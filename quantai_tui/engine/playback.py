@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Self
 
+from ..market.times import WITNESSES, believed_us
 from ..stream import ResilientStream
 from ..stream.recorded import Recording
 from ..stream.replaying import MAX_SPEED, Replay
@@ -14,6 +15,7 @@ from ..telemetry import Clock
 from ..training.config import WorkerConfig
 
 _EVER = math.inf
+_BEGINNING_US = 86_400_000_000  # the first trades of a recording lie no further apart
 
 
 class Playback:
@@ -69,9 +71,13 @@ class Playback:
         return bars >= config.bars_needed
 
     def _whole_bars(self, symbol: str, width_us: int) -> int:
-        first = self._recording.known_trades(symbol, 0, 1, _EVER)
-        last = self._recording.known_trades(symbol, None, 1, _EVER)
-        if not first or not last:
+        first = self._recording.known_trades(symbol, 0, WITNESSES, _EVER)
+        last = self._recording.known_trades(symbol, None, WITNESSES, _EVER)
+        last_us = believed_us([trade.time_us for trade in last], int(self.replay.clock.time() * 1e6))
+        if not first or last_us is None:
             return 0
+        # One wrong time must not make a history of it: the trades at the beginning are of one time, too.
+        middle_us = sorted(trade.time_us for trade in first)[len(first) // 2]
+        first_us = min(trade.time_us for trade in first if trade.time_us >= middle_us - _BEGINNING_US)
         # The first and the last interval may not be covered.
-        return max(0, last[0].time_us // width_us - first[0].time_us // width_us - 1)
+        return max(0, last_us // width_us - first_us // width_us - 1)

@@ -46,6 +46,8 @@ class Pruner:
             refusal = self._refusal(symbol, kept_from, newest_us, max_age_us)
             if refusal:
                 self.refused[symbol] = refusal
+                # Another age than this one is a change, even in a store that no prune has been made in yet.
+                self._connection.execute("INSERT OR IGNORE INTO prunes VALUES (?, ?)", (symbol, max_age_us))
             else:
                 ledger.pruned_to_id = max(ledger.pruned_to_id, kept_from)
                 ledger.pruned_before_us = cutoff_us

@@ -88,7 +88,7 @@ CREATE TABLE symbols (
 _LATER_TABLES = """
 CREATE TABLE IF NOT EXISTS prunes (
     symbol TEXT PRIMARY KEY,
-    max_age_us INTEGER NOT NULL       -- the age beyond which trades were removed last
+    max_age_us INTEGER NOT NULL       -- the age beyond which trades were removed last, or were to be at first
 ) WITHOUT ROWID;
 """
 
@@ -159,7 +159,8 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     try:
         _recognise(connection, path, create=True)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(_LATER_TABLES)
+        # A store that cannot be written is better known now than at the first trade.
+        connection.executescript(f"BEGIN IMMEDIATE; {_LATER_TABLES} COMMIT;")
         # WAL with NORMAL: a crash of the program loses nothing, a power cut at most the last transactions, whole ones.
         # The ledger's position is in the same transactions, so that what is lost is noticed and fetched again.
         connection.execute("PRAGMA synchronous = NORMAL")

@@ -222,6 +222,10 @@ class TradeStore:
         self._prune_refused = await self._done(lambda writer: writer.prune_refused)
         return total
 
+    def keep_all(self) -> None:
+        """Nothing is to be removed by age: what a prune has refused is of no interest any more."""
+        self._prune_refused = {}
+
     async def close(self) -> None:
         """Commit all that was accepted, fold the write-ahead log into the file, close. Idempotent.
 

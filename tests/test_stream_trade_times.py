@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from stream_support import (
     FIRST_ID,
@@ -220,3 +222,39 @@ async def test_a_replay_keeps_all_trades_and_asks_nobody_for_the_time():
         await times.feeds.take_live(feed, [one])
     assert (times.sink.order, times.quarantine.count, times.asked) == ([1, 2, 3, 4], 0, 0)
     assert feed.last_time_us == trades[-1].time_us
+
+
+async def test_a_venue_that_hangs_holds_up_live_trades_for_three_seconds_at_most():
+    clock, sink = ManualClock(), MemorySink()
+    never = asyncio.Event()
+
+    async def hang() -> None:
+        await never.wait()
+
+    feeds = Feeds(sink, clock, TradeTimes(hang, Quarantine(clock), clock))
+    await feeds.load((SYMBOL,), seed=False)
+    feed = feeds.get(SYMBOL)
+    assert feed is not None
+    taking = asyncio.create_task(feeds.take_live(feed, [trade(1, time_ms=WRONG_MS)]))
+    await clock.advance(2.9)
+    assert not taking.done()
+    await clock.advance(0.2)
+    await taking
+    assert (sink.order, feed.last_time_us) == ([1], None)
+    await feeds.take_live(feed, [trade(2, time_ms=WRONG_MS)])  # not asked again within the minute
+    assert sink.order == [1, 2]
+
+
+async def test_where_nobody_can_say_what_time_it_was_nothing_is_refused():
+    clock, sink = ManualClock(), MemorySink()
+
+    async def unknown() -> None:
+        return None
+
+    feeds = Feeds(sink, clock, TradeTimes(unknown, Quarantine(clock), clock))
+    await feeds.load((SYMBOL,), seed=False)
+    feed = feeds.get(SYMBOL)
+    assert feed is not None
+    for one in [trade(1), trade(2, time_ms=WRONG_MS), trade(3, time_ms=0), trade(4)]:
+        await feeds.take_live(feed, [one])
+    assert (sink.order, feed.last_time_us) == ([1, 2, 3, 4], trade(4).time_us)

@@ -129,7 +129,12 @@ def _record_rules() -> tuple[Rule, ...]:
         Rule(
             "subscription", Severity.WARNING, "check SYMBOLS and EXCHANGE_WS_URL; the market pane has the details", subscriptions
         ),
-        Rule("unrecoverable", Severity.WARNING, "too old to be fetched: BACKFILL_MAX_AGE_H is the limit", unrecoverable),
+        Rule(
+            "unrecoverable",
+            Severity.WARNING,
+            "the market pane says why; BACKFILL_MAX_AGE_H limits how old an outage is fetched",
+            unrecoverable,
+        ),
         Rule("wrong-times", Severity.WARNING, "the connection pane has them; REST is asked for each again", wrong_times),
         Rule(
             "conflicts",

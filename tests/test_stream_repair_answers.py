@@ -173,6 +173,15 @@ async def test_ids_that_two_answers_lack_are_a_hole_at_the_venue(open_desk, venu
     assert (desk.feed.ledger.venue_holes, desk.feed.ledger.repaired) == (3, 7)
 
 
+async def test_a_hole_of_any_length_costs_a_few_questions(open_desk, venue):
+    desk = await open_desk(MemorySink())
+    await desk.live(venue.make(3))
+    await desk.live(venue.make(1, first=10**15, time_ms=START_MS))
+    await desk.whole()
+    assert desk.feed.ledger.venue_holes == 10**15 - 103
+    assert len(venue.asked) == 3
+
+
 async def test_the_lowest_gap_is_filled_first_and_each_in_order(open_desk, venue, clock):
     sink = MemorySink()
     desk = await open_desk(sink)

@@ -134,6 +134,13 @@ class SymbolFeed:
         """The same in words, with what can be done."""
         return f"{self.refused[0].message}: {self.refused[0].advice}" if self.refused else self.silent
 
+    def doubt_numbering(self, trades: Sequence[AggTrade]) -> None:
+        """The venue counts on from these trades, far below what is known: have that explained, if nobody waits for them."""
+        newest = trades[-1]
+        taken = not self.ledger.still_missing(newest.id, newest.id)
+        if self.numbering is Numbering.SOUND and taken and _is_newer(self, newest):
+            self.numbering = Numbering.IN_DOUBT
+
     def snapshot(self) -> SymbolSnapshot:
         ledger = self.ledger
         return SymbolSnapshot(

@@ -13,9 +13,11 @@ from typing import Any
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .feed import Feeds, RateMeter, SymbolFeed
+from .id_jumps import IdJumps
 from .inlet import Inlet
 from .ledger import Origin, SymbolLedger
 from .overlap import Overlap
+from .quarantine import Quarantine
 from .tasks import settle
 
 # Long enough that a batch is worth its overhead, short enough that nobody sees it.
@@ -55,8 +57,9 @@ class Intake:
     `on_heard(symbol, count)` is told of every symbol in a batch, `on_gap` that something is to be fetched.
     """
 
-    def __init__(self, feeds: Feeds, *, limit: int, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, feeds: Feeds, quarantine: Quarantine, *, limit: int, clock: Clock = SYSTEM_CLOCK) -> None:
         self._feeds = feeds
+        self.jumps = IdJumps(quarantine, limit=limit, clock=clock)
         self._limit = limit
         self._clock = clock
         self._inlet: Inlet | None = None
@@ -174,12 +177,16 @@ class Intake:
                 since, self._drained_at = self._drained_at, self._clock.monotonic()
                 if await self._pass_on(self._inlet.drain(), Origin.LIVE):
                     self.consumer_lag_s.add(self._clock.monotonic() - since)
+            for feed in self.jumps.doubted:
+                await self._release(feed)
             if self._second is not None:
                 inlet, overlap = self._second
                 if overlap.has_room:
-                    known = _by_symbol(overlap.absorb(inlet.drain()[0])).items()
-                    feeds = [(feed, trades) for symbol, trades in known if (feed := self._feeds.get(symbol)) is not None]
-                    await asyncio.gather(*(self._feeds.compare(feed, trades) for feed, trades in feeds))
+                    trades = inlet.drain()[0]
+                    self.jumps.witness(trades)
+                    known = _by_symbol(overlap.absorb(trades)).items()
+                    feeds = [(one, repeated) for symbol, repeated in known if (one := self._feeds.get(symbol)) is not None]
+                    await asyncio.gather(*(self._feeds.compare(one, repeated) for one, repeated in feeds))
                 overlap.looked.set()
         self._handed_over.set()
 
@@ -209,13 +216,20 @@ class Intake:
                 self.strangers += len(trades)
             else:
                 self.on_heard(symbol, len(trades))
-                known, new = self._parted(symbol, trades, origin)
+                known, new = self._parted(symbol, self.jumps.admit(feed, trades), origin)
                 await self._take(feed, known, Origin.OVERLAP)
                 await self._take(feed, new, origin)
+                await self._release(feed)
             self._in_hand -= len(trades)
         return True
 
-    def _parted(self, symbol: str, trades: list[AggTrade], origin: Origin) -> tuple[list[AggTrade], list[AggTrade]]:
+    async def _release(self, feed: SymbolFeed) -> None:
+        """Store the trades whose ids were doubted and are confirmed by now."""
+        if released := self.jumps.release(feed):
+            await self._take(feed, released, Origin.LIVE)
+            self.on_gap()
+
+    def _parted(self, symbol: str, trades: Sequence[AggTrade], origin: Origin) -> tuple[Sequence[AggTrade], Sequence[AggTrade]]:
         """What the link before had brought already, and the rest: a link that has taken over may lag behind it for a while."""
         through = self._known_through.get(symbol) if origin is Origin.LIVE else None
         if through is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 
 from ..cleaning import one_line
 from ..market.trades import AggTrade
@@ -43,6 +44,12 @@ class Quarantine:
         reason = one_line(f"{trade.symbol} {trade.id}: {why}")
         if self._put(reason, content_of(trade)):
             log.warning("a trade was put into quarantine (%d of all kinds so far): %s: %s", self.count, reason, content_of(trade))
+
+    def add_trades(self, trades: Sequence[AggTrade], why: str) -> None:
+        """Put away several for one reason: all are counted, and no more are looked at than are kept."""
+        self.count += max(0, len(trades) - _KEPT)
+        for trade in trades[-_KEPT:]:
+            self.add_trade(trade, why)
 
     def _put(self, reason: str, excerpt: str) -> bool:
         """Keep one. Whether it is to be logged."""

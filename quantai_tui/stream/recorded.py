@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from ..market.trades import AggTrade, Bar
 from ..market.wire import ControlReply, WireError, decode_frame
 from .config import StreamConfig
 from .failures import Phase
+from .recorded_trades import TradeIndex
 from .recording_file import (
     Asked,
     Block,
@@ -122,60 +121,6 @@ class LinkScript:
         answers.append(early)
         if early is None and request.id is not None:
             self._asked[request.id] = (request.method, len(answers) - 1)
-
-
-class TradeIndex:
-    """The trades of one symbol, streamed and fetched: in which block each stands, and how far they were known at any moment.
-
-    Nearly every trade has a higher id than all before it. Those lie in arrays that rise in id and in time, at 25 bytes a trade.
-    """
-
-    def __init__(self) -> None:
-        self._ids = array("q")
-        self._ats = array("d")
-        self._offsets = array("q")
-        self._streamed = bytearray()  # 1 for those that came over a connection
-        self._strays: dict[int, int] = {}  # id -> offset: repaired, or out of order
-        self._stray_ids: list[int] = []
-
-    def add(self, id: int, at: float, offset: int, *, streamed: bool) -> None:
-        ids = self._ids
-        if not ids or id > ids[-1]:
-            ids.append(id)
-            self._ats.append(at)
-            self._offsets.append(offset)
-            self._streamed.append(streamed)
-        elif ids[bisect_left(ids, id)] != id:
-            self._strays.setdefault(id, offset)
-
-    def complete(self) -> None:
-        """All are in."""
-        self._stray_ids = sorted(self._strays)
-
-    def highest_known(self, at: float) -> int | None:
-        """The highest id that the venue had issued, as far as the recording shows.
-
-        What was fetched counts from the last streamed trade before it on: a stream that plays this in another rhythm must find
-        by REST what it found then, and nothing that the venue was still to stream.
-        """
-        following = self._streamed.find(1, bisect_right(self._ats, at))
-        end = len(self._ids) if following < 0 else following
-        return self._ids[end - 1] if end else None
-
-    def places(self, from_id: int, to_id: int, limit: int) -> list[tuple[int, int]]:
-        """Up to `limit` ids between the two, which count, each with the offset of its block, in order."""
-        begin, stray = bisect_left(self._ids, from_id), bisect_left(self._stray_ids, from_id)
-        found = list(zip(self._ids[begin : begin + limit], self._offsets[begin : begin + limit], strict=True))
-        found += [(id, self._strays[id]) for id in self._stray_ids[stray : stray + limit]]
-        return [place for place in sorted(found)[:limit] if place[0] <= to_id]
-
-    def last(self, to_id: int, limit: int) -> list[tuple[int, int]]:
-        """The same for the last `limit` ids up to `to_id`."""
-        end, stray = bisect_right(self._ids, to_id), bisect_right(self._stray_ids, to_id)
-        begin, first = max(0, end - limit), max(0, stray - limit)
-        found = list(zip(self._ids[begin:end], self._offsets[begin:end], strict=True))
-        found += [(id, self._strays[id]) for id in self._stray_ids[first:stray]]
-        return sorted(found)[-limit:]
 
 
 class Recording:

@@ -253,8 +253,11 @@ class Repairer:
             return
         span = (gap[0], min(gap[1], gap[0] + PAGE - 1))
         page = await self._ask(feed.symbol, span[0], span[1] - span[0] + 1)
-        if page and await self._too_old(feed, gap, page):
+        if page and page[0].id <= gap[1] and await self._too_old(feed, gap, page):
             return
+        if page and page[0].id > span[1]:
+            # Nothing up to there, however far it is: one question for all of it, not one per page.
+            span = (span[0], min(gap[1], page[0].id - 1))
         for absent in (await self._take(feed, span, page))[0]:
             await self._absent(feed, absent)
 

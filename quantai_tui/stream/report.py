@@ -142,6 +142,7 @@ def connection_stats(parts: Parts) -> dict[str, Any]:
                 "venue_holes": feed.ledger.venue_holes,
                 "unrecoverable": feed.ledger.unrecoverable,
                 "held": parts.batches.held_of(feed.symbol),
+                "implausible": parts.intake.jumps.implausible(feed.symbol),
             }
             for feed in parts.feeds
         },
@@ -160,6 +161,8 @@ def _symbol(parts: Parts, feed: SymbolFeed) -> SymbolSnapshot:
         silent_s=liveness.silent_s(feed.symbol) if session is not None and session.live_since is not None else None,
         silence_limit_s=liveness.limit_s(feed.symbol),
         held=parts.batches.held_of(feed.symbol),
+        doubtful=parts.intake.jumps.doubtful(feed.symbol),
+        implausible=parts.intake.jumps.implausible(feed.symbol),
         subscription=subscription,
     )
 

@@ -21,6 +21,7 @@ from .config import StreamConfig
 from .failures import Failure, classify
 from .feed import Feeds
 from .gate import Gate
+from .id_jumps import JumpCheck
 from .intake import Intake
 from .quarantine import Quarantine
 from .recording import Recorder, RecordingHistory, RecordingTransport
@@ -91,8 +92,9 @@ class ResilientStream:
             sink or batches, clock, TradeTimes(self._rest.server_time, quarantine, clock, replayed=replayed), quarantine
         )
         self._repairer = Repairer(self._feeds, self._rest, config, rng=rng, clock=clock)
-        self._intake = Intake(self._feeds, limit=config.buffer_trades, clock=clock)
+        self._intake = Intake(self._feeds, quarantine, limit=config.buffer_trades, clock=clock)
         self._intake.on_gap = self._repairer.wake
+        self._jump_check = JumpCheck(self._intake.jumps, self._rest, clock)
         self._supervisor = Supervisor(
             config, self._transport, gate, self._feeds, self._intake, self._repairer, quarantine, rng=rng, clock=clock
         )
@@ -292,7 +294,7 @@ class ResilientStream:
 
     async def _run(self) -> None:
         try:
-            await until_first_ends(self._supervisor.run(), self._intake.consume(), self._repairer.run())
+            await until_first_ends(self._supervisor.run(), self._intake.consume(), self._repairer.run(), self._jump_check.run())
             self.machine.to(StreamState.STOPPED, "stopped")
         except Exception as error:
             # Only a fault of this program comes here: it is shown like any failure, and does not hide in a task.

@@ -130,6 +130,8 @@ class SymbolSnapshot(msgspec.Struct, frozen=True):
     held: int = 0  # received trades that wait for lower ids; only where somebody iterates over the stream
     wrong_times: int = 0  # trades put into quarantine because their time cannot be right
     conflicts: int = 0  # trades that came again with another content; the first one was kept
+    doubtful: int = 0  # trades that wait because their ids are implausible
+    implausible: int = 0  # trades that were put in quarantine for their ids
 
 
 class BadFrame(msgspec.Struct, frozen=True):

@@ -115,6 +115,8 @@ def _oddities(symbol: SymbolSnapshot) -> list[list[Span]]:
         [("venue holes ", "muted"), (count(symbol.venue_holes), "text")] if symbol.venue_holes else [],
         [("duplicates ", "muted"), (count(symbol.duplicates), "text")] if symbol.duplicates else [],
         [("late ", "muted"), (count(symbol.late), "text")] if symbol.late else [],
+        [("doubtful ", "muted"), (count(symbol.doubtful), "alert-warning")] if symbol.doubtful else [],
+        [("implausible ", "muted"), (count(symbol.implausible), "text")] if symbol.implausible else [],
         [("suspected when silent for ", "muted"), (delay(symbol.silence_limit_s), "text")] if symbol.silence_limit_s else [],
     ]
 
@@ -130,6 +132,8 @@ def _counts(symbol: SymbolSnapshot) -> list[list[Span]]:
         "venue holes": symbol.venue_holes,
         "lost for good": symbol.unrecoverable,
     }
+    numbers |= {"doubtful": symbol.doubtful} if symbol.doubtful else {}
+    numbers |= {"implausible": symbol.implausible} if symbol.implausible else {}
     said: list[list[Span]] = [[(f"{name} ", "muted"), (count(number), "text")] for name, number in numbers.items()]
     odd = {"wrong times": symbol.wrong_times, "conflicting contents": symbol.conflicts}
     said += [[(f"{name} ", "muted"), (count(number), "alert-warning")] for name, number in odd.items() if number]

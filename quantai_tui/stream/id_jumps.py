@@ -1,0 +1,325 @@
+"""Trades whose ids are implausible: held back until REST, more frames or another connection confirm them, or put away.
+
+One trade with a wrong id would otherwise move the end of a ledger for ever: all between would count as missing, and every true
+trade would lie below. Trades with plausible ids never wait. Of a symbol with no ledger yet, the first trade waits for a second
+one near it, or for REST.
+
+What is put away is not lost where the venue has it: its id is missing as soon as a later one is believed, and is fetched then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
+
+from ..market.trades import AggTrade
+from ..telemetry import SYSTEM_CLOCK, Clock
+from .failures import Phase, classify
+from .feed import SymbolFeed
+from .id_runs import IdPace, IdRun
+from .ledger import SymbolLedger
+from .quarantine import Quarantine
+from .rest import History
+from .tasks import until_first_ends
+
+log = logging.getLogger("quantai_tui.stream")
+
+_BY_ID = attrgetter("id")
+
+# REST is given so long for an answer; after that other evidence counts too.
+ANSWER_WITHIN_S = 5.0
+# No trade waits longer than that: what nothing has confirmed by then is put away.
+LONGEST_HOLD_S = 10.0
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
+_FORGET_RETRIES_S = 600.0
+# So many numberings that contradict each other are examined at a time; of more, the one heard last longest ago is put away.
+_MOST_RUNS = 4
+_LOG_EVERY_S = 10.0
+
+
+class _Held(IdRun):
+    """A run that is examined, with its trades that wait."""
+
+    __slots__ = ("confirmed", "heard_at", "held_since", "oldest_us", "refused", "since", "trades", "witnessed")
+
+    def __init__(self, trade: AggTrade, now: float) -> None:
+        super().__init__(trade.id)
+        self.since = self.held_since = self.heard_at = now
+        self.trades = [trade]
+        self.oldest_us = trade.time_us
+        self.witnessed = self.confirmed = self.refused = False
+
+    def hold(self, trade: AggTrade, now: float) -> None:
+        self.add(trade.id)
+        self.oldest_us = min(self.oldest_us, trade.time_us)
+        self.heard_at = now
+        if not self.trades:
+            self.held_since = now
+        self.trades.append(trade)
+
+
+class _Symbol:
+    """What is known of one symbol's ids beside its ledger."""
+
+    __slots__ = ("ask_at", "asked_at", "at", "below", "feed", "implausible", "pace", "retry_s", "runs", "wall")
+
+    def __init__(self, feed: SymbolFeed) -> None:
+        self.feed = feed
+        self.pace = IdPace()
+        self.at: float | None = None  # monotonic time of the last trade that was believed
+        self.wall = None if feed.last_time_us is None else feed.last_time_us / 1e6  # Unix time of the same
+        self.runs: list[_Held] = []
+        self.below: IdRun | None = None  # a numbering far below the ledger's end that was confirmed
+        self.implausible = 0
+        self.ask_at = 0.0
+        self.asked_at = 0.0
+        self.retry_s = 0.0
+
+    @property
+    def ledger(self) -> SymbolLedger:
+        return self.feed.ledger
+
+
+class IdJumps:
+    """Judges the ids of all symbols. `admit` gives what may be stored now, `release` what has been confirmed since.
+
+    `limit` bounds the trades of one numbering that wait, beyond a batch. `question` and `answer` are for whoever asks REST.
+    """
+
+    def __init__(self, quarantine: Quarantine, *, limit: int, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._quarantine = quarantine
+        self._limit = limit
+        self._clock = clock
+        self._symbols: dict[str, _Symbol] = {}
+        self._doubted: dict[str, _Symbol] = {}  # those with runs
+        self._logged_at: float | None = None
+        self.asked = asyncio.Event()
+        """Set when there is a new question for REST."""
+
+    def doubtful(self, symbol: str) -> int:
+        """Trades of the symbol that wait to be confirmed."""
+        known = self._doubted.get(symbol)
+        return 0 if known is None else sum(len(run.trades) for run in known.runs)
+
+    def implausible(self, symbol: str) -> int:
+        """Trades of the symbol that were put away for their ids, counted."""
+        known = self._symbols.get(symbol)
+        return 0 if known is None else known.implausible
+
+    @property
+    def doubted(self) -> Iterator[SymbolFeed]:
+        """The symbols for which `release` may have something."""
+        return iter([known.feed for known in self._doubted.values()])
+
+    def admit(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> Sequence[AggTrade]:
+        """The trades of a batch that may be stored now; the others are held back."""
+        known = self._symbols.get(feed.symbol)
+        if known is None:
+            known = self._symbols[feed.symbol] = _Symbol(feed)
+        last = feed.ledger.last_id
+        if last is not None:
+            reach = self._reach(known)
+            # The common case, in two passes that no Python code slows down.
+            if min(map(_BY_ID, trades)) >= last - reach and max(map(_BY_ID, trades)) <= last + reach:
+                self._believe(known, len(trades))
+                return trades
+            plausible = self._sifted(known, trades, last, reach)
+        else:
+            for trade in trades:
+                self._hold(known, trade)
+            plausible = []
+        if plausible:
+            self._believe(known, len(plausible))
+        return plausible
+
+    def release(self, feed: SymbolFeed) -> list[AggTrade]:
+        """What has been confirmed, by rising id; what waited too long is put away."""
+        known = self._doubted.get(feed.symbol)
+        if known is None:
+            return []
+        now = self._clock.monotonic()
+        released: list[AggTrade] = []
+        for run in list(known.runs):
+            if self._is_confirmed(known, run, now):
+                released += run.trades
+                known.runs.remove(run)
+                self._accept(known, run)
+            elif run.trades and now - run.held_since >= LONGEST_HOLD_S:
+                self._put_away(known, run, "nothing has confirmed it")
+            elif len(run.trades) > self._limit:
+                self._put_away(known, run, f"more than {self._limit} trades wait to be confirmed")
+        if not known.runs:
+            del self._doubted[feed.symbol]
+        if released:
+            self._believe(known, 0)  # how fast they came is not known
+        return sorted(released, key=_BY_ID)
+
+    def witness(self, trades: Iterable[AggTrade]) -> None:
+        """Trades that another connection has brought."""
+        if not self._doubted:
+            return
+        for trade in trades:
+            known = self._doubted.get(trade.symbol)
+            for run in known.runs if known is not None else ():
+                run.witnessed = run.witnessed or run.is_near(trade.id)
+
+    def question(self) -> tuple[str | None, float | None]:
+        """A symbol whose newest trade REST is to be asked for now; else None, and the seconds until there may be one."""
+        now = self._clock.monotonic()
+        open_ones = [known for known in self._doubted.values() if any(not run.refused for run in known.runs)]
+        if not open_ones:
+            return None, None
+        first = min(open_ones, key=lambda known: known.ask_at)
+        if first.ask_at > now:
+            return None, first.ask_at - now
+        first.asked_at = now
+        first.retry_s = min(first.retry_s * 2 or _FIRST_RETRY_S, _LONGEST_RETRY_S)
+        first.ask_at = now + first.retry_s
+        return first.feed.symbol, 0.0
+
+    def answer(self, symbol: str, newest: AggTrade) -> None:
+        """The venue's newest trade over REST: it lies where the jump went, or it is as new and lies elsewhere."""
+        known = self._doubted.get(symbol)
+        if known is None:
+            return
+        reach = self._reach(known)
+        for run in known.runs:
+            if run.is_near(newest.id, reach):
+                run.confirmed = True
+            elif newest.time_us >= run.oldest_us:
+                run.refused = True
+                self._put_away(known, run, f"the venue's newest over REST is id {newest.id}")
+
+    def _sifted(self, known: _Symbol, trades: Sequence[AggTrade], last: int, reach: int) -> list[AggTrade]:
+        plausible: list[AggTrade] = []
+        for trade in trades:
+            id = trade.id
+            if last - reach <= id <= last + reach:
+                last = max(last, id)
+                plausible.append(trade)
+            elif id < last and self._is_known_below(known, id):
+                plausible.append(trade)
+            else:
+                self._hold(known, trade)
+        return plausible
+
+    def _is_known_below(self, known: _Symbol, id: int) -> bool:
+        """Whether an id far below is one that has come already, or belongs to a numbering that was confirmed."""
+        if known.below is not None and known.below.is_near(id):
+            known.below.add(id)
+            return True
+        return known.ledger.has(id)
+
+    def _hold(self, known: _Symbol, trade: AggTrade) -> None:
+        now = self._clock.monotonic()
+        run = next((run for run in known.runs if run.is_near(trade.id)), None)
+        if run is None:
+            self._doubt(known, trade, now)
+            return
+        if run.refused and now < known.ask_at:
+            run.hold(trade, now)
+            self._put_away(known, run, "REST has refuted its neighbours")
+            return
+        if run.refused:
+            # The venue may have come to it since: asked again, ever less often.
+            run.refused = False
+            run.since = now
+            self.asked.set()
+        run.hold(trade, now)
+
+    def _doubt(self, known: _Symbol, trade: AggTrade, now: float) -> None:
+        """The first trade of a run."""
+        if len(known.runs) >= _MOST_RUNS:
+            oldest = min(known.runs, key=lambda run: run.heard_at)
+            self._put_away(known, oldest, "other implausible ids came")
+            known.runs.remove(oldest)
+        if now - known.asked_at >= _FORGET_RETRIES_S:
+            known.retry_s = 0.0
+            known.ask_at = now
+        known.runs.append(_Held(trade, now))
+        self._doubted[known.feed.symbol] = known
+        self.asked.set()
+        last = known.ledger.last_id
+        if last is not None and (self._logged_at is None or now - self._logged_at >= _LOG_EVERY_S):
+            self._logged_at = now
+            log.warning("%s: id %d is implausible after %d; held back, asking REST", trade.symbol, trade.id, last)
+
+    def _is_confirmed(self, known: _Symbol, run: _Held, now: float) -> bool:
+        if run.confirmed:
+            return True
+        if run.refused:
+            return False
+        last = known.ledger.last_id
+        if last is None:
+            if run.first < run.last:
+                return True  # two trades agree
+            alone = not any(other is not run and not other.refused for other in known.runs)
+            return alone and now - run.since >= LONGEST_HOLD_S  # nothing speaks against it
+        reach = self._reach(known)
+        if run.first >= last - reach and run.last <= last + reach:
+            return True  # the ledger has moved there, by what was fetched
+        return now - run.since >= ANSWER_WITHIN_S and (run.is_sequence or run.witnessed)
+
+    def _accept(self, known: _Symbol, run: _Held) -> None:
+        """A run is confirmed."""
+        last = known.ledger.last_id
+        if last is None or abs(run.first - last) <= self._reach(known):
+            return
+        log.warning("%s: ids go on at %d after %d: confirmed", known.feed.symbol, run.first, last)
+        if run.last < last:
+            known.below = run
+            known.feed.doubt_numbering(run.trades)
+
+    def _put_away(self, known: _Symbol, run: _Held, why: str) -> None:
+        last, trades = known.ledger.last_id, run.trades
+        run.trades = []
+        if not trades:
+            return
+        known.implausible += len(trades)
+        ids = f"id {trades[0].id}" if len(trades) == 1 else f"ids {run.first} to {run.last}"
+        after = "" if last is None else f" after {last}"
+        self._quarantine.add_trades(trades, f"{known.feed.symbol}: implausible {ids}{after}: {why}")
+
+    def _believe(self, known: _Symbol, count: int) -> None:
+        known.at = self._clock.monotonic()
+        known.wall = self._clock.time()
+        known.pace.note(count, known.at)
+
+    def _reach(self, known: _Symbol) -> int:
+        """The wall clock counts as well: it goes on while the program does not run, and while the machine sleeps."""
+        idle = 0.0 if known.at is None else self._clock.monotonic() - known.at
+        if known.wall is not None:
+            idle = max(idle, self._clock.time() - known.wall)
+        return known.pace.reach(idle)
+
+
+class JumpCheck:
+    """Asks REST about implausible ids, one symbol at a time and each ever less often."""
+
+    def __init__(self, jumps: IdJumps, rest: History, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._jumps = jumps
+        self._rest = rest
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Work for ever."""
+        while True:
+            self._jumps.asked.clear()
+            symbol, wait_s = self._jumps.question()
+            if symbol is not None:
+                await self._ask(symbol)
+            elif wait_s is None:
+                await self._jumps.asked.wait()
+            else:
+                await until_first_ends(self._clock.sleep(wait_s), self._jumps.asked.wait())
+
+    async def _ask(self, symbol: str) -> None:
+        try:
+            rows = await self._rest.agg_trades(symbol, None, 1)
+        except Exception as error:  # noqa: BLE001 - whatever the network or the venue did: named, and asked again, ever less often
+            log.warning("%s: implausible ids could not be checked: %s", symbol, classify(error, Phase.REST).message)
+            return
+        if rows:
+            self._jumps.answer(symbol, max(rows, key=_BY_ID))

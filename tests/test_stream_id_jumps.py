@@ -1,0 +1,372 @@
+"""Trades with implausible ids: one never moves a ledger, and a venue whose ids really jump is followed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recording_support import CONFIG, MB, Basket, a_link, frame
+from stream_support import START_MS, ManualClock, MemorySink, eventually, trade
+from virtual.loop import run
+from virtual.rig import Rig
+
+from quantai_tui.market.schema import LedgerPosition
+from quantai_tui.market.trades import AggTrade
+from quantai_tui.stream.feed import Feeds, SymbolFeed
+from quantai_tui.stream.id_jumps import ANSWER_WITHIN_S, LONGEST_HOLD_S, IdJumps
+from quantai_tui.stream.id_runs import FURTHER_FRAMES, LEAST_REACH, IdPace
+from quantai_tui.stream.quarantine import Quarantine
+from quantai_tui.stream.recorded import Recording
+from quantai_tui.stream.recording import Recorder
+from quantai_tui.stream.replaying import stream_from_recording
+
+HIGHEST = (1 << 53) - 1
+SKIPPED = 300_000  # ids, more than is plausible
+ETH = {"ETHUSDT": 5.0}
+
+
+def wrongly(id: int, time_ms: int) -> AggTrade:
+    """A trade like any other, but for its id."""
+    return AggTrade(id, "1.50", "0.25000000", 8, 9, time_ms, True, "ETHUSDT")
+
+
+def lie(rig: Rig, id: int) -> None:
+    """The venue sends one trade with this id on every connection."""
+    wrong = wrongly(id, rig.market.now_ms())
+    for link in rig.venue.subscribed():
+        link.push(frame(wrong))
+
+
+def eth(rig: Rig):
+    return rig.stream.snapshot().symbols["ETHUSDT"]
+
+
+@pytest.mark.parametrize("id", [HIGHEST, 3], ids=["far-above", "far-below"])
+@pytest.mark.parametrize("rest", ["there", "refused"])
+def test_one_trade_with_a_wrong_id_goes_into_quarantine_and_the_rest_go_on(id: int, rest: str) -> None:
+    async def lied_to() -> None:
+        async with Rig(31, rates=ETH) as rig:
+            rig.market._next["ETHUSDT"] += 5_000_000  # so that 3 is far below
+            await rig.live()
+            await asyncio.sleep(30.0)
+            if rest == "refused":
+                rig.venue.force("rest_refused", 60.0)
+            asked, had = len(rig.venue.requests), eth(rig)
+            lie(rig, id)
+            await asyncio.sleep(1.0)
+            assert eth(rig).last_id > had.last_id, "true trades do not wait for the check"
+            await asyncio.sleep(60.0)
+            now = eth(rig)
+            assert (now.missing, now.gaps, now.duplicates, now.doubtful, now.implausible) == (0, 0, 0, 0, 1)
+            assert now.price == rig.sink.records["ETHUSDT"].trades[now.last_id].price
+            (kept,) = rig.stream.snapshot().quarantine
+            assert str(id) in kept.excerpt
+            assert "implausible" in kept.reason
+            assert len(rig.venue.requests) - asked <= 4
+            assert rig.wrong() == []
+
+    run(lied_to())
+
+
+def test_a_venue_that_skips_many_ids_is_followed_and_the_hole_is_one() -> None:
+    async def jumped() -> None:
+        async with Rig(32, rates=ETH) as rig:
+            await rig.live()
+            await asyncio.sleep(30.0)
+            before, asked = eth(rig).last_id, len(rig.venue.requests)
+            rig.market.skip("ETHUSDT", SKIPPED)
+            await rig.until(lambda: eth(rig).last_id > before + SKIPPED, 3.0, "the new ids are believed")
+            await rig.until(lambda: eth(rig).venue_holes == SKIPPED, 30.0, "the hole is settled")
+            assert (eth(rig).missing, eth(rig).implausible, eth(rig).doubtful) == (0, 0, 0)
+            assert len(rig.venue.requests) - asked < 10
+            await asyncio.sleep(60.0)
+            assert rig.wrong() == []
+
+    run(jumped())
+
+
+def test_without_rest_twenty_frames_that_follow_each_other_confirm_a_jump() -> None:
+    async def jumped() -> None:
+        async with Rig(33, rates=ETH) as rig:
+            await rig.live()
+            await asyncio.sleep(30.0)
+            rig.venue.force("rest_refused", 120.0)
+            before = eth(rig).last_id
+            rig.market.skip("ETHUSDT", SKIPPED)
+            began = rig.now
+            await rig.until(lambda: eth(rig).doubtful > 0, 3.0, "they are held back")
+            await rig.until(lambda: eth(rig).last_id > before + SKIPPED, LONGEST_HOLD_S, "they are believed")
+            assert rig.now - began >= ANSWER_WITHIN_S
+            assert eth(rig).implausible == 0
+            await rig.until(lambda: eth(rig).missing == 0, 300.0, "the hole is settled once REST is back")
+            assert rig.wrong() == []
+
+    run(jumped())
+
+
+def test_a_thin_symbol_whose_jump_nothing_confirms_in_time_loses_no_trade() -> None:
+    async def jumped() -> None:
+        async with Rig(34, rates={"ETHUSDT": 5.0, "XRPETH": 0.2}) as rig:
+            await rig.live()
+            await asyncio.sleep(60.0)
+            rig.venue.force("rest_refused", 60.0)
+            rig.market.skip("XRPETH", SKIPPED)
+            longest = 0.0
+            held_since = None
+            while rig.venue.has("rest_refused"):
+                await asyncio.sleep(0.5)
+                held = rig.stream.snapshot().symbols["XRPETH"].doubtful
+                held_since = (held_since or rig.now) if held else None
+                longest = max(longest, rig.now - held_since if held_since else 0.0)
+            assert 1.0 < longest <= LONGEST_HOLD_S + 1.0
+            await rig.until(lambda: rig.stream.snapshot().symbols["XRPETH"].venue_holes == SKIPPED, 200.0, "REST confirms it")
+            await asyncio.sleep(60.0)
+            assert rig.stream.snapshot().symbols["XRPETH"].implausible > 0
+            assert rig.wrong() == []
+
+    run(jumped())
+
+
+def test_a_wrong_first_trade_does_not_begin_the_ledger() -> None:
+    async def begun() -> None:
+        async with Rig(35, rates={"ETHUSDT": 0.5}, backfill_start="now") as rig:
+            rig.market.halt(3.0)
+            await rig.live()
+            lie(rig, HIGHEST)
+            await asyncio.sleep(60.0)
+            assert rig.sink.records["ETHUSDT"].begin_id == rig.market.issued["ETHUSDT"][0].id
+            assert (eth(rig).missing, eth(rig).implausible, eth(rig).duplicates) == (0, 1, 0)
+            assert rig.wrong() == []
+
+    run(begun())
+
+
+def test_a_lone_first_trade_is_stored_although_nothing_confirms_it() -> None:
+    async def begun() -> None:
+        async with Rig(36, rates={"ETHUSDT": 0.5}) as rig:
+            rig.market.halt(600.0)
+            rig.venue.force("rest_refused", 600.0)
+            await rig.live()
+            await asyncio.sleep(5.0)
+            rig.market.issue("ETHUSDT")
+            await rig.until(lambda: eth(rig).stored == 1, LONGEST_HOLD_S + 1.0, "it is stored")
+
+    run(begun())
+
+
+@pytest.mark.parametrize("start_at", ["now", "earliest"])
+def test_after_a_long_pause_the_ids_go_on_far_above_and_the_gap_is_the_pause(start_at: str) -> None:
+    async def restarted() -> None:
+        async with Rig(37, rates=ETH, backfill_start=start_at) as rig:
+            await rig.live()
+            await asyncio.sleep(60.0)
+            rig.market.skip("ETHUSDT", SKIPPED)  # stands for the trades of days
+            await rig.restart(after_s=600.0)
+            await rig.live()
+            await asyncio.sleep(60.0)
+            assert (eth(rig).missing, eth(rig).implausible) == (0, 0)
+            assert eth(rig).venue_holes == SKIPPED
+            assert rig.sink.records["ETHUSDT"].causes[-1] == "the program was not running"
+            assert rig.wrong() == []
+
+    run(restarted())
+
+
+def test_implausible_ids_without_end_cost_few_requests_and_few_lines(caplog) -> None:
+    caplog.set_level(logging.INFO, logger="quantai_tui.stream")
+
+    async def flooded() -> None:
+        async with Rig(38, rates=ETH) as rig:
+            await rig.live()
+            await asyncio.sleep(30.0)
+            asked = len(rig.venue.requests)
+            caplog.clear()
+            for number in range(2000):
+                lie(rig, 10**9 + (number * 7_919_000_003) % 10**15)
+                await asyncio.sleep(0.06)
+            assert eth(rig).implausible >= 1990
+            assert eth(rig).missing == 0
+            assert len(rig.venue.requests) - asked < 20
+            assert len(caplog.records) < 60
+            assert rig.stream.snapshot().bad_frames >= 1990
+            assert len(rig.stream.snapshot().quarantine) <= 20
+            await asyncio.sleep(60.0)
+            assert rig.wrong() == []
+
+    run(flooded())
+
+
+def test_lies_between_the_trades_of_a_real_jump_do_not_keep_it_from_being_believed() -> None:
+    async def jumped() -> None:
+        async with Rig(39, rates=ETH) as rig:
+            await rig.live()
+            await asyncio.sleep(30.0)
+            rig.venue.force("rest_refused", 60.0)
+            before = eth(rig).last_id
+            rig.market.skip("ETHUSDT", SKIPPED)
+            for number in range(60):
+                lie(rig, HIGHEST - number * 10**12)
+                await asyncio.sleep(0.3)
+            assert eth(rig).last_id > before + SKIPPED
+            assert eth(rig).last_id < 10**9
+            await asyncio.sleep(200.0)
+            assert rig.wrong() == []
+
+    run(jumped())
+
+
+async def a_recording(tmp_path, ids: list[int]) -> Recording:
+    """A second of recorded trades."""
+    path = tmp_path / "ids.qrec"
+    recorder = Recorder()
+    recorder.start(path, 10 * MB)
+    _, inner = await a_link(recorder, Basket(), CONFIG)
+    for number, id in enumerate(ids):
+        inner.deliver(frame(wrongly(id, START_MS + number)))
+    await recorder.stop()
+    return Recording.open(path)
+
+
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+async def test_a_recording_with_one_wrong_id_replays_without_it(tmp_path, where, caplog):
+    ids = list(range(1000, 1200))
+    ids.insert({"first": 0, "middle": 100, "last": 200}[where], HIGHEST)
+    recording = await a_recording(tmp_path, ids)
+    try:
+        assert recording.known_trades("ETHUSDT", None, 1, 10.0)[0].id == 1199
+        index = recording.trades["ETHUSDT"]
+        assert len(index._strays) == 0, "all lie in the compact arrays"
+        sink = MemorySink()
+        stream, replay = stream_from_recording(recording, sink)
+        await stream.start()
+        await asyncio.wait_for(replay.over(), 15)
+        await eventually(lambda: sink.holds(1000, 1199))
+        snapshot = stream.snapshot().symbols["ETHUSDT"]
+        await stream.stop()
+        assert (snapshot.missing, snapshot.venue_holes) == (0, 0)
+        assert len(caplog.records) < 20
+    finally:
+        recording.close()
+
+
+async def test_a_recorded_jump_that_many_trades_confirm_is_replayed(tmp_path):
+    recording = await a_recording(tmp_path, [*range(1000, 1100), *range(5_000_000, 5_000_100)])
+    try:
+        assert recording.known_trades("ETHUSDT", None, 1, 10.0)[0].id == 5_000_099
+        assert len(recording.known_trades("ETHUSDT", 1, 1000, 10.0)) == 200
+    finally:
+        recording.close()
+
+
+# The judge alone, with times that are given.
+
+
+async def judged(clock: ManualClock, last_id: int | None = 1_000_000) -> tuple[IdJumps, SymbolFeed]:
+    sink = MemorySink()
+    if last_id is not None:
+        sink.start = LedgerPosition(begin_id=900_000, last_id=last_id, stored=100_001, last_time_us=int(clock.time() * 1e6))
+    feeds = Feeds(sink, clock)
+    await feeds.load(["ETHUSDT"], seed=False)
+    feed = feeds.get("ETHUSDT")
+    assert feed is not None
+    return IdJumps(Quarantine(clock), limit=20_000, clock=clock), feed
+
+
+def at(clock: ManualClock, id: int):
+    return trade(id, time_ms=int(clock.time() * 1000))
+
+
+async def test_the_bound_is_a_hundred_times_the_peak_rate_and_100000_ids():
+    pace = IdPace()
+    assert pace.reach(1e6) == LEAST_REACH
+    for tenth in range(50):
+        pace.note(3, tenth / 10)
+    assert pace.peak == 30
+    assert pace.reach(10.0) == LEAST_REACH + 100 * 30 * 10
+
+
+async def test_a_jump_of_the_bound_passes_and_one_more_waits():
+    clock = ManualClock()
+    jumps, feed = await judged(clock)
+    assert [one.id for one in jumps.admit(feed, [at(clock, 1_000_000 + LEAST_REACH)])] == [1_000_000 + LEAST_REACH]
+    jumps, feed = await judged(clock)
+    assert jumps.admit(feed, [at(clock, 1_000_001 + LEAST_REACH)]) == []
+    assert jumps.doubtful("ETHUSDT") == 1
+
+
+async def test_known_ids_far_below_are_duplicates_and_do_not_wait():
+    clock = ManualClock()
+    jumps, feed = await judged(clock, last_id=1_200_000)
+    assert [one.id for one in jumps.admit(feed, [at(clock, 900_010)])] == [900_010]
+    assert jumps.admit(feed, [at(clock, 800_000)]) == []
+
+
+async def test_twenty_further_frames_count_only_without_a_hole_and_after_5_s():
+    clock = ManualClock()
+    jumps, feed = await judged(clock)
+    jumps.admit(feed, [at(clock, id) for id in range(5_000_000, 5_000_000 + FURTHER_FRAMES + 1)])
+    assert jumps.release(feed) == []
+    await clock.advance(ANSWER_WITHIN_S)
+    assert len(jumps.release(feed)) == FURTHER_FRAMES + 1
+    jumps, feed = await judged(clock)
+    jumps.admit(feed, [at(clock, id) for id in range(5_000_000, 5_000_080, 2)])
+    await clock.advance(ANSWER_WITHIN_S)
+    assert jumps.release(feed) == []
+
+
+async def test_another_connection_that_brings_the_same_ids_confirms_them():
+    clock = ManualClock()
+    jumps, feed = await judged(clock)
+    jumps.admit(feed, [at(clock, 5_000_000)])
+    jumps.witness([at(clock, 5_000_001)])
+    assert jumps.release(feed) == []
+    await clock.advance(ANSWER_WITHIN_S)
+    assert [one.id for one in jumps.release(feed)] == [5_000_000]
+
+
+async def test_an_answer_that_is_older_than_the_jump_refutes_nothing():
+    clock = ManualClock()
+    jumps, feed = await judged(clock)
+    old = at(clock, 1_000_000)
+    await clock.advance(1.0)
+    jumps.admit(feed, [at(clock, 5_000_000)])
+    jumps.answer("ETHUSDT", old)
+    assert jumps.doubtful("ETHUSDT") == 1
+    jumps.answer("ETHUSDT", at(clock, 1_000_002))
+    assert (jumps.doubtful("ETHUSDT"), jumps.implausible("ETHUSDT")) == (0, 1)
+
+
+async def test_a_confirmed_numbering_far_below_is_passed_on_and_doubted():
+    clock = ManualClock()
+    jumps, feed = await judged(clock)
+    await clock.advance(1.0)
+    assert jumps.admit(feed, [at(clock, 5)]) == []
+    jumps.answer("ETHUSDT", at(clock, 6))
+    assert [one.id for one in jumps.release(feed)] == [5]
+    assert feed.numbering.value == "in doubt"
+    assert [one.id for one in jumps.admit(feed, [at(clock, 6), at(clock, 7)])] == [6, 7]
+
+
+@given(
+    steps=st.lists(st.integers(1, 50_000), min_size=1, max_size=40),
+    lies=st.lists(st.tuples(st.integers(0, 39), st.integers(0, HIGHEST)), max_size=20),
+)
+def test_whatever_lies_come_between_no_true_trade_waits_or_is_put_away(steps, lies):
+    async def judge() -> None:
+        clock = ManualClock()
+        jumps, feed = await judged(clock)
+        id = 1_000_000
+        for place, step in enumerate(steps):
+            id += step
+            wrong = [wrong_id for at_place, wrong_id in lies if at_place == place and abs(wrong_id - id) > 10_000_000]
+            came = [at(clock, one) for one in [*wrong, id]]
+            believed = jumps.admit(feed, came)
+            assert [one.id for one in believed] == [id]
+            feed.ledger.observe(believed)
+        assert jumps.doubtful("ETHUSDT") + jumps.implausible("ETHUSDT") <= len(lies)
+        assert feed.ledger.last_id == id
+
+    asyncio.run(judge())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from faults_support import REDIAL, SYMBOL, SYMBOLS, Rig, S, on_both_transports, rig
 
 from quantai_tui.exchange.budget import Limits
@@ -64,6 +65,25 @@ async def test_one_symbol_that_falls_silent_while_others_go_on_is_missed(tmp_pat
         assert (rigged.dials - dials, rigged.snapshot.probes - probes) == (1, 1)
         assert rigged.snapshot.symbols[SYMBOL].repaired == 0
         await rigged.mend()
+        await rigged.nothing_lost(duplicates=None)
+
+
+@pytest.mark.soak
+async def test_a_symbol_that_no_connection_brings_any_more_is_silent_in_words_and_fetched(tmp_path: Path) -> None:
+    async with rig(tmp_path, symbols=SYMBOLS, world_rate=RATE, limits=FAST) as rigged:
+        await known(rigged)
+        limit = rigged.snapshot.symbols[OTHER].silence_limit_s or 0.0
+        await rigged.inject("silent-symbol", symbol=OTHER, connections="all", for_s=3600.0)
+        silent = lambda: rigged.snapshot.symbols[OTHER].subscription == "silent"  # noqa: E731
+        await rigged.until(silent, "silent, in words", within=(limit + 30.0) / RATE)
+        goal = rigged.now()[OTHER]
+        await rigged.until(
+            lambda: (rigged.snapshot.symbols[OTHER].complete_through_id or 0) >= goal, "its trades, late", within=35.0 / RATE
+        )
+        assert (rigged.snapshot.symbols[OTHER].silence_limit_s or 0.0) < 2 * limit, "its silence is not excused"
+        assert rigged.snapshot.symbols[SYMBOL].subscription == "acknowledged"
+        await rigged.mend()
+        await rigged.until(lambda: not silent(), "it trades on the stream again", within=1.0)
         await rigged.nothing_lost(duplicates=None)
 
 

@@ -107,7 +107,7 @@ class SymbolFeed:
         self.wrong_times = 0
         self.conflicts = 0
         self.cause = ""
-        self.quiet = True  # no live trade yet on the present connection
+        self.quiet = True  # no live trade yet on the present connection, or since it fell silent there
         self.exempt_below = 0
         self.seeded = seeded
         self.refused: tuple[Failure, float] | None = None
@@ -133,6 +133,25 @@ class SymbolFeed:
     def subscription_note(self) -> str:
         """The same in words, with what can be done."""
         return f"{self.refused[0].message}: {self.refused[0].advice}" if self.refused else self.silent
+
+    def fall_silent(self, why: str) -> None:
+        """Nothing comes of it any more on the present connection; what is missing of it came about by `why`."""
+        self.quiet = True
+        self.cause = why
+
+    def name_silent(self, newest_id: int, *, fell: bool) -> None:
+        """It trades, up to `newest_id` over REST, and the stream brings nothing of it; `fell` when it did before."""
+        reason = (
+            "it fell silent on a connection that had brought it; another connection is tried from time to time"
+            if fell
+            else "a wrong symbol or a wrong route; check SYMBOLS and EXCHANGE_WS_URL"
+        )
+        self.silent = (
+            f"acknowledged and silent, while the venue trades it (id {newest_id} over REST): {reason}; "
+            "meanwhile its trades are fetched over REST, late"
+        )
+        self.cause = "its subscription was silent"
+        log.warning("%s: %s", self.symbol, self.silent)
 
     def doubt_numbering(self, trades: Sequence[AggTrade]) -> None:
         """The venue counts on from these trades, far below what is known: have that explained, if nobody waits for them."""

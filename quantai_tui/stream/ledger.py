@@ -77,6 +77,7 @@ class SymbolLedger:
         "missing",
         "repaired",
         "stored",
+        "streamed_id",
         "unrecoverable",
         "venue_holes",
     )
@@ -87,6 +88,7 @@ class SymbolLedger:
         self.begin_id = position.begin_id if position else None
         self.last_id = position.last_id if position else None
         self.stored = position.stored if position else 0
+        self.streamed_id: int | None = None  # the highest that a connection has brought, as against fetched
         self._gaps = IdRanges(position.missing if position else ())
         if self.begin_id is not None and self.last_id is None:
             self.last_id = self.begin_id - 1
@@ -146,6 +148,9 @@ class SymbolLedger:
         trade. One that is known already is dropped. A batch is put in order first, so that a re-ordering within it opens no gap,
         and the ledger, should it begin with this batch, begins with the lowest id.
         """
+        if trades and origin is not Origin.FETCHED:
+            highest = max(map(_BY_ID, trades))
+            self.streamed_id = highest if self.streamed_id is None else max(self.streamed_id, highest)
         if self.last_id is None and trades:
             self.begin(min(trades, key=_BY_ID).id)
         start = expected = 0 if self.last_id is None else self.last_id + 1

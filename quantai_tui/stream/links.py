@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn, Protocol
 
 from ..telemetry import SYSTEM_CLOCK, Clock, StreamState
@@ -25,6 +25,7 @@ from .liveness import Liveness
 from .overlap import Occasion, Standing, Verdict
 from .quarantine import Quarantine
 from .session import Session
+from .silence import SilenceLooks
 from .states import StateMachine
 from .tasks import all_ended, first_of, settle, until_first_ends
 from .transport import Transport
@@ -69,6 +70,7 @@ class Links:
         intake: Intake,
         gate: Gate,
         liveness: Liveness,
+        silence: SilenceLooks,
         quarantine: Quarantine,
         owner: LinkOwner,
         *,
@@ -81,6 +83,7 @@ class Links:
         self._intake = intake
         self._gate = gate
         self._liveness = liveness
+        self._looks = silence
         self._quarantine = quarantine
         self._owner = owner
         self._clock = clock
@@ -239,17 +242,36 @@ class Links:
         """Data alone is a sign of life here; pings are the heartbeat's business."""
         warn_after, give_up_after = self.config.message_warning_timeout, self.config.message_timeout
         silent = self._silent_s()
-        suspects = self._liveness.suspects()
+        suspects = self._suspects()
         if silent >= warn_after:
             self._machine.to(StreamState.STALLED, f"no data for {silent:.0f} s; reconnecting at {give_up_after:.0f} s")
-        elif not suspects and self._machine.state is StreamState.STALLED:
+        elif not self._unexplained(suspects) and self._machine.state is StreamState.STALLED:
             self._machine.to(StreamState.LIVE, "data again")
-        if not suspects:
+        # One that another connection did not bring either is tried again, ever less often.
+        due = [symbol for symbol in suspects if self._looks.may_probe(symbol)]
+        if not due:
             return None
+        why = self._why(due)
+        self._looks.suspect(due, f"the link had stalled: {why}")
+        return Occasion(why, tuple(due))
+
+    def _suspects(self) -> list[str]:
+        """Symbols whose silence is not explained; what REST says of it is taken in first."""
+        for symbol in self._looks.excused():
+            self._liveness.excuse(symbol)  # two links and REST say the same: it is the market that is quiet
+        for symbol in self._looks.unserved():
+            self._liveness.accuse(symbol)
+        return self._liveness.suspects()
+
+    def _unexplained(self, suspects: Iterable[str]) -> list[str]:
+        """Those of which it is not said already, as a matter of their own, that the venue does not serve them."""
+        return [symbol for symbol in suspects if self._looks.may_probe(symbol) or not self._looks.is_unserved(symbol)]
+
+    def _why(self, suspects: Sequence[str]) -> str:
         symbol = max(suspects, key=lambda name: self._liveness.silent_s(name) or 0.0)
         more = f" and {len(suspects) - 1} more" if len(suspects) > 1 else ""
         silent, usual = self._liveness.silent_s(symbol) or 0.0, self._liveness.limit_s(symbol) or 0.0
-        return Occasion(f"no {symbol} trade{more} for {silent:.0f} s, usually never more than {usual:.0f} s", tuple(suspects))
+        return f"no {symbol} trade{more} for {silent:.0f} s, usually never more than {usual:.0f} s"
 
     # From one to the other
 
@@ -282,7 +304,7 @@ class Links:
 
     def _stay(self, occasion: Occasion) -> None:
         """The present link goes on. A suspicion that nobody could answer is shown until it is over."""
-        silent = self._liveness.suspects() or self._liveness.any_silent_s() >= self.config.message_warning_timeout
+        silent = self._unexplained(self._suspects()) or self._liveness.any_silent_s() >= self.config.message_warning_timeout
         if self._machine.state is StreamState.STALLED and silent:
             self._machine.to(StreamState.STALLED, f"{occasion.why}; stays on the present connection")
         elif self._machine.state in (StreamState.ROTATING, StreamState.STALLED):
@@ -323,8 +345,7 @@ class Links:
                 fault = LinkFault(FailureKind.DATA_STALL, f"the second connection brings no trades of {silent}")
                 return self._refuse(fault, Phase.LIVE)
             if verdict is Verdict.KEEP:
-                for symbol in overlap.explained(self._liveness):
-                    self._liveness.excuse(symbol)  # two links say the same: it is the market that is quiet
+                self._looks.probed(overlap.explained(self._liveness))
                 return False
 
     async def _first_of(self, present: Line, successor: Line, signal: asyncio.Event) -> None:

@@ -34,12 +34,13 @@ ENOUGH_S = 60.0
 class _Usual:
     """What was observed of one symbol."""
 
-    __slots__ = ("excused", "heard", "observed_s", "peak_s", "silences", "since")
+    __slots__ = ("accused", "excused", "heard", "observed_s", "peak_s", "silences", "since")
 
     def __init__(self, now: float) -> None:
         self.since = now  # from then on it has been silent, as far as is known
         self.heard = False  # whether a trade came at `since`
         self.excused = now  # silence until then proves nothing against the link
+        self.accused = False  # the venue trades it: its silence needs no further proof
         self.peak_s = 0.0
         self.observed_s = 0.0
         self.silences = 0
@@ -67,6 +68,8 @@ class Liveness:
     def on_link(self) -> None:
         """A connection delivers from now on: silence before it says nothing of it."""
         self.hold()
+        for usual in self._symbols.values():
+            usual.accused = False
 
     def hold(self) -> None:
         """Reading was paused, or the loop was held up: silence until now proves nothing, and is not learnt from."""
@@ -85,6 +88,12 @@ class Liveness:
             usual.add(now - usual.since)
         usual.since = usual.excused = now
         usual.heard = True
+        usual.accused = False
+
+    def accuse(self, symbol: str) -> None:
+        """The venue trades it and the link does not bring it: suspected until it is heard, or another connection delivers."""
+        if (usual := self._symbols.get(symbol)) is not None:
+            usual.accused = True
 
     def excuse(self, symbol: str) -> None:
         """The market was quiet, not the link: learn from the silence so far, and let the suspicion begin anew."""
@@ -96,9 +105,9 @@ class Liveness:
         usual.excused = now
 
     def suspects(self) -> list[str]:
-        """The symbols that have been silent for their limit or longer, since they were last heard or excused."""
+        """Those accused, and those that have been silent for their limit or longer since they were last heard or excused."""
         now = self._clock.monotonic()
-        return [symbol for symbol, usual in self._symbols.items() if now - usual.excused >= self._limit_s(usual)]
+        return [symbol for symbol, usual in self._symbols.items() if usual.accused or now - usual.excused >= self._limit_s(usual)]
 
     def silent_s(self, symbol: str) -> float | None:
         """For how long nothing has come of the symbol on this connection; None for one that is not watched."""

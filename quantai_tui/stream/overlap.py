@@ -153,8 +153,9 @@ class Overlap:
         return Verdict.WAIT if elapsed < _probe_s(usual) else Verdict.KEEP
 
     def _last_id(self, symbol: str) -> int | None:
+        """What connections have brought; what was fetched meanwhile says nothing of them."""
         ledger = self._ledger_of(symbol)
-        return ledger.last_id if ledger is not None else None
+        return ledger.streamed_id if ledger is not None else None
 
     def _is_new(self, trade: AggTrade) -> bool:
         ledger = self._ledger_of(trade.symbol)

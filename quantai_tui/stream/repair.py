@@ -24,16 +24,11 @@ from .failures import Failure, LinkFault, Phase, classify
 from .feed import Feeds, Numbering, SymbolFeed
 from .ledger import Outcome, Span
 from .rest import PAGE, History
+from .silence import SilenceLooks
 from .tasks import until_first_ends
 
 log = logging.getLogger("quantai_tui.stream")
 
-# After going live, so long is waited for a trade to show by itself what is missing; then a quiet symbol is asked about, and again
-# after the second, third ... of these, the last of them over and over: a subscription may be acknowledged and dead.
-_QUIET_LOOKS_S = (2.0, 30.0, 60.0, 120.0, 240.0, 480.0)
-# A symbol that trades while the stream brings none of it is given so long, for a trade that is on its way.
-_ON_ITS_WAY_S = 2.0
-_POLL_SILENT_S = 30.0  # how late the trades of a silent subscription may be
 _LONGEST_RETRY_S = 30.0
 _WITNESSES = 3  # trades that are looked at to learn when the first of them was
 
@@ -60,35 +55,37 @@ class Repairer:
         )
         self._work = asyncio.Event()
         self._new_link = asyncio.Event()
-        self._look_at: float | None = None  # monotonic: the next look at quiet symbols
-        self._looks = 0
-        self._rest_had: dict[str, int] = {}  # the newest id over REST at the first look at a quiet symbol
-        self._ahead: set[str] = set()  # quiet symbols that have traded since then
+        self.silence = SilenceLooks(feeds, clock)
+        self.silence.on_taken = self.wake
         self.odd_rows = 0
         """Rows that answers brought and that cannot have been asked for; they are dropped."""
         self.busy = False
         self.last_failure: Failure | None = None
+        self._look_failure: Failure | None = None
+        self._first_round = True  # since a connection went live
 
     def wake(self) -> None:
         self._work.set()
 
     def on_live(self) -> None:
         """A connection went live: see to open gaps, and soon to symbols that stay quiet, whose loss no live trade shows."""
-        self._looks = 0
-        self._look_at = self._clock.monotonic() + _QUIET_LOOKS_S[0]
-        self._rest_had.clear()
-        self._ahead.clear()
+        self.silence.on_live()
+        self._first_round = True
         self._new_link.set()
         self._work.set()
 
     def on_link_down(self) -> None:
         """There is no link: that nothing comes of a symbol says nothing of its subscription."""
-        self._look_at = None
+        self.silence.on_link_down()
 
     async def run(self) -> None:
-        """Work for ever."""
+        """Work for ever: gaps, and beside them looks at silent symbols, which wait for no page of history."""
+        await until_first_ends(self._close_gaps(), self._look_at_silent())
+
+    async def _close_gaps(self) -> None:
         while True:
-            await self._wait_for_work()
+            await self._work.wait()
+            self._work.clear()
             self.busy = True
             try:
                 await self._round()
@@ -99,13 +96,20 @@ class Repairer:
             finally:
                 self.busy = False
 
-    async def _wait_for_work(self) -> None:
-        if self._look_at is None:
-            await self._work.wait()
-        else:
-            left = self._look_at - self._clock.monotonic()
-            await until_first_ends(self._clock.sleep(max(left, 0.0)), _is_set(self._work))
-        self._work.clear()
+    async def _look_at_silent(self) -> None:
+        while True:
+            feed = await self.silence.due()
+            failed: dict[str, Exception] = {}
+            await self._try(self._look(feed), feed, failed)
+            if not failed and self.last_failure is self._look_failure:
+                self.last_failure = None
+            for error in failed.values():
+                self.silence.failed(feed)
+                self.last_failure = self._look_failure = classify(error, Phase.REST)
+                log.warning("look at a silent symbol: %s", self.last_failure.message, exc_info=error)
+
+    async def _look(self, feed: SymbolFeed) -> None:
+        await self.silence.take(feed, await self._newest(feed))
 
     async def _rest_after(self, error: Exception) -> None:
         failure = classify(error, Phase.REST)
@@ -121,22 +125,17 @@ class Repairer:
     async def _round(self) -> None:
         """See to everything there is to do, a page per symbol in turn; a symbol that fails does not hold up the others.
 
-        One that the venue refuses is left alone until the next connection's look at quiet symbols.
+        One that the venue refuses is left alone until the next connection.
         """
         failed: dict[str, Exception] = {}
-        look = self._look_at is not None and self._clock.monotonic() >= self._look_at
-        first_look = look and self._looks == 0
+        first_round, self._first_round = self._first_round, False
         for feed in self._feeds:
-            if feed.refused is not None and not first_look:
+            if feed.refused is not None and not first_round:
                 continue
             if not feed.seeded:
                 await self._try(self._seed(feed), feed, failed)
-            elif look and feed.quiet:
-                await self._try(self._look_for_tail(feed), feed, failed)
             elif feed.numbering is Numbering.IN_DOUBT:
                 await self._try(self._examine_numbering(feed), feed, failed)
-        if look and not failed:
-            self._plan_next_look()
         while todo := [f for f in self._feeds if f.ledger.missing and f.refused is None and f.symbol not in failed]:
             for feed in todo:
                 await self._try(self._page(feed), feed, failed)
@@ -171,46 +170,7 @@ class Repairer:
                 "%s: the venue keeps nothing from %d on before %d; the ledger begins there", feed.symbol, start, page[0].id
             )
         await self._feeds.seed(feed, page[0].id, page[0].time_us)
-        if feed.quiet:
-            await self._look_for_tail(feed)
-
-    def _plan_next_look(self) -> None:
-        quiet = [feed for feed in self._feeds if feed.quiet and feed.refused is None]
-        self._looks += 1
-        if not quiet:
-            self._look_at = None
-            return
-        delay = _QUIET_LOOKS_S[min(self._looks, len(_QUIET_LOOKS_S) - 1)]
-        if any(feed.symbol in self._ahead and not feed.silent for feed in quiet):
-            delay = _ON_ITS_WAY_S
-        elif any(feed.silent for feed in quiet):
-            delay = min(delay, _POLL_SILENT_S)
-        self._look_at = self._clock.monotonic() + delay
-
-    async def _look_for_tail(self, feed: SymbolFeed) -> None:
-        """Take the venue's newest trade of a symbol that is quiet: if others are missing before it, that shows them.
-
-        A symbol without a ledger is asked about as well, since the stream says nothing of one that does not exist; but its ledger
-        begins with what comes, not with a trade of long ago.
-        """
-        newest = await self._newest(feed)
-        if newest is None or not feed.quiet:
-            return
-        if newest.id > self._rest_had.setdefault(feed.symbol, newest.id):
-            if feed.symbol in self._ahead and not feed.silent:
-                self._name_silent(feed, newest)
-            self._ahead.add(feed.symbol)
-        if feed.ledger.last_id is not None:
-            await self._feeds.take_fetched(feed, [newest])
-
-    def _name_silent(self, feed: SymbolFeed, newest: AggTrade) -> None:
-        """It has traded since this connection subscribed, and after a while the stream has still brought nothing of it."""
-        feed.silent = (
-            f"acknowledged and silent, while the venue trades it (id {newest.id} over REST): a wrong symbol or a wrong route; "
-            "check SYMBOLS and EXCHANGE_WS_URL; meanwhile its trades are fetched over REST, late"
-        )
-        feed.cause = "its subscription was silent"
-        log.warning("%s: %s", feed.symbol, feed.silent)
+        self.silence.look_now(feed)
 
     async def _newest(self, feed: SymbolFeed) -> AggTrade | None:
         """The venue's newest trade. One that opens a gap is asked for by its id first: a wrong id would be a gap for ever."""

@@ -65,7 +65,19 @@ class Supervisor:
             clock=clock,
         )
         self.liveness = Liveness(config.symbols, longest=config.message_warning_timeout, clock=clock)
-        self.links = Links(config, transport, self.machine, intake, gate, self.liveness, quarantine, self, rng=rng, clock=clock)
+        self.links = Links(
+            config,
+            transport,
+            self.machine,
+            intake,
+            gate,
+            self.liveness,
+            repairer.silence,
+            quarantine,
+            self,
+            rng=rng,
+            clock=clock,
+        )
         intake.on_heard = self._on_heard
         self._wake = asyncio.Event()
         self._stopping = False

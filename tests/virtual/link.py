@@ -100,7 +100,8 @@ class MemoryLink:
 
     def carries(self, stream: str, symbol: str) -> bool:
         """Whether trades of a symbol get through at all."""
-        return stream in self.streams and not self.black_hole and self.muted is not None and symbol not in self.muted
+        muted = self.muted is None or symbol in self.muted or symbol in self._venue.muted
+        return stream in self.streams and not self.black_hole and not muted
 
     def publish(self, stream: str, frame: bytes, trade: AggTrade) -> None:
         """Send a trade, unless the wire or the venue has something against it."""

@@ -126,6 +126,8 @@ def _with_line(number: int, line: str) -> bytes:
         (_with_line(4, "4,1.0,1e-1400,1,1,1,true,True"), 4, "quantity is '1e-1400'"),
         (_with_line(4, f"4,{'1' * 41},1.0,1,1,1,true,True"), 4, "price is"),
         (_with_line(6, _LINES[1]), 6, "does not rise"),
+        (_with_line(8, f"{2**53 - 1},1.0,1.0,1,1,1,True,True"), 8, "far from those around it"),
+        (_with_line(30, f"{2**53 - 1},1.0,1.0,1,1,1,True,True"), 30, "far from those before it"),
         (_with_line(9, "9,1.0,1.0,1,1,1,True,True").replace(b"9,1.0", b"9,\xff\xfe"), 9, "price is"),
     ],
 )
@@ -153,6 +155,23 @@ def test_a_number_in_a_file_is_plain_digits(column: int, name: str, text: str, t
     fields[column] = text
     with pytest.raises(ArchiveError, match=f"line 4: {name} is"):
         _all(read_archive(_csv(tmp_path, _with_line(4, ",".join(fields)))))
+
+
+@pytest.mark.parametrize("n", [7, 15])
+def test_a_row_with_an_id_far_above_the_others_is_in_no_batch(n: int, tmp_path: Path) -> None:
+    content = _with_line(15, f"{2**53 - 1},1.0,1.0,1,1,1,True,True")
+    read: list[int] = []
+    with pytest.raises(ArchiveError, match="line 15"):
+        read.extend(trade.id for batch in read_archive(_csv(tmp_path, content)).batches(n) for trade in batch)
+    for batch in read_archive(_csv(tmp_path, _text(_LINES[:14]))).batches(n):
+        read.extend(trade.id for trade in batch)
+    assert max(read) < 2**40
+
+
+def test_a_jump_that_the_next_row_follows_is_read(tmp_path: Path) -> None:
+    ids = [1, 2, 500_000, 500_001, 900_000, 900_001]
+    lines = [f"{id},1.0,1.0,{id},{id},{1_570_752_000_000 + id},True,True" for id in ids]
+    assert [trade.id for batch in read_archive(_csv(tmp_path, _text(lines))).batches(3) for trade in batch] == ids
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:

@@ -154,11 +154,11 @@ async def test_a_beginning_moves_back_only_after_the_gap_that_this_makes_is_on_r
     sink = Ordered()
     stream = await start(sink, backfill_start="earliest")
     await reaches(stream, S.LIVE)
-    await exchange.trade(1)
-    await eventually(lambda: sink.appended == 1)
+    await exchange.trade(2)  # one alone would wait for REST, which fails
+    await eventually(lambda: sink.appended == 2)
     await eventually(lambda: "repair waits" in stream.snapshot().cause)
     await clock.advance(2.0)
-    await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 40))
+    await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 41))
     live = FIRST_ID + 40
     assert written == [("gap", live - 1), ("begin", live), ("gap", FIRST_ID), ("begin", FIRST_ID)]
 

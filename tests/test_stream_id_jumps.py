@@ -9,19 +9,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from recording_support import CONFIG, MB, Basket, a_link, frame
-from stream_support import START_MS, ManualClock, MemorySink, eventually, trade
+from stream_support import (
+    FIRST_ID,
+    START_MS,
+    ManualClock,
+    MemorySink,
+    authority,
+    clock,
+    eventually,
+    exchange,
+    reaches,
+    start,
+    trade,
+)
 from virtual.loop import run
 from virtual.rig import Rig
 
 from quantai_tui.market.schema import LedgerPosition
 from quantai_tui.market.trades import AggTrade
 from quantai_tui.stream.feed import Feeds, SymbolFeed
-from quantai_tui.stream.id_jumps import ANSWER_WITHIN_S, LONGEST_HOLD_S, IdJumps
+from quantai_tui.stream.id_jumps import ANSWER_WITHIN_S, LONGEST_HOLD_S, IdJumps, JumpCheck
 from quantai_tui.stream.id_runs import FURTHER_FRAMES, LEAST_REACH, IdPace
 from quantai_tui.stream.quarantine import Quarantine
 from quantai_tui.stream.recorded import Recording
 from quantai_tui.stream.recording import Recorder
 from quantai_tui.stream.replaying import stream_from_recording
+from quantai_tui.telemetry import StreamState
+
+__all__ = ["authority", "clock", "exchange", "start"]  # fixtures
 
 HIGHEST = (1 << 53) - 1
 SKIPPED = 300_000  # ids, more than is plausible
@@ -63,7 +78,7 @@ def test_one_trade_with_a_wrong_id_goes_into_quarantine_and_the_rest_go_on(id: i
             assert (now.missing, now.gaps, now.duplicates, now.doubtful, now.implausible) == (0, 0, 0, 0, 1)
             assert now.price == rig.sink.records["ETHUSDT"].trades[now.last_id].price
             (kept,) = rig.stream.snapshot().quarantine
-            assert str(id) in kept.excerpt
+            assert str(id) in kept.reason
             assert "implausible" in kept.reason
             assert len(rig.venue.requests) - asked <= 4
             assert rig.wrong() == []
@@ -218,6 +233,22 @@ def test_lies_between_the_trades_of_a_real_jump_do_not_keep_it_from_being_believ
     run(jumped())
 
 
+async def test_one_wrong_id_over_a_real_connection_is_checked_over_rest_and_put_away(exchange, start):
+    sink = MemorySink()
+    stream = await start(sink)
+    await reaches(stream, StreamState.LIVE)
+    await exchange.trade(3)
+    await eventually(lambda: sink.appended == 3)
+    await exchange.send_raw(frame(wrongly(HIGHEST, exchange.now_ms - 1)))
+    await exchange.trade(3)
+    await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 5))
+    await eventually(lambda: stream.snapshot().symbols["ETHUSDT"].implausible == 1)
+    assert [request.get("fromId") for request in exchange.rest_requests] == [None]
+    snapshot = stream.snapshot()
+    assert (snapshot.symbols["ETHUSDT"].missing, snapshot.symbols["ETHUSDT"].last_id) == (0, FIRST_ID + 5)
+    assert "newest over REST" in snapshot.quarantine[0].reason
+
+
 async def a_recording(tmp_path, ids: list[int]) -> Recording:
     """A second of recorded trades."""
     path = tmp_path / "ids.qrec"
@@ -348,6 +379,81 @@ async def test_a_confirmed_numbering_far_below_is_passed_on_and_doubted():
     assert [one.id for one in jumps.release(feed)] == [5]
     assert feed.numbering.value == "in doubt"
     assert [one.id for one in jumps.admit(feed, [at(clock, 6), at(clock, 7)])] == [6, 7]
+
+
+async def test_what_was_confirmed_while_nothing_waited_lets_the_next_trade_pass_at_once():
+    clock = ManualClock()
+    jumps, feed = await judged(clock)
+    jumps.admit(feed, [at(clock, 5_000_000)])
+    await clock.advance(LONGEST_HOLD_S)
+    assert jumps.release(feed) == []
+    assert (jumps.doubtful("ETHUSDT"), jumps.implausible("ETHUSDT")) == (0, 1)
+    jumps.answer("ETHUSDT", at(clock, 5_000_000))
+    assert jumps.release(feed) == []
+    assert jumps.admit(feed, [at(clock, 5_000_001)]) == []
+    assert [one.id for one in jumps.release(feed)] == [5_000_001]
+
+
+async def test_a_lone_lie_that_nothing_decides_is_forgotten_and_not_asked_about_for_ever():
+    clock = ManualClock()
+    jumps, feed = await judged(clock)
+    jumps.admit(feed, [at(clock, 5_000_000)])
+    asked = 0
+    for _ in range(3600):
+        await clock.advance(1.0)
+        jumps.release(feed)
+        asked += jumps.question()[0] is not None
+    assert asked < 20
+    assert list(jumps.doubted) == []
+    assert jumps.implausible("ETHUSDT") == 1
+
+
+async def test_while_rest_fails_questions_of_many_symbols_are_few(caplog):
+    clock = ManualClock()
+    sink = MemorySink()
+    sink.start = LedgerPosition(begin_id=900_000, last_id=1_000_000, stored=100_001)
+    symbols = [f"S{number}USDT" for number in range(200)]
+    feeds = Feeds(sink, clock)
+    await feeds.load(symbols, seed=False)
+    jumps = IdJumps(Quarantine(clock), limit=20_000, clock=clock)
+    asked: list[str] = []
+
+    class Refusing:
+        async def agg_trades(self, symbol: str, from_id: int | None, limit: int = 1000) -> list[AggTrade]:
+            asked.append(symbol)
+            raise ConnectionRefusedError
+
+    check = asyncio.create_task(JumpCheck(jumps, Refusing(), clock).run())
+    for symbol in symbols:
+        jumps.admit(feeds.get(symbol), [trade(9_000_000, symbol)])
+    for _ in range(60):
+        await clock.advance(1.0)
+    check.cancel()
+    await asyncio.wait([check])
+    assert 5 <= len(asked) <= 20
+    assert len(caplog.records) <= 2
+
+
+@pytest.mark.parametrize("id", [HIGHEST, 3])
+def test_a_lie_on_the_second_connection_does_not_make_it_take_over(id: int) -> None:
+    async def rotated() -> None:
+        async with Rig(40, rates=ETH) as rig:
+            rig.market._next["ETHUSDT"] += 5_000_000
+            await rig.live()
+            await asyncio.sleep(60.0)
+            (first,) = rig.venue.subscribed()
+            rig.stream.rotate()
+            while len(rig.venue.subscribed()) < 2:
+                await asyncio.sleep(0.001)  # so that it brings no trade before it is muted
+            (second,) = set(rig.venue.subscribed()) - {first}
+            second.muted = {"ETHUSDT"}
+            second.push(frame(wrongly(id, rig.market.now_ms())))
+            await asyncio.sleep(14.0)
+            assert first in rig.venue.links, "the second connection has brought nothing to be believed"
+            await asyncio.sleep(120.0)
+            assert rig.wrong() == []
+
+    run(rotated())
 
 
 @given(

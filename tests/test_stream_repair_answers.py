@@ -173,13 +173,16 @@ async def test_ids_that_two_answers_lack_are_a_hole_at_the_venue(open_desk, venu
     assert (desk.feed.ledger.venue_holes, desk.feed.ledger.repaired) == (3, 7)
 
 
-async def test_a_hole_of_any_length_costs_a_few_questions(open_desk, venue):
-    desk = await open_desk(MemorySink())
+async def test_a_hole_of_any_length_costs_a_few_questions(open_desk, venue, tmp_path):
+    store = await TradeStore.open(tmp_path / "store.sqlite")
+    desk = await open_desk(store)
     await desk.live(venue.make(3))
     await desk.live(venue.make(1, first=10**15, time_ms=START_MS))
     await desk.whole()
-    assert desk.feed.ledger.venue_holes == 10**15 - 103
     assert len(venue.asked) == 3
+    position = await store.position(SYMBOL)
+    await store.close()
+    assert (position.venue_holes, position.complete_through_id, position.missing) == (10**15 - 103, 10**15, ())
 
 
 async def test_the_lowest_gap_is_filled_first_and_each_in_order(open_desk, venue, clock):
@@ -207,7 +210,7 @@ async def test_a_newest_trade_that_the_venue_does_not_have_when_asked_for_it_is_
     venue.make(2)
     venue.spoilt = [lambda rows: [trade(2**52)]]
     desk.repairer.on_live()
-    await clock.advance(2.0)
+    await clock.advance(1.0)
     await eventually(lambda: desk.repairer.last_failure is not None)
     assert desk.feed.ledger.last_id == 102
     await clock.advance(2.0)

@@ -133,6 +133,23 @@ def test_a_long_repair_of_one_symbol_does_not_delay_the_look_at_another() -> Non
     run(repairing())
 
 
+def test_looks_are_few_while_rest_does_not_answer() -> None:
+    async def unanswered() -> None:
+        async with Rig(56, rates={f"S{number}USDT": 1.0 for number in range(20)}) as rig:
+            await rig.live()
+            await asyncio.sleep(120.0)
+            rig.venue.force("rest_503", 300.0)
+            rig.venue.muted = set(rig.market.symbols[1:])
+            asked = len(rig.venue.requests)
+            await asyncio.sleep(290.0)
+            assert len(rig.venue.requests) - asked < 80
+            rig.venue.muted = set()
+            await asyncio.sleep(200.0)
+            assert rig.wrong() == []
+
+    run(unanswered())
+
+
 async def test_looks_of_many_symbols_keep_to_a_tenth_of_the_weight() -> None:
     clock = ManualClock()
     sink = MemorySink()

@@ -21,6 +21,8 @@ _KLINE_COLUMNS = 12
 _BOOLEANS = {"true": True, "false": False}
 _WANTED = "download an aggTrades file, SYMBOL-aggTrades-YYYY-MM.zip"
 _AGAIN = "the file is damaged: download it again"
+# Ids rise one by one. A row farther than this above the one before counts only if another row follows it.
+_FARTHEST_JUMP = 100_000
 _UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 
@@ -46,22 +48,29 @@ class Archive:
         self.bytes_read = 0  # of the file as it is on disk, by the newest reading
 
     def batches(self, n: int = 5_000) -> Generator[list[AggTrade], None, None]:
-        """The trades in the file's order, up to `n` at a time; `time` in the file's own unit. Raises ArchiveError."""
+        """The trades in the file's order, about `n` at a time; `time` in the file's own unit. Raises ArchiveError."""
         batch: list[AggTrade] = []
         previous = -1
+        jumped = 0  # the line of a row that lies far above the one before, until another row follows it
         with _lines(self.path) as (raw, lines):
             for number, line in lines:
                 trade = _trade(self.path, number, line, self.symbol)
+                far = previous >= 0 and trade.id - previous > _FARTHEST_JUMP
+                if jumped and (far or trade.id <= previous):
+                    raise ArchiveError(self.path, jumped, f"aggregate id {previous} is far from those around it", _AGAIN)
+                jumped = number if far else 0
                 if trade.id <= previous:
                     raise ArchiveError(
                         self.path, number, f"aggregate id {trade.id} does not rise (before it: {previous})", _AGAIN
                     )
                 previous = trade.id
                 batch.append(trade)
-                if len(batch) == n:
+                if len(batch) >= n and not jumped:
                     self.bytes_read = min(raw.tell(), self.bytes_total)
                     yield batch
                     batch = []
+        if jumped:
+            raise ArchiveError(self.path, jumped, f"aggregate id {previous} is far from those before it", _AGAIN)
         self.bytes_read = self.bytes_total
         if batch:
             yield batch

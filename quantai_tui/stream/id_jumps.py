@@ -33,7 +33,7 @@ ANSWER_WITHIN_S = 5.0
 # No trade waits longer than that: what nothing has confirmed by then is put away.
 LONGEST_HOLD_S = 10.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
-_FORGET_RETRIES_S = 600.0
+_FORGET_AFTER_S = 600.0  # without another frame near it
 # So many numberings that contradict each other are examined at a time; of more, the one heard last longest ago is put away.
 _MOST_RUNS = 4
 _LOG_EVERY_S = 10.0
@@ -50,6 +50,11 @@ class _Held(IdRun):
         self.trades = [trade]
         self.oldest_us = trade.time_us
         self.witnessed = self.confirmed = self.refused = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing has decided about it yet."""
+        return not self.confirmed and not self.refused
 
     def hold(self, trade: AggTrade, now: float) -> None:
         self.add(trade.id)
@@ -113,6 +118,11 @@ class IdJumps:
         """The symbols for which `release` may have something."""
         return iter([known.feed for known in self._doubted.values()])
 
+    def is_plausible(self, feed: SymbolFeed, id: int) -> bool:
+        """Whether an id alone gives no cause for doubt."""
+        known, last = self._symbols.get(feed.symbol), feed.ledger.last_id
+        return known is None or last is None or abs(id - last) <= self._reach(known)
+
     def admit(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> Sequence[AggTrade]:
         """The trades of a batch that may be stored now; the others are held back."""
         known = self._symbols.get(feed.symbol)
@@ -142,10 +152,14 @@ class IdJumps:
         now = self._clock.monotonic()
         released: list[AggTrade] = []
         for run in list(known.runs):
-            if self._is_confirmed(known, run, now):
-                released += run.trades
+            run.confirmed = run.confirmed or self._is_confirmed(known, run, now)
+            if run.confirmed and run.trades:
                 known.runs.remove(run)
                 self._accept(known, run)
+                released += run.trades
+                run.trades = []
+            elif not run.trades and (self._is_joined(known, run) or now - run.heard_at >= _FORGET_AFTER_S):
+                known.runs.remove(run)
             elif run.trades and now - run.held_since >= LONGEST_HOLD_S:
                 self._put_away(known, run, "nothing has confirmed it")
             elif len(run.trades) > self._limit:
@@ -168,7 +182,7 @@ class IdJumps:
     def question(self) -> tuple[str | None, float | None]:
         """A symbol whose newest trade REST is to be asked for now; else None, and the seconds until there may be one."""
         now = self._clock.monotonic()
-        open_ones = [known for known in self._doubted.values() if any(not run.refused for run in known.runs)]
+        open_ones = [known for known in self._doubted.values() if any(run.is_open for run in known.runs)]
         if not open_ones:
             return None, None
         first = min(open_ones, key=lambda known: known.ask_at)
@@ -186,6 +200,8 @@ class IdJumps:
             return
         reach = self._reach(known)
         for run in known.runs:
+            if run.confirmed:
+                continue
             if run.is_near(newest.id, reach):
                 run.confirmed = True
             elif newest.time_us >= run.oldest_us:
@@ -235,7 +251,7 @@ class IdJumps:
             oldest = min(known.runs, key=lambda run: run.heard_at)
             self._put_away(known, oldest, "other implausible ids came")
             known.runs.remove(oldest)
-        if now - known.asked_at >= _FORGET_RETRIES_S:
+        if now - known.asked_at >= _FORGET_AFTER_S:
             known.retry_s = 0.0
             known.ask_at = now
         known.runs.append(_Held(trade, now))
@@ -247,8 +263,6 @@ class IdJumps:
             log.warning("%s: id %d is implausible after %d; held back, asking REST", trade.symbol, trade.id, last)
 
     def _is_confirmed(self, known: _Symbol, run: _Held, now: float) -> bool:
-        if run.confirmed:
-            return True
         if run.refused:
             return False
         last = known.ledger.last_id
@@ -257,13 +271,17 @@ class IdJumps:
                 return True  # two trades agree
             alone = not any(other is not run and not other.refused for other in known.runs)
             return alone and now - run.since >= LONGEST_HOLD_S  # nothing speaks against it
-        reach = self._reach(known)
-        if run.first >= last - reach and run.last <= last + reach:
-            return True  # the ledger has moved there, by what was fetched
+        if self._is_joined(known, run):
+            return True
         return now - run.since >= ANSWER_WITHIN_S and (run.is_sequence or run.witnessed)
 
+    def _is_joined(self, known: _Symbol, run: _Held) -> bool:
+        """Whether the ledger has moved to where the run is, by what was fetched."""
+        last, reach = known.ledger.last_id, self._reach(known)
+        return last is not None and run.first >= last - reach and run.last <= last + reach
+
     def _accept(self, known: _Symbol, run: _Held) -> None:
-        """A run is confirmed."""
+        """A run with trades is confirmed; one without waits for its next, which is believed at once."""
         last = known.ledger.last_id
         if last is None or abs(run.first - last) <= self._reach(known):
             return
@@ -278,9 +296,8 @@ class IdJumps:
         if not trades:
             return
         known.implausible += len(trades)
-        ids = f"id {trades[0].id}" if len(trades) == 1 else f"ids {run.first} to {run.last}"
         after = "" if last is None else f" after {last}"
-        self._quarantine.add_trades(trades, f"{known.feed.symbol}: implausible {ids}{after}: {why}")
+        self._quarantine.add_trades(trades, f"an implausible id{after}: {why}")
 
     def _believe(self, known: _Symbol, count: int) -> None:
         known.at = self._clock.monotonic()
@@ -302,10 +319,13 @@ class JumpCheck:
         self._jumps = jumps
         self._rest = rest
         self._clock = clock
+        self._retry_s = 0.0
 
     async def run(self) -> None:
         """Work for ever."""
         while True:
+            if self._retry_s:
+                await self._clock.sleep(self._retry_s)
             self._jumps.asked.clear()
             symbol, wait_s = self._jumps.question()
             if symbol is not None:
@@ -319,7 +339,10 @@ class JumpCheck:
         try:
             rows = await self._rest.agg_trades(symbol, None, 1)
         except Exception as error:  # noqa: BLE001 - whatever the network or the venue did: named, and asked again, ever less often
-            log.warning("%s: implausible ids could not be checked: %s", symbol, classify(error, Phase.REST).message)
+            if not self._retry_s:
+                log.warning("%s: implausible ids could not be checked: %s", symbol, classify(error, Phase.REST).message)
+            self._retry_s = min(self._retry_s * 2 or _FIRST_RETRY_S, ANSWER_WITHIN_S)
             return
+        self._retry_s = 0.0
         if rows:
             self._jumps.answer(symbol, max(rows, key=_BY_ID))

@@ -111,7 +111,7 @@ class Intake:
 
     def begin_overlap(self, inlet: Inlet, symbols: Iterable[str]) -> Overlap:
         """Hold what a second link delivers. One at a time; `promote` or `end_overlap` ends it."""
-        overlap = Overlap(symbols, self._ledger_of, self._limit, self._clock)
+        overlap = Overlap(symbols, self._ledger_of, self._limit, self._clock, self._is_plausible)
         self._second = (inlet, overlap)
         return overlap
 
@@ -195,6 +195,10 @@ class Intake:
         while self.waiting:
             self._handed_over.clear()
             await self._handed_over.wait()
+
+    def _is_plausible(self, trade: AggTrade) -> bool:
+        feed = self._feeds.get(trade.symbol)
+        return feed is not None and self.jumps.is_plausible(feed, trade.id)
 
     def _ledger_of(self, symbol: str) -> SymbolLedger | None:
         feed = self._feeds.get(symbol)

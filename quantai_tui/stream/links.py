@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 from ..telemetry import SYSTEM_CLOCK, Clock, StreamState
@@ -27,6 +27,7 @@ from .quarantine import Quarantine
 from .session import Session
 from .silence import SilenceLooks
 from .states import StateMachine
+from .suspicion import Suspicion
 from .tasks import all_ended, first_of, settle, until_first_ends
 from .transport import Transport
 
@@ -84,6 +85,7 @@ class Links:
         self._gate = gate
         self._liveness = liveness
         self._looks = silence
+        self._suspicion = Suspicion(liveness, silence)
         self._quarantine = quarantine
         self._owner = owner
         self._clock = clock
@@ -242,36 +244,11 @@ class Links:
         """Data alone is a sign of life here; pings are the heartbeat's business."""
         warn_after, give_up_after = self.config.message_warning_timeout, self.config.message_timeout
         silent = self._silent_s()
-        suspects = self._suspects()
         if silent >= warn_after:
             self._machine.to(StreamState.STALLED, f"no data for {silent:.0f} s; reconnecting at {give_up_after:.0f} s")
-        elif not self._unexplained(suspects) and self._machine.state is StreamState.STALLED:
+        elif not self._suspicion.unexplained() and self._machine.state is StreamState.STALLED:
             self._machine.to(StreamState.LIVE, "data again")
-        # One that another connection did not bring either is tried again, ever less often.
-        due = [symbol for symbol in suspects if self._looks.may_probe(symbol)]
-        if not due:
-            return None
-        why = self._why(due)
-        self._looks.suspect(due, f"the link had stalled: {why}")
-        return Occasion(why, tuple(due))
-
-    def _suspects(self) -> list[str]:
-        """Symbols whose silence is not explained; what REST says of it is taken in first."""
-        for symbol in self._looks.excused():
-            self._liveness.excuse(symbol)  # two links and REST say the same: it is the market that is quiet
-        for symbol in self._looks.unserved():
-            self._liveness.accuse(symbol)
-        return self._liveness.suspects()
-
-    def _unexplained(self, suspects: Iterable[str]) -> list[str]:
-        """Those of which it is not said already, as a matter of their own, that the venue does not serve them."""
-        return [symbol for symbol in suspects if self._looks.may_probe(symbol) or not self._looks.is_unserved(symbol)]
-
-    def _why(self, suspects: Sequence[str]) -> str:
-        symbol = max(suspects, key=lambda name: self._liveness.silent_s(name) or 0.0)
-        more = f" and {len(suspects) - 1} more" if len(suspects) > 1 else ""
-        silent, usual = self._liveness.silent_s(symbol) or 0.0, self._liveness.limit_s(symbol) or 0.0
-        return f"no {symbol} trade{more} for {silent:.0f} s, usually never more than {usual:.0f} s"
+        return self._suspicion.occasion()
 
     # From one to the other
 
@@ -304,7 +281,7 @@ class Links:
 
     def _stay(self, occasion: Occasion) -> None:
         """The present link goes on. A suspicion that nobody could answer is shown until it is over."""
-        silent = self._unexplained(self._suspects()) or self._liveness.any_silent_s() >= self.config.message_warning_timeout
+        silent = self._suspicion.unexplained() or self._liveness.any_silent_s() >= self.config.message_warning_timeout
         if self._machine.state is StreamState.STALLED and silent:
             self._machine.to(StreamState.STALLED, f"{occasion.why}; stays on the present connection")
         elif self._machine.state in (StreamState.ROTATING, StreamState.STALLED):

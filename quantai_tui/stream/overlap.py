@@ -61,7 +61,9 @@ class Overlap:
         ledger_of: Callable[[str], SymbolLedger | None],
         limit: int,
         clock: Clock = SYSTEM_CLOCK,
+        is_plausible: Callable[[AggTrade], bool] = lambda trade: True,
     ) -> None:
+        self._is_plausible = is_plausible
         self._symbols = tuple(symbols)
         self._ledger_of = ledger_of
         self._limit = limit
@@ -84,10 +86,13 @@ class Overlap:
         return len(self._held)
 
     def absorb(self, trades: Sequence[AggTrade]) -> list[AggTrade]:
-        """Hold what the successor has brought. Returns what is held no more, since the ledgers have it from the present link."""
+        """Hold what the successor has brought. Returns what is held no more, since the ledgers have it from the present link.
+
+        An implausible id is held as well, and says nothing of where the successor is.
+        """
         for trade in trades:
             first = self._first.get(trade.symbol)
-            if first is None or trade.id < first:
+            if (first is None or trade.id < first) and self._is_plausible(trade):
                 self._first[trade.symbol] = trade.id
                 self._first_at.setdefault(trade.symbol, self._clock.monotonic())
         known: list[AggTrade] = []

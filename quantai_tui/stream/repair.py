@@ -105,8 +105,9 @@ class Repairer:
                 self.last_failure = None
             for error in failed.values():
                 self.silence.failed(feed)
+                if self.last_failure is None or self.last_failure is not self._look_failure:
+                    log.warning("look at a silent symbol: %s", classify(error, Phase.REST).message, exc_info=error)
                 self.last_failure = self._look_failure = classify(error, Phase.REST)
-                log.warning("look at a silent symbol: %s", self.last_failure.message, exc_info=error)
 
     async def _look(self, feed: SymbolFeed) -> None:
         await self.silence.take(feed, await self._newest(feed))

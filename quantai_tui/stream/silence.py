@@ -23,7 +23,7 @@ log = logging.getLogger("quantai_tui.stream")
 
 # After going live, a trade is given so long to show by itself what is missing; then a quiet symbol is asked about, and again
 # after the second, third ... of these, the last of them over and over: a subscription may be acknowledged and dead.
-_QUIET_LOOKS_S = (2.0, 30.0, 60.0, 120.0, 240.0, 480.0, 600.0)
+_QUIET_LOOKS_S = (0.8, 30.0, 60.0, 120.0, 240.0, 480.0, 600.0)
 # A suspected symbol is asked about at once, and again after so long, then twice as long ..., at most the second of these.
 _FIRST_AGAIN_S, _LONGEST_AGAIN_S = 5.0, 600.0
 # A symbol that trades while the stream brings none of it is given so long, for a trade that is on its way.
@@ -32,7 +32,7 @@ _POLL_SILENT_S = 30.0  # how late the trades of a silent subscription may be
 # So long a second connection is given to bring an unserved symbol before it is called silent.
 _NAME_AFTER_S = 15.0
 _FIRST_PROBE_S, _LONGEST_PROBE_S = 10.0, 600.0  # between second connections that did not bring an unserved symbol
-_FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 30.0  # after a look that failed
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 5.0  # between looks while REST fails
 _NEWEST_WEIGHT = 4  # of a request for aggregate trades (Binance spot)
 _LOOKS_SHARE = 0.1  # of the venue's weight, for all looks together but the first after going live
 _MINUTE_S = 60.0
@@ -63,7 +63,6 @@ class _Look:
         "probe_at",
         "probe_s",
         "probed",
-        "retry_s",
     )
 
     def __init__(self, due: float, *, fell: bool, baseline: int | None) -> None:
@@ -75,7 +74,6 @@ class _Look:
         self.looks = 0  # that were answered
         self.again_s = 0.0  # before the next look; 0 while its silence is not suspected
         self.ahead_at: float | None = None
-        self.retry_s = 0.0
         self.probed = False  # a second connection has not brought it either
         self.probe_at = 0.0
         self.probe_s = 0.0
@@ -93,6 +91,8 @@ class SilenceLooks:
         self._clock = clock
         self._looks: dict[str, _Look] = {}
         self._spent: deque[float] = deque(maxlen=LOOKS_PER_MINUTE)  # when the last looks were
+        self._retry_s = 0.0
+        self._resume_at = clock.monotonic()  # after a failure
         self._changed = asyncio.Event()
         self.on_taken: Callable[[], None] = lambda: None
 
@@ -184,12 +184,12 @@ class SilenceLooks:
 
         Where no ledger has begun nothing is stored: it begins with what comes, not with a trade of long ago.
         """
+        self._retry_s = 0.0
         look = self._look_at(feed.symbol)
         if look is None:
             return
         now = self._clock.monotonic()
         look.looks += 1
-        look.retry_s = 0.0
         if newest is None:
             self._plan(look, Finding.QUIET, now)
             return
@@ -207,11 +207,12 @@ class SilenceLooks:
             feed.name_silent(newest.id, fell=look.fell)
 
     def failed(self, feed: SymbolFeed) -> None:
-        """REST did not answer a look."""
+        """REST did not answer a look: none leaves for a while, and the others come first."""
+        self._retry_s = min(self._retry_s * 2 or _FIRST_RETRY_S, _LONGEST_RETRY_S)
+        self._resume_at = self._clock.monotonic() + self._retry_s
         look = self._look_at(feed.symbol)
         if look is not None:
-            look.retry_s = min(look.retry_s * 2 or _FIRST_RETRY_S, _LONGEST_RETRY_S)
-            look.due = self._clock.monotonic() + look.retry_s
+            look.due = self._resume_at
 
     def look_now(self, feed: SymbolFeed) -> None:
         """Look at a symbol without waiting any longer, if the stream brings nothing of it."""
@@ -261,6 +262,7 @@ class SilenceLooks:
     def _when(self, symbol: str) -> float:
         """When a symbol may be looked at, within the share of the weight."""
         look = self._looks[symbol]
+        at = max(look.due, self._resume_at)
         if (look.asked or look.again_s) and len(self._spent) == LOOKS_PER_MINUTE:
-            return max(look.due, self._spent[0] + _MINUTE_S)
-        return look.due
+            at = max(at, self._spent[0] + _MINUTE_S)
+        return at

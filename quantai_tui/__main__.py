@@ -1,7 +1,11 @@
 """The console script; `python -m quantai_tui` is the same."""
 
-from .interrupts import end_at_once
-from .output import guard_streams
+from .working_folder import forget
+
+forget()  # before anything else is imported
+
+from .interrupts import end_at_once  # noqa: E402
+from .output import guard_streams  # noqa: E402
 
 
 def main() -> None:

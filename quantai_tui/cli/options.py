@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,6 +11,7 @@ from msgspec import Struct
 
 from ..arguments import typed_number
 from ..output import say
+from ..python_child import python_command
 
 if TYPE_CHECKING:
     from ..engine.source import Source
@@ -126,7 +126,7 @@ class Wanted(Struct, frozen=True):
     def _exchange(*what: str) -> Callable[[Path, tuple[str, ...]], list[str]]:
         def command(folder: Path, symbols: tuple[str, ...]) -> list[str]:
             played = ["--symbols", ",".join(symbols)] if what[0] == "--seed" else []
-            return [sys.executable, "-m", "quantai_tui.exchange", "--folder", str(folder), *what, *played]
+            return python_command("quantai_tui.exchange", "--folder", str(folder), *what, *played)
 
         return command
 

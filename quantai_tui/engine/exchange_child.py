@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ..link import FaultOffer
+from ..python_child import python_environment
 from ..telemetry import Clock
 
 logger = logging.getLogger(__name__)
@@ -161,6 +162,7 @@ class ExchangeChild:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 limit=_LONGEST_ANSWER,
+                env=python_environment(),
                 start_new_session=True,  # a Ctrl-C at the terminal is the engine's to answer
             )
         assert self._process.stdout is not None

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ..link import EngineUnavailable
+from ..python_child import python_command, python_environment
 from ..textfile import escaped
 from .logs import last_lines
 from .places import PlaceError
@@ -58,7 +58,7 @@ class EngineProcess:
         read_end, write_end = os.pipe()
         overrides_end, hand_over_end = os.pipe()
         ends = ("--ready-fd", str(write_end), "--overrides-fd", str(overrides_end))
-        command = [sys.executable, "-m", "quantai_tui", "serve", *ends, *serve_arguments]
+        command = python_command("quantai_tui", "serve", *ends, *serve_arguments)
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -66,6 +66,7 @@ class EngineProcess:
             stderr=self._first_words,
             pass_fds=(write_end, overrides_end),
             start_new_session=True,
+            env=python_environment(),
         )
         os.close(write_end)
         os.close(overrides_end)

@@ -22,10 +22,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ..python_child import PYTHON, python_command, python_environment
 from .config import WorkerConfig
 from .messages import TOKEN_VARIABLE
 
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 WORKER, NODE = "quantai_tui.training.worker", "quantai_tui.training.node"
 AGENT_VARIABLE = "QUANTAI_AGENT_PID"  # what a rank must not outlive
 
@@ -55,18 +55,16 @@ class Meeting(NamedTuple):
 def launch(
     config: WorkerConfig,
     *,
-    python: str = sys.executable,
+    python: str = PYTHON,
     socket_path: Path,
     token: str,
     environment: Mapping[str, str] = os.environ,
 ) -> Launch:
     """The command under which the engine, which is this process, starts a worker as `config` wants it."""
-    # -P and PYTHONPATH: the worker is this very package, whatever lies in the current directory.
-    path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), environment.get("PYTHONPATH"))))
-    inherited = {**environment, TOKEN_VARIABLE: token, "PYTHONPATH": path}
+    inherited = {**python_environment(environment, python=python), TOKEN_VARIABLE: token}
     if config.nproc == 1 and config.nnodes == 1:
-        return Launch((python, "-P", "-m", WORKER, "--socket", str(socket_path)), inherited, 0.0)
-    arguments = [python, "-P", "-m", NODE, "--parent", str(os.getpid()), "--socket", str(socket_path)]
+        return Launch(tuple(python_command(WORKER, "--socket", str(socket_path), python=python)), inherited, 0.0)
+    arguments = python_command(NODE, "--parent", str(os.getpid()), "--socket", str(socket_path), python=python)
     arguments += ["--nproc", str(config.nproc), "--nnodes", str(config.nnodes)]
     if config.nnodes > 1:
         arguments += ["--rdzv-endpoint", config.rdzv_endpoint]

@@ -18,6 +18,7 @@ import sys
 import time
 
 from ..output import guard_streams, log_to_stderr
+from ..python_child import python_command, python_environment
 from .launcher import NODE, WORKER, Meeting, meeting, rank_environment, torchrun_arguments
 from .lifeline import die_with_parent
 
@@ -60,9 +61,9 @@ def _serve(arguments: list[str]) -> int:
     wait = _SHORTEST_WAIT_S
     while True:
         began = time.monotonic()
-        command = [sys.executable, "-P", "-m", NODE, "--parent", str(os.getpid()), *arguments]
+        command = python_command(NODE, "--parent", str(os.getpid()), *arguments)
         try:
-            code = subprocess.run(command, check=False).returncode
+            code = subprocess.run(command, check=False, env=python_environment()).returncode
             if code == 0 or time.monotonic() - began > _SOUND_AFTER_S:
                 wait = _SHORTEST_WAIT_S
             log.info("this machine is free again; it offers itself anew in %g s (ctrl-c ends that)", wait)

@@ -7,12 +7,12 @@ import hmac
 import itertools
 import logging
 import signal
-import sys
 from pathlib import Path
 
 import msgspec
 
 from ..arguments import check_number, check_type, check_whole, path_from
+from ..python_child import PYTHON
 from ..telemetry import SYSTEM_CLOCK, Clock, GpuSnapshot, Severity, TrainingSnapshot, TrainingState
 from .child import WorkerLife, WorkerLog
 from .config import LIVE_FIELDS, SHAPING_FIELDS, WorkerConfig, changed_fields
@@ -71,7 +71,7 @@ class TrainingSupervisor:
         log_path: Path,
         guest_socket: Path | None = None,
         clock: Clock = SYSTEM_CLOCK,
-        python: str = sys.executable,
+        python: str = PYTHON,
         grace_s: float = 120.0,  # torch from a network disk takes a minute and more
         silence_s: float = 30.0,
         max_restarts: int = 5,

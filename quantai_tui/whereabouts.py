@@ -1,6 +1,6 @@
 """Where running engines announce themselves: one private folder per user, with an entry and the sockets of each.
 
-Whoever looks for an engine (a command, a dashboard, a training script) reads the entries here. Imports nothing of ours.
+Whoever looks for an engine (a command, a dashboard, a training script) reads the entries here.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import stat
+import socket
 import tempfile
 from pathlib import Path
 
 import msgspec
 import platformdirs
+
+from .private_files import make_private_folder
 
 APP = "quantai-tui"
 _MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux and 104 on macOS, the closing zero included
@@ -43,12 +45,7 @@ def socket_folder() -> Path:
     """
     wanted = _socket_folder_path()
     try:
-        wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
-        info = wanted.lstat()
-        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
-            raise PlaceError(f"{wanted} is not a folder of yours; remove it, or set XDG_STATE_HOME")
-        if info.st_mode & 0o077:
-            wanted.chmod(0o700)
+        make_private_folder(wanted)
     except OSError as error:
         raise PlaceError(f"the socket folder {wanted} cannot be used: {error.strerror or error}. Set XDG_STATE_HOME.") from error
     return wanted
@@ -78,17 +75,35 @@ def read_entry(path: Path) -> Entry | None:
 def is_alive(entry: Entry) -> bool:
     """Whether an engine holds the folder's lock; the kernel lets go of it however a process ends."""
     try:
-        handle = os.open(Path(entry.folder) / "lock", os.O_RDWR | os.O_CLOEXEC)
+        # For reading: the folder of a dead engine may be on a disk that cannot be written any more.
+        handle = os.open(Path(entry.folder) / "lock", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return _listens(entry)
     try:
         # Shared: two who ask at once must not take each other for the engine.
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:
+        return _listens(entry)
     finally:
         os.close(handle)
     return False
+
+
+def _listens(entry: Entry) -> bool:
+    """Whether somebody listens on the engine's socket: for a folder that cannot be looked into."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(entry.socket)
+        except BlockingIOError:
+            return True  # it has not taken the callers before us yet
+        except (OSError, ValueError):
+            return False
+    return True
 
 
 def running() -> list[Entry]:

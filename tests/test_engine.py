@@ -172,7 +172,7 @@ async def test_a_stopped_engine_leaves_no_write_ahead_log_no_socket_and_no_child
     engine = demo_engine(*QUIET)
     await engine.start()
     await until(lambda: engine.snapshot().stream.state is StreamState.LIVE)
-    exchange = engine.exchange_pid
+    exchange = engine.exchange.pid if engine.exchange is not None else None
     assert exchange is not None
     socket = Path(engine.entry().socket)
     assert socket.exists()
@@ -344,7 +344,7 @@ async def test_the_silence_alert_follows_the_setting_in_force(engine: Engine) ->
     assert (await ask(engine, CommandName.SETTINGS_SAVE, values=values, revision=form["revision"]))[0]
     await ask(engine, CommandName.RECONNECT)
     await until(lambda: engine.snapshot().stream.state is StreamState.LIVE)
-    pid = engine.exchange_pid
+    pid = engine.exchange.pid if engine.exchange is not None else None
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
+import shutil
+import socket
+import threading
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from quantai_tui.engine.places import EngineFolder, socket_folder
-from quantai_tui.engine.registry import Claim, Entry, is_alive, running
+from quantai_tui.engine.registry import AlreadyRunning, Claim, Entry, is_alive, running
 
 
 def entry_of(folder: Path) -> Entry:
@@ -44,3 +49,97 @@ def test_two_who_ask_at_once_do_not_take_each_other_for_the_engine(tmp_path: Pat
         assert not is_alive(entry_of(tmp_path))
         fcntl.flock(other, fcntl.LOCK_EX)
         assert is_alive(entry_of(tmp_path))
+
+
+def test_a_start_waits_out_whoever_only_looks(tmp_path: Path) -> None:
+    folder = EngineFolder(tmp_path / "demo-1")
+    folder.prepare()
+    folder.lock.touch()
+    (socket_folder() / f"{folder.key}.json").write_bytes(msgspec.json.encode(entry_of(folder.path)))  # of a killed engine
+    looker = folder.lock.open("rb")
+    fcntl.flock(looker, fcntl.LOCK_SH)
+    leaving = threading.Timer(0.02, looker.close)
+    leaving.start()
+    try:
+        Claim.take(folder).release()
+    finally:
+        leaving.join()
+
+
+def test_a_start_beside_a_running_engine_is_still_refused(tmp_path: Path) -> None:
+    folder = EngineFolder(tmp_path / "demo-1")
+    folder.prepare()
+    claim = Claim.take(folder)
+    with pytest.raises(AlreadyRunning):
+        Claim.take(folder)
+    claim.release()
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_folder_that_cannot_be_opened_hides_no_other_engine(
+    error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only disk cannot be mounted without privileges: the system call refuses instead."""
+    dead = tmp_path / "dead"
+    dead.mkdir()
+    (dead / "lock").touch()
+    (socket_folder() / "000000000002.json").write_bytes(msgspec.json.encode(entry_of(dead)))
+    folder = EngineFolder(tmp_path / "demo-2")
+    folder.prepare()
+    claim = Claim.take(folder)
+    real = os.open
+
+    def refuse(path: str | Path, flags: int, *rest: int, **more: int) -> int:
+        if Path(path) == dead / "lock" and (error != errno.EROFS or flags & (os.O_RDWR | os.O_WRONLY)):
+            raise OSError(error, os.strerror(error), str(path))
+        return real(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    try:
+        claim.publish(msgspec.structs.replace(entry_of(folder.path), name="demo-2"))
+        assert [entry.name for entry in running()] == ["demo-2"]
+    finally:
+        claim.release()
+
+
+def test_an_engine_whose_folder_cannot_be_opened_is_alive_while_it_listens(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to("lock")  # cannot be opened, whoever asks
+    entry = msgspec.structs.replace(entry_of(tmp_path), socket=str(socket_folder() / "x.sock"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(entry.socket)
+        assert not is_alive(entry)
+        listener.listen(0)
+        assert is_alive(entry)
+    assert not is_alive(entry)
+
+
+@pytest.mark.parametrize("removed", ["folder", "lock", "replaced"])
+def test_a_claim_knows_that_its_folder_is_gone(removed: str, tmp_path: Path) -> None:
+    folder = EngineFolder(tmp_path / "demo-1")
+    folder.prepare()
+    claim = Claim.take(folder)
+    assert claim.loss == ""
+    if removed == "folder":
+        shutil.rmtree(folder.path)
+    else:
+        folder.lock.unlink()
+    if removed == "replaced":
+        folder.lock.touch()
+    assert "was removed or replaced" in claim.loss
+    claim.release()
+    assert "was removed or replaced" in claim.loss
+
+
+def test_the_end_of_an_engine_leaves_its_successors_entry_alone(tmp_path: Path) -> None:
+    folder = EngineFolder(tmp_path / "demo-1")
+    folder.prepare()
+    first = Claim.take(folder)
+    first.publish(entry_of(folder.path))
+    shutil.rmtree(folder.path)
+    folder.prepare()
+    second = Claim.take(folder)
+    second.publish(msgspec.structs.replace(entry_of(folder.path), pid=2))
+    first.release()
+    assert [entry.name for entry in running()] == ["demo-1"]
+    second.release()
+    assert running() == []

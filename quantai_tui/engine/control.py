@@ -12,6 +12,7 @@ from typing import Any
 
 from ..link.frames import FrameError, encode, read_from_client
 from ..link.messages import PROTOCOL_VERSION, Ack, Command, Hello, Refused, Sample, Watch, Welcome
+from ..private_files import identity, remove_if_same
 from ..telemetry import EngineSnapshot
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class ControlServer:
         self._snapshot = snapshot
         self._execute = execute
         self._server: asyncio.Server | None = None
+        self._identity: tuple[int, int] | None = None
         self._clients: set[asyncio.Task[None]] = set()
         self._commands: set[asyncio.Task[Ack]] = set()
 
@@ -46,9 +48,11 @@ class ControlServer:
         # The folder is 0700: between the two lines nobody else can reach the socket.
         self._server = await asyncio.start_unix_server(self._serve, path=str(self._path))
         self._path.chmod(0o600)
+        self._identity = identity(self._path)
 
     async def stop(self) -> None:
         if self._server is not None:
+            remove_if_same(self._path, self._identity)  # before the close: until then nobody else has its inode number
             self._server.close()
         clients = list(self._clients)
         for client in clients:
@@ -59,7 +63,6 @@ class ControlServer:
             for command in late:
                 command.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

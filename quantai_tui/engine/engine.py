@@ -35,7 +35,7 @@ from .places import EngineFolder, PlaceError, data_root, dials_file
 from .playback import Playback
 from .registry import AlreadyRunning, Claim, Entry, control_socket, entry_of, guest_socket, worker_socket
 from .source import Source
-from .starting import EXIT_STORE_FAILED, StartError
+from .starting import EXIT_STORE_FAILED, StartError, reason_of
 from .vitals import PERIOD_S, Vitals, statistics
 from .warmup import warm_start
 from .worker_settings import worker_config
@@ -117,10 +117,6 @@ class Engine:
         """The embedded exchange; None for the live venue and for a recording."""
         return self._exchange
 
-    @property
-    def exchange_pid(self) -> int | None:
-        return self._exchange.pid if self._exchange is not None else None
-
     async def start(self) -> None:
         """Raises StartError; then nothing is left running."""
         try:
@@ -130,7 +126,7 @@ class Engine:
             raise StartError(str(error), exit_code=EXIT_STORE_FAILED) from error
         except (PlaceError, ExchangeFailed, RecordingError, SettingsProblems, OSError, ValueError) as error:
             await self.stop()
-            raise StartError(str(error)) from error
+            raise StartError(reason_of(error)) from error
         except AlreadyRunning as error:
             await self.stop()
             raise StartError(str(error), entry=error.entry) from error
@@ -226,6 +222,13 @@ class Engine:
     async def execute(self, command: Command) -> Ack:
         """Carry out one command; never raises, a failure is a negative answer."""
         return await self._commands.execute(command)
+
+    @property
+    def failure(self) -> str:
+        """Why what comes in is not kept any more; the engine must end. Empty while all is well."""
+        if self._store is not None and self._store.failure is not None:
+            return f"the store failed: {self._store.failure}"
+        return self._claim.loss if self._claim is not None else ""
 
     @property
     def stream(self) -> ResilientStream:
@@ -336,8 +339,8 @@ class Engine:
             raised = self.vitals.sample(snapshot, sum(sample.overflows for sample in samples) if samples else None)
             for alert in raised:
                 logger.log(_LEVELS[alert.severity], "alert: %s (%s)", alert.text, alert.remedy)
-            if self._store is not None and self._store.failure is not None:
-                logger.critical("the store failed: %s; the engine stops, so that nothing is lost unseen", self._store.failure)
+            if self.failure:
+                logger.critical("%s; the engine stops, so that nothing is lost unseen", self.failure)
                 self.request_stop()
                 return
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from ..link import FaultOffer
+from ..private_files import open_private
 from ..python_child import python_environment
 from ..telemetry import Clock
 
@@ -155,7 +157,8 @@ class ExchangeChild:
                     answer.set_result(_Answer(error="the embedded exchange ended before it answered"))
 
     async def _launch(self) -> ExchangeInfo:
-        with self._log_path.open("ab") as log:
+        log = open_private(self._log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,
@@ -165,6 +168,8 @@ class ExchangeChild:
                 env=python_environment(),
                 start_new_session=True,  # a Ctrl-C at the terminal is the engine's to answer
             )
+        finally:
+            os.close(log)
         assert self._process.stdout is not None
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), _READY_WITHIN_S)

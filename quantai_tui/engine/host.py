@@ -15,6 +15,7 @@ import msgspec
 
 from ..masking import masked_deep
 from ..output import json_line, safe_line, say
+from ..private_files import open_private
 from ..telemetry import EngineSnapshot, StreamState, TrainingState
 from .engine import Engine
 from .launch import Report
@@ -80,7 +81,7 @@ async def serve(build: Callable[[], Engine], ready_fd: int | None) -> int:
         return error.exit_code
     except asyncio.CancelledError:
         return EXIT_OK
-    return EXIT_STORE_FAILED if engine.store.failure is not None else EXIT_OK
+    return EXIT_STORE_FAILED if engine.failure else EXIT_OK
 
 
 def _tell_warnings(engine: Engine) -> None:
@@ -90,7 +91,7 @@ def _tell_warnings(engine: Engine) -> None:
 
 def _redirect_output(path: Path) -> None:
     """Whatever libraries print from here on goes to a file of the engine: the starter's may be gone."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    handle = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
@@ -162,8 +163,8 @@ def _is_starving(snapshot: EngineSnapshot) -> bool:
 
 def _verdict(engine: Engine, snapshot: EngineSnapshot, deadline: float | None, starving_since: float | None) -> int | None:
     """The exit code when it is time to leave, else None."""
-    if engine.store.failure is not None:
-        say(f"quantai-tui: the store failed: {engine.store.failure}", err=True)
+    if engine.failure:
+        say(f"quantai-tui: {engine.failure}", err=True)
         return EXIT_STORE_FAILED
     if snapshot.stream.state is StreamState.FAILED and engine.exits_on_failure:
         error = snapshot.stream.last_error

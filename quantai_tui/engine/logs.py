@@ -6,9 +6,11 @@ import logging
 import logging.handlers
 import time
 from collections import deque
+from io import TextIOWrapper
 from pathlib import Path
 
 from ..output import LogFormatter, safe_line
+from ..private_files import open_private
 
 _FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
 _MAX_BYTES = 5_000_000
@@ -40,12 +42,17 @@ class LogTail(logging.Handler):
         return tuple(line for created, line in tuple(self._kept) if created <= when)[-(self._lines.maxlen or 0) :]
 
 
+class _PrivateFileHandler(logging.handlers.RotatingFileHandler):
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=open_private)
+
+
 class EngineLog:
     """Handlers on the package's logger from `open` until `close`."""
 
     def __init__(self, path: Path, level: str) -> None:
         self.tail = LogTail()
-        self._file = logging.handlers.RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
+        self._file = _PrivateFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
         self._file.setFormatter(LogFormatter(_FORMAT, "%Y-%m-%dT%H:%M:%S"))
         self._logger = logging.getLogger(_ROOT)
         self._logger.addHandler(self._file)

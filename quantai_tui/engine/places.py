@@ -8,17 +8,21 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+from ..private_files import check_owner, make_private_folder, open_private
 from ..textfile import escaped
 from ..whereabouts import APP, PlaceError, socket_folder, state_root
 
 __all__ = ["EngineFolder", "PlaceError", "data_root", "dials_file", "socket_folder", "state_root"]
 
 logger = logging.getLogger(__name__)
+
+_PROBE_BYTES = 65_536
 
 
 def data_root(setting: str) -> Path:
@@ -37,10 +41,7 @@ def dials_file() -> Path:
     """The record of dials and bans. One per user: the venue counts by address, whichever engine it was. Its folder is private."""
     root = state_root()
     try:
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        info = root.stat()
-        if info.st_uid == os.getuid() and info.st_mode & 0o077:
-            root.chmod(0o700)
+        make_private_folder(root)
     except OSError as error:
         # The gate that uses it meets the same, tells the operator, and goes on without the record.
         logger.debug("%s: %s", root, error)
@@ -91,23 +92,36 @@ class EngineFolder:
         return hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:12]
 
     def prepare(self) -> None:
-        """Make the folder, private to the user. Raises PlaceError."""
+        """Make the folder, private to the user, and try to write in it.
+
+        Raises PlaceError: no permission, a full disk, or something in it that belongs to another user.
+        """
         if escaped(str(self.path)) != str(self.path):  # neither the store nor a message to a dashboard could name it
             raise PlaceError(f"the name of {escaped(str(self.path))} is not UTF-8 text. Give another one, or another DATA_DIR.")
+        probe = self.path / f".probe-{os.getpid()}"
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            probe = self.path / f".probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            make_private_folder(self.path)
+            for path in self._opened_by_others():
+                check_owner(path)
+            try:
+                with open(probe, "wb", opener=open_private) as file:
+                    file.write(bytes(_PROBE_BYTES))
+            finally:
+                probe.unlink(missing_ok=True)
         except OSError as error:
-            raise PlaceError(
-                f"the data folder {self.path} cannot be written: {error.strerror or error}. Give another one with DATA_DIR."
-            ) from error
+            what = f"{error.filename or self.path}: {error.strerror or error}"
+            raise PlaceError(f"the data folder {self.path} cannot be written: {what}. Give another one with DATA_DIR.") from error
+
+    def _opened_by_others(self) -> Iterator[Path]:
+        """What is not opened with `open_private`: SQLite follows links, and folders are entered."""
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            yield self.store.with_name(self.store.name + suffix)
+        yield from (self.exchange, self.checkpoints, self.recordings)
 
     def new_recording(self, now_s: float) -> Path:
         """A name, not in use yet, for a recording that begins at this Unix time. Raises PlaceError."""
         try:
-            self.recordings.mkdir(exist_ok=True, mode=0o700)
+            make_private_folder(self.recordings)
         except OSError as error:
             raise PlaceError(f"{self.recordings} cannot be made: {error.strerror or error}") from error
         stem = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 import msgspec
 
+from ..private_files import open_private
 from ..telemetry import Clock, Mode
 from ..whereabouts import Entry, is_alive, read_entry, running
 from .places import EngineFolder, PlaceError, socket_folder
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 _PREDECESSOR_S = 15.0
+_LOOKS, _LOOK_S = 6, 0.01
 
 
 class AlreadyRunning(Exception):
@@ -47,20 +50,24 @@ class Claim:
     def __init__(self, folder: EngineFolder, handle: int) -> None:
         self._folder = folder
         self._handle: int | None = handle
-        self._entry_path: Path | None = None
+        self._loss = ""
+        self._published: Entry | None = None
 
     @classmethod
     def take(cls, folder: EngineFolder) -> Claim:
         """Raises AlreadyRunning, or PlaceError."""
         try:
-            handle = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = open_private(folder.lock, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise PlaceError(f"{folder.lock} cannot be opened: {error.strerror or error}. Give another DATA_DIR.") from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            _lock(handle)
+        except BlockingIOError:
             os.close(handle)
             raise AlreadyRunning(folder.name, read_entry(_entry_path(folder))) from None
+        except OSError as error:
+            os.close(handle)
+            raise PlaceError(f"{folder.lock} cannot be locked: {error.strerror or error}. Give another DATA_DIR.") from error
         _entry_path(folder).unlink(missing_ok=True)  # of an engine that was killed: its pid may be somebody else's by now
         return cls(folder, handle)
 
@@ -80,21 +87,51 @@ class Claim:
         """Let `ps`, `attach` and `stop` find this engine."""
         path = _entry_path(self._folder)
         temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.json.encode(entry))
+        with open(temporary, "wb", opener=open_private) as file:
+            file.write(msgspec.json.encode(entry))
         temporary.replace(path)
-        self._entry_path = path
+        self._published = entry
 
     def withdraw(self) -> None:
         """Nobody should find this engine any longer: it is about to stop."""
-        if self._entry_path is not None:
-            self._entry_path.unlink(missing_ok=True)
-            self._entry_path = None
+        path = _entry_path(self._folder)
+        # Where the folder was removed under this engine, a second one may have announced itself under the same name.
+        if self._published is not None and read_entry(path) == self._published:
+            path.unlink(missing_ok=True)
+        self._published = None
+
+    @property
+    def loss(self) -> str:
+        """How the claim was lost: the folder or its lock was removed or replaced, and another engine may start. Else empty."""
+        if self._handle is not None and not self._loss:
+            try:
+                same = os.path.samestat(os.fstat(self._handle), self._folder.lock.stat())
+            except (FileNotFoundError, NotADirectoryError):
+                same = False
+            except OSError:
+                same = True  # a disk that does not answer is the store's to tell of
+            if not same:
+                self._loss = (
+                    f"the data folder {self._folder.path} (or the file lock in it) was removed or replaced while the engine ran; "
+                    "start it again, and it fetches what it can"
+                )
+        return self._loss
 
     def release(self) -> None:
         self.withdraw()
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _lock(handle: int) -> None:
+    """Raises BlockingIOError when another engine holds the lock. Who only looks whether one does holds it for a moment, too."""
+    for _ in range(_LOOKS - 1):
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOOK_S)
+    return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def control_socket(folder: EngineFolder) -> Path:

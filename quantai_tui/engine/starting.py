@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+
 from .registry import Entry
 
 EXIT_STORE_FAILED = 5
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space, or give another DATA_DIR",
+    errno.EDQUOT: "your quota is used up: free some space, or give another DATA_DIR",
+    errno.EROFS: "give another DATA_DIR",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
 
 
 class StartError(Exception):
@@ -14,3 +23,12 @@ class StartError(Exception):
         super().__init__(message)
         self.exit_code = exit_code
         self.entry = entry
+
+
+def reason_of(error: Exception) -> str:
+    """The text of an error that ended a start; for one of the system which file it was about, and what helps."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename is not None else ""
+    remedy = _REMEDIES.get(error.errno or 0, "")
+    return f"{where}{error.strerror}" + (f"; {remedy}" if remedy else "")

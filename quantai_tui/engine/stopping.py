@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 
 from ..link.frames import FrameError
 from ..link.messages import CommandName
@@ -19,12 +20,52 @@ _GONE_WITHIN_S = 30.0
 
 async def stop_engine(entry: Entry) -> str:
     """Ask over its socket, or by SIGTERM when it does not answer; returns what went wrong, empty when it is gone."""
+    problem = ""
     try:
         await asyncio.wait_for(ask(entry, CommandName.STOP, client="stop"), _ANSWER_WITHIN_S)
     except (OSError, asyncio.IncompleteReadError, FrameError, TimeoutError):
+        problem = await asyncio.to_thread(_terminate, entry)
+    return problem or await wait_gone(entry)
+
+
+def _terminate(entry: Entry) -> str:
+    """Send SIGTERM to the process that holds the engine's lock; returns why not, empty when it was sent or is gone.
+
+    The entry's pid alone tells nothing: here it may be another process, when the engine runs in a container of its own.
+    """
+    refused = (
+        f"{entry.name} does not answer, and process {entry.pid} is not seen to be it from here (the engine may run in another "
+        f"container): stop it there; see {entry.log}"
+    )
+    if not hasattr(os, "pidfd_open"):  # not Linux: no pid namespaces
         with contextlib.suppress(ProcessLookupError):
             os.kill(entry.pid, signal.SIGTERM)
-    return await wait_gone(entry)
+        return ""
+    try:
+        handle = os.pidfd_open(entry.pid)  # from here on it is this process, or none
+    except OSError:
+        return refused if is_alive(entry) else ""
+    try:
+        if not _holds_lock(entry):
+            return refused if is_alive(entry) else ""
+        signal.pidfd_send_signal(handle, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it has ended meanwhile
+    finally:
+        os.close(handle)
+    return ""
+
+
+def _holds_lock(entry: Entry) -> bool:
+    """Whether the kernel names the entry's pid, as it counts here, as the owner of the lock in the engine's folder."""
+    try:
+        inode = str((Path(entry.folder) / "lock").stat().st_ino)
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return False
+    # "1: FLOCK ADVISORY WRITE 4711 fd:01:1835042 0 EOF". The device is left out: some file systems show another one here.
+    wanted = ["FLOCK", "ADVISORY", "WRITE", str(entry.pid), inode]
+    return any([*fields[1:5], fields[5].rpartition(":")[2]] == wanted for fields in locks if len(fields) > 5)
 
 
 async def wait_gone(entry: Entry) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..private_files import make_folders
 from ..settings import ConfigFile, target_of, write_atomically
 from ..textfile import UnusableFile, read_bytes
 
@@ -34,7 +35,7 @@ class TrialRecord:
     def __init__(self, path: Path, before: str | None, after: str) -> None:
         """Raises OSError when it cannot be kept; then there must be no trial."""
         target = _beside(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(target.parent)
         _refuse_if_owned(target)
         text = msgspec.json.encode(_Record(before, fingerprint(after))).decode()
         write_atomically(target, text, 0o600)  # it may hold a proxy's password, as the file may

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import trustme
 
+from ..private_files import make_private_folder, open_private
 from .alterations import Alterations
 from .markets import ExchangeError
 
@@ -59,9 +60,8 @@ class ExchangeFolder:
     def __init__(self, path: Path, patience_s: float = _LOCK_WAIT_S) -> None:
         self.path = path
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.chmod(0o700)
-            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_private_folder(path)
+            self._lock = open_private(path / "lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise ExchangeError(
                 f"cannot use the folder {path}: {error.strerror}", "name a folder that you may write to"
@@ -146,8 +146,7 @@ class ExchangeFolder:
     def _write(self, name: str, content: bytes) -> None:
         """Replace a file in one step, so that a kill leaves the old one or the new one."""
         temporary = self.path / f"{name}.new"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "wb", opener=open_private) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

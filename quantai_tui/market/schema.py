@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..private_files import make_folders
 from .damage import StoreError, is_damaged, is_held, store_error
 
 # Together they say whose file it is (SQLite keeps both in the header): ours, and which shape of tables.
@@ -150,7 +151,7 @@ class Counts(msgspec.Struct, frozen=True):
 def open_for_writing(path: Path) -> sqlite3.Connection:
     """The store's file, created when it is not there. To be used by the thread that opens it. Raises StoreError."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(path.parent)
         connection = sqlite3.connect(path, timeout=_OPEN_WITHIN_S, isolation_level=None)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(

@@ -13,6 +13,7 @@ from pathlib import Path
 import tomlkit
 import tomlkit.exceptions
 
+from ..private_files import make_folders
 from ..textfile import UnusableFile, read_text
 from .catalogue import as_text
 from .model import Settings
@@ -82,7 +83,7 @@ class ConfigFile:
         OSError when it cannot be written; then the file is as it was.
         """
         target = target_of(self.path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(target.parent)
         try:
             mode = stat.S_IMODE(target.stat().st_mode)
         except FileNotFoundError:

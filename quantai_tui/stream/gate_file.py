@@ -19,6 +19,8 @@ from pathlib import Path
 
 import msgspec
 
+from ..private_files import make_folders, open_private
+
 log = logging.getLogger("quantai_tui.stream")
 
 # A holder needs about a millisecond. Only one that was stopped, or whose disk hangs, holds the lock for longer than this.
@@ -135,8 +137,8 @@ class GateFile:
             OSError: folder or file cannot be used (LockBusy: since another holds the lock). If `change` was called, its
                 decision could not be written.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        make_folders(self.path.parent)
+        handle = open_private(self._lock, os.O_RDWR | os.O_CREAT)
         try:
             self._take_lock(handle, abandoned)
             lost: float | None = None
@@ -168,8 +170,7 @@ class GateFile:
         raise LockBusy(errno.EBUSY, f"another program has held it locked for {LOCK_WAIT_S:g} s")
 
     def _write(self, scopes: Scopes, *, durable: bool) -> None:
-        handle = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "wb") as file:
+        with open(self._beside, "wb", opener=open_private) as file:
             file.write(msgspec.json.encode(_Content(scopes)))
             file.flush()
             if durable:

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..private_files import make_folders, open_private
 from ..telemetry import Severity
 from .config import SHAPING_FIELDS, WorkerConfig
 
@@ -100,14 +101,13 @@ class CheckpointFolder:
 
     def write(self, state: dict[str, Any], step: int, time: float, *, best: bool, keep: int) -> Path:
         """Write `state` beside, then put it in place; remove what is too old to keep. Raises OSError."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(self.folder)
         sequence = max((named.sequence for named in self._all()), default=0) + 1
         path = self.folder / f"{self._key}-{sequence:08d}-step-{step}{'-best' if best else ''}.pt"
         whole = {"version": VERSION, "fingerprint": self._fingerprint, "step": step, "time": time, **state}
         beside = path.with_name(path.name + _UNFINISHED)
         try:
-            beside.touch(mode=0o600)
-            with beside.open("wb") as file:
+            with open(beside, "wb", opener=open_private) as file:
                 _save(whole, file)
                 file.flush()
                 os.fsync(file.fileno())

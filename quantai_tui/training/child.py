@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from pathlib import Path
 
+from ..private_files import make_folders, open_private
 from ..telemetry import Clock
 from . import reasons
 from .config import WorkerConfig
@@ -38,8 +39,8 @@ class WorkerLog:
 
     def open(self) -> int:
         """A descriptor to append to; the caller closes it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        make_folders(self.path.parent)
+        return open_private(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def refresh(self) -> None:
         """Read the last lines again when there are new ones. An unreadable log is said in the tail, and is no reason to stop."""
@@ -63,7 +64,8 @@ class WorkerLog:
 
     def _rotate(self, size: int) -> None:
         """Copy and truncate: the worker goes on appending to the same open file."""
-        self.path.with_name(self.path.name + ".1").write_bytes(self._last(size, _LARGEST_LOG_BYTES))
+        with open(f"{self.path}.1", "wb", opener=open_private) as kept:
+            kept.write(self._last(size, _LARGEST_LOG_BYTES))
         os.truncate(self.path, 0)
         self._seen = 0
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from .. import __version__
+from ..private_files import identity, remove_if_same
 from ..telemetry import Clock, Severity, TrainingSnapshot, TrainingState
 from .guest_protocol import LONGEST_NAME, GuestHello, GuestReport, Refused, Welcome
 from .messages import (
@@ -98,6 +99,7 @@ class Guests:
         self._hello = msgspec.msgpack.Decoder(GuestHello)
         self._ids = itertools.count(1)
         self._server: asyncio.Server | None = None
+        self._identity: tuple[int, int] | None = None
         self._visits: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._guest: Guest | None = None
         self._shown: Guest | None = None
@@ -108,14 +110,15 @@ class Guests:
             return
         self._server = await asyncio.start_unix_server(self._serve, str(self._path))
         self._path.chmod(0o600)
+        self._identity = identity(self._path)
 
     async def close(self) -> None:
         """Hang up and listen no more. Idempotent."""
         server, self._server = self._server, None
         if server is None or self._path is None:
             return
+        remove_if_same(self._path, self._identity)
         server.close()
-        self._path.unlink(missing_ok=True)
         for writer in self._visits.values():
             writer.transport.abort()
         if self._visits:

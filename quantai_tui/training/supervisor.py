@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ..arguments import check_number, check_type, check_whole, path_from
+from ..private_files import identity, remove_if_same
 from ..python_child import PYTHON
 from ..telemetry import SYSTEM_CLOCK, Clock, GpuSnapshot, Severity, TrainingSnapshot, TrainingState
 from .child import WorkerLife, WorkerLog
@@ -130,7 +131,8 @@ class TrainingSupervisor:
             self._view.enter(TrainingState.STARTING, "starting the worker")
             server = await asyncio.start_unix_server(self._serve, str(self._socket_path))
             self._socket_path.chmod(0o600)
-            self._task = asyncio.create_task(self._supervise(server), name="training supervisor")
+            ours = identity(self._socket_path)
+            self._task = asyncio.create_task(self._supervise(server, ours), name="training supervisor")
 
     async def stop(self) -> None:
         """End the worker, within 3 s at any moment of its life. Idempotent."""
@@ -249,7 +251,7 @@ class TrainingSupervisor:
 
     # Lives
 
-    async def _supervise(self, server: asyncio.Server) -> None:
+    async def _supervise(self, server: asyncio.Server, socket_identity: tuple[int, int]) -> None:
         try:
             failure = await self._live_on()
         except Exception as error:
@@ -261,8 +263,8 @@ class TrainingSupervisor:
                 await life.end(Control(next(self._ids), ControlKind.STOP))
                 life.hang_up()
             self._log.refresh()
+            remove_if_same(self._socket_path, socket_identity)
             server.close()
-            self._socket_path.unlink(missing_ok=True)
         # Last of all: whoever hears of it may start anew at once.
         if failure is not None:
             self._fail(failure)

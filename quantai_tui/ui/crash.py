@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 import traceback
 from pathlib import Path
 
 from ..masking import masked
 from ..output import safe_lines
+from ..private_files import make_folders, open_private
 from .cells import clip
 from .format import clean
 
@@ -41,11 +41,10 @@ def keep_report(error: BaseException | None, path: Path | None) -> str:
 
 def _append(path: Path, text: str) -> bool:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         if path.exists() and path.stat().st_size > _LARGEST_BYTES:
             path.replace(path.with_name(path.name + ".1"))
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", opener=open_private) as file:
             file.write(text)
     except OSError as error:
         log.warning("the crash report could not be written: %s", error)

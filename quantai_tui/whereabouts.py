@@ -13,21 +13,18 @@ import tempfile
 from pathlib import Path
 
 import msgspec
-import platformdirs
 
 from .private_files import make_private_folder
+from .user_folders import APP, PlaceError, user_folder
 
-APP = "quantai-tui"
+__all__ = ["APP", "Entry", "PlaceError", "is_alive", "read_entry", "running", "socket_folder", "state_root"]
+
 _MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux and 104 on macOS, the closing zero included
 
 
-class PlaceError(Exception):
-    """A folder or file that is needed cannot be used; says which, why, and what to do."""
-
-
 def state_root() -> Path:
-    """What belongs to the user and not to one engine: the registry of running engines, a dashboard's crash report."""
-    return platformdirs.user_state_path(APP, appauthor=False)
+    """What belongs to the user and not to one engine: the registry of engines, crash reports. Raises PlaceError."""
+    return user_folder("state")
 
 
 def _socket_folder_path() -> Path:

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from .. import __version__
+from ..user_folders import PlaceError
 from . import configuration, engines, importing, recording
-from .options import RunOptions, Wanted, WholeNumber, check_speed, faults_option, need_file, run_options, take_options
+from .options import RunOptions, Wanted, WholeNumber, check_speed, fail, faults_option, need_file, run_options, take_options
 from .running import run
 
 
@@ -65,4 +66,7 @@ for command in (
 
 def main() -> None:
     """The console script."""
-    cli(prog_name="quantai-tui")
+    try:
+        cli(prog_name="quantai-tui")
+    except PlaceError as error:
+        fail(str(error))

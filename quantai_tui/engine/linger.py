@@ -22,6 +22,10 @@ def logout_warning(root: Path = Path("/")) -> str:
             continue
         if found:
             kills = found[-1].lower() in {"yes", "true", "1", "on"}
-    if not kills or (root / "var/lib/systemd/linger" / getpass.getuser()).exists():
+    try:
+        lingers = (root / "var/lib/systemd/linger" / getpass.getuser()).exists()
+    except (KeyError, OSError):  # a uid without an account has no login session
+        return ""
+    if not kills or lingers:
         return ""
     return "systemd ends this engine at logout: run 'loginctl enable-linger' to keep it"

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from ..private_files import check_owner, make_private_folder, open_private
 from ..textfile import escaped
-from ..whereabouts import APP, PlaceError, socket_folder, state_root
+from ..user_folders import user_folder
+from ..whereabouts import PlaceError, socket_folder, state_root
 
 __all__ = ["EngineFolder", "PlaceError", "data_root", "dials_file", "socket_folder", "state_root"]
 
@@ -31,7 +30,7 @@ def data_root(setting: str) -> Path:
     Raises PlaceError for the home of a user who does not exist.
     """
     try:
-        chosen = Path(setting).expanduser() if setting else platformdirs.user_data_path(APP, appauthor=False)
+        chosen = Path(setting).expanduser() if setting else user_folder("data")
     except RuntimeError as error:
         raise PlaceError(f"DATA_DIR = {setting}: {error}") from error
     return chosen.absolute()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..textfile import UnusableFile, parse_toml, read_text
+from ..user_folders import user_folder
 from .catalogue import masked, names
 from .model import Settings
 from .problems import Gathered, Origin, Problem, SettingsProblems
@@ -48,10 +49,8 @@ class Layers:
 
 
 def default_config_path() -> Path:
-    """`config.toml` in the user's configuration folder of this system."""
-    import platformdirs
-
-    return platformdirs.user_config_path("quantai-tui", appauthor=False) / "config.toml"
+    """`config.toml` in the user's configuration folder of this system. Raises PlaceError."""
+    return user_folder("config") / "config.toml"
 
 
 def _lines_of(text: str) -> dict[str, int]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import platformdirs
 from msgspec import Struct
 
-from ..whereabouts import APP
+from ..user_folders import user_folder
 from .themes import DEFAULT_THEME, OwnTheme, ThemeError, plain_theme, read_theme
 
 _MOST_FILES = 100
@@ -16,8 +15,8 @@ _Stamp = tuple[int, int, int]
 
 
 def user_themes_folder() -> Path:
-    """Where the operator's own themes lie: beside the configuration file that is read by default."""
-    return platformdirs.user_config_path(APP, appauthor=False) / "themes"
+    """Where the operator's own themes lie: beside the configuration file that is read by default. Raises PlaceError."""
+    return user_folder("config") / "themes"
 
 
 class Found(Struct, frozen=True):

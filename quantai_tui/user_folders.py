@@ -1,0 +1,30 @@
+"""The user's own folders for configuration, data and state on this system. Imports nothing of ours."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+APP = "quantai-tui"
+
+
+class PlaceError(Exception):
+    """A folder or file that is needed cannot be used; says which, why, and what to do."""
+
+
+def user_folder(kind: Literal["config", "data", "state"]) -> Path:
+    """Ours below XDG_CONFIG_HOME and the like, or what the system has for it. It is not made here.
+
+    Raises PlaceError where none is set and the user has no home: a container often runs under a uid that has no account.
+    """
+    ask = {"config": platformdirs.user_config_path, "data": platformdirs.user_data_path, "state": platformdirs.user_state_path}
+    try:
+        found = ask[kind](APP, appauthor=False)
+    except RuntimeError:
+        found = Path("~")
+    if str(found).startswith("~"):  # older releases of platformdirs hand it back as it is
+        raise PlaceError(f"user {os.getuid()} has no home folder: set HOME, or XDG_{kind.upper()}_HOME, to an absolute path")
+    return found

@@ -6,12 +6,16 @@ text comes from. Only the dashboard writes to the terminal past this module; its
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
+import os
 import re
 import sys
 import time
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO, cast
 
 import msgspec
 
@@ -19,6 +23,7 @@ from .cleaning import clean, clean_lines
 from .masking import masked
 from .textfile import escaped
 
+_CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 _CONTINUED = "    "
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 
@@ -64,8 +69,30 @@ class SafeStream(io.TextIOBase):
         return self.inner.errors
 
 
+def _open_closed() -> None:
+    """Put /dev/null in the place of those that are closed. Call it before anything is opened.
+
+    Otherwise the first file or socket gets the number of a closed one, and what is printed goes into it; and Python has None for
+    the stream.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            os.set_inheritable(number, True)
+    sys.stdin = sys.stdin or _stream(0, "r")
+    sys.stdout = sys.stdout or _stream(1, "w")
+    sys.stderr = sys.stderr or _stream(2, "w")
+
+
+def _stream(number: int, mode: str) -> TextIO:
+    return cast(TextIO, open(number, mode, encoding="utf-8", errors="replace", closefd=False))
+
+
 def guard_streams() -> None:
-    """Make standard output and error of this process safe. Each program of ours begins with it."""
+    """Make standard output and error of this process safe, and open what was closed. Each program of ours begins with it."""
+    _open_closed()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or isinstance(stream, SafeStream):
@@ -80,7 +107,7 @@ def guard_streams() -> None:
 def say(*lines: str, err: bool = False, bold: bool = False) -> None:
     """Print lines on standard output or error. Each argument is one line, whatever it contains. Raises OSError.
 
-    Where that stream was closed before the start, nothing is printed. `bold` shows on terminals alone.
+    Where there is no such stream, nothing is printed. `bold` shows on terminals alone.
     """
     stream = _unguarded(err)
     if stream is None:
@@ -109,6 +136,26 @@ def say_over(line: str) -> None:
 def _unguarded(err: bool) -> TextIO | None:
     stream = sys.stderr if err else sys.stdout
     return stream.inner if isinstance(stream, SafeStream) else stream
+
+
+@contextmanager
+def output_failures_told() -> Iterator[None]:
+    """Output that cannot be written ends the program with one message and exit code 1; a full disk is the usual cause.
+
+    A reader that has left (EPIPE) is not meant: that is no failure, and click ends quietly.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in _CANNOT_WRITE:
+            raise
+        with suppress(OSError):  # it may be standard error itself; then nobody can be told
+            say(f"quantai-tui: the output cannot be written: {error.strerror}", err=True)
+        # What is left in the buffer would fail once more, at the interpreter's exit.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+        raise SystemExit(1) from None
 
 
 class LogFormatter(logging.Formatter):

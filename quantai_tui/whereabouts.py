@@ -32,7 +32,10 @@ def _socket_folder_path() -> Path:
     if len(os.fsencode(wanted)) + len("/0123456789ab.worker") <= _MAX_SOCKET_PATH:
         return wanted
     digest = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"{APP}-{os.getuid()}-{digest}"
+    try:
+        return Path(tempfile.gettempdir()) / f"{APP}-{os.getuid()}-{digest}"
+    except OSError as error:
+        raise PlaceError(f"{wanted} is too long for sockets, and {error.strerror}. Set XDG_STATE_HOME or TMPDIR.") from error
 
 
 def socket_folder() -> Path:

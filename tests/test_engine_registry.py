@@ -7,13 +7,14 @@ import fcntl
 import os
 import shutil
 import socket
+import tempfile
 import threading
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from quantai_tui.engine.places import EngineFolder, socket_folder
+from quantai_tui.engine.places import EngineFolder, PlaceError, socket_folder
 from quantai_tui.engine.registry import AlreadyRunning, Claim, Entry, is_alive, running
 
 
@@ -143,3 +144,13 @@ def test_the_end_of_an_engine_leaves_its_successors_entry_alone(tmp_path: Path) 
     assert [entry.name for entry in running()] == ["demo-1"]
     second.release()
     assert running() == []
+
+
+def test_without_any_temporary_folder_a_long_state_folder_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_usable() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none_usable)
+    monkeypatch.setenv("XDG_STATE_HOME", "/" + "x" * 100)
+    with pytest.raises(PlaceError, match="too long for sockets, and No usable temporary directory"):
+        running()

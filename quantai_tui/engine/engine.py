@@ -23,6 +23,7 @@ from ..telemetry import SYSTEM_CLOCK, Clock, EngineSnapshot, Mode, Severity
 from ..training.config import WorkerConfig
 from ..training.gpus import GpuWatch
 from ..training.supervisor import TrainingSupervisor
+from .background import BackgroundTasks
 from .chronicle import Chronicle
 from .commands import Commands
 from .control import ControlServer
@@ -31,7 +32,7 @@ from .exchange_child import ExchangeChild, ExchangeFailed, ExchangeInfo
 from .finish import is_finished
 from .linger import logout_warning
 from .logs import EngineLog
-from .places import EngineFolder, PlaceError, data_root, dials_file
+from .places import EngineFolder, PlaceError, data_root, dials_file, socket_folder
 from .playback import Playback
 from .registry import AlreadyRunning, Claim, Entry, control_socket, entry_of, guest_socket, worker_socket
 from .source import Source
@@ -78,7 +79,7 @@ class Engine:
             raise StartError(str(problem)) from problem
         self._stop_asked = asyncio.Event()
         self._started_at = clock.monotonic()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = BackgroundTasks()
         self._claim: Claim | None = None
         self._symbols: tuple[str, ...] = ()
         self._training_reads = ("", "")
@@ -174,10 +175,7 @@ class Engine:
             clock=self._clock,
         )
         if self._serve:
-            await self._training.listen()
-            self._control = ControlServer(control_socket(self.folder), self.name, self.snapshot, self.execute)
-            await self._control.start()
-            self._claim.publish(self.entry())
+            await self._listen(self._claim)
         await self.stream.start()
         if self.desk.settings.TRAIN_AUTOSTART:
             await self.training.start()
@@ -185,9 +183,21 @@ class Engine:
         self._gpus.start()
         self._training_reads = (self.train_symbol, self.desk.settings.BAR_INTERVAL)
         if self.mode is not Mode.REPLAY:
-            self._spawn(self._warm_up(), "warm-up")
-        self._spawn(self._sample(), "vitals")
-        self._spawn(self._housekeeping(), "housekeeping")
+            self._background.start(self._warm_up(), "warm-up")
+        self._background.start(self._sample(), "vitals")
+        self._background.start(self._housekeeping(), "housekeeping")
+
+    async def _listen(self, claim: Claim) -> None:
+        """Let dashboards and training scripts find this engine. Raises PlaceError."""
+        self._control = ControlServer(control_socket(self.folder), self.name, self.snapshot, self.execute)
+        try:
+            await self.training.listen()
+            await self._control.start()
+            claim.publish(self.entry())
+        except OSError as error:
+            raise PlaceError(
+                f"the socket folder {socket_folder()} cannot be used: {error.strerror or error}. Set XDG_STATE_HOME."
+            ) from error
 
     async def _start_exchange(self, command: list[str]) -> None:
         self._exchange = ExchangeChild(command, self.folder.path / "exchange.log", self._clock)
@@ -198,11 +208,6 @@ class Engine:
         self._playback = await Playback.open(path, self._source.speed, self._clock)
         self._note = "; ".join(filter(None, (self._note, self._playback.note)))
         self.desk.force({**self._source.forced, **self._playback.dictates(self.desk.settings.TRAIN_SYMBOL)})
-
-    def _spawn(self, work: asyncio._CoroutineLike[None], name: str) -> None:
-        task = asyncio.create_task(work, name=f"engine-{name}")
-        task.add_done_callback(_log_end)
-        self._tasks.append(task)
 
     def entry(self) -> Entry:
         return entry_of(self.folder, self.mode, self._clock.time())
@@ -309,7 +314,7 @@ class Engine:
         before = self._training_reads
         self._training_reads = (self.train_symbol, self.desk.settings.BAR_INTERVAL)
         if self._training_reads != before and self.mode is not Mode.REPLAY:
-            self._spawn(self._warm_up(), "warm-up")
+            self._background.start(self._warm_up(), "warm-up")
         return await self.training.apply(self.worker_config())
 
     def _stream_config(self) -> StreamConfig:
@@ -366,9 +371,7 @@ class Engine:
         started = self._clock.monotonic()
         if self._claim is not None:
             self._claim.withdraw()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.end()
         ends: list[tuple[str, Callable[[], Awaitable[None]]]] = [("settings on trial", self._commands.settings.close)]
         if self._training is not None:
             ends.append(("training", self._training.close))
@@ -399,8 +402,3 @@ class Engine:
         finally:
             if self._claim is not None:
                 self._claim.release()
-
-
-def _log_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.critical("%s ended with an error", task.get_name(), exc_info=error)

@@ -20,7 +20,7 @@ from ..telemetry import EngineSnapshot, StreamState, TrainingState
 from .engine import Engine
 from .launch import Report
 from .printer import Printer
-from .starting import EXIT_STORE_FAILED, StartError
+from .starting import EXIT_STORE_FAILED, StartError, reason_of
 
 EXIT_OK = 0
 EXIT_BAD_INPUT = 2
@@ -68,13 +68,15 @@ async def serve(build: Callable[[], Engine], ready_fd: int | None) -> int:
         starting = asyncio.create_task(engine.start())
         with _signals(_stopper(engine, starting), detached=detached):
             await starting
-            if detached:
-                _redirect_output(engine.folder.path / "engine.out")
-            _report(ready_fd, Report(engine.entry()))
-            if not detached:
-                say(f"engine {engine.name} runs (pid {os.getpid()}); see it with 'quantai-tui attach {engine.name}'")
-            await engine.wait_stop_requested()
-            await engine.stop()
+            try:
+                if detached:
+                    _redirect_output(engine.folder.path / "engine.out")
+                _report(ready_fd, Report(engine.entry()))
+                if not detached:
+                    say(f"engine {engine.name} runs (pid {os.getpid()}); see it with 'quantai-tui attach {engine.name}'")
+                await engine.wait_stop_requested()
+            finally:
+                await engine.stop()
     except StartError as error:
         _report(ready_fd, Report(error.entry, str(error), error.exit_code))
         say(*f"quantai-tui: {error}".split("\n"), err=True)
@@ -90,8 +92,11 @@ def _tell_warnings(engine: Engine) -> None:
 
 
 def _redirect_output(path: Path) -> None:
-    """Whatever libraries print from here on goes to a file of the engine: the starter's may be gone."""
-    handle = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    """Whatever libraries print from here on goes to a file of the engine: the starter's may be gone. Raises StartError."""
+    try:
+        handle = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    except OSError as error:
+        raise StartError(reason_of(error)) from error
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
@@ -107,19 +112,17 @@ def _report(ready_fd: int | None, report: Report) -> None:
 
 async def headless(build: Callable[[], Engine], *, as_json: bool, for_s: float | None, out: TextIO) -> int:
     """Run an engine without a dashboard, a status line a second, until it is done, failed, timed out or told to stop."""
+    out.flush()  # the printer writes past its buffer
     try:
         engine = build()
         _tell_warnings(engine)
         starting = asyncio.create_task(engine.start())
-        with _signals(_stopper(engine, starting), detached=False):
+        with _signals(_stopper(engine, starting), detached=False), contextlib.closing(Printer(out.fileno())) as printer:
             await starting
-            out.flush()
-            printer = Printer(out.fileno())
             try:
                 return await _print_until_done(engine, printer, _json_line if as_json else _text_line, for_s)
             finally:
                 await engine.stop()
-                printer.close()
     except StartError as error:
         say(*f"quantai-tui: {error}".split("\n"), err=True)
         return error.exit_code

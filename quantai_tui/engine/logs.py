@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import sys
 import time
 from collections import deque
 from io import TextIOWrapper
@@ -42,7 +43,33 @@ class LogTail(logging.Handler):
         return tuple(line for created, line in tuple(self._kept) if created <= when)[-(self._lines.maxlen or 0) :]
 
 
-class _PrivateFileHandler(logging.handlers.RotatingFileHandler):
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """A private file. That it cannot be written is told once, to `tell`, and again when it has worked in between."""
+
+    def __init__(self, path: Path, tell: logging.Handler) -> None:
+        self._tell = tell
+        self._failed = self._told = False
+        super().__init__(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._failed = False
+        super().emit(record)
+        self._told = self._told and self._failed
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self._failed = True
+        if not self._told:
+            self._told = True
+            # logging itself would print a traceback to standard error, where a dashboard may be drawn
+            text = f"the log {self.baseFilename} cannot be written: {sys.exc_info()[1]}"
+            self._tell.handle(logging.LogRecord(__name__, logging.ERROR, __file__, 0, text, None, None))
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError:
+            self.handleError(logging.LogRecord(__name__, logging.ERROR, __file__, 0, "", None, None))
+
     def _open(self) -> TextIOWrapper:
         return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=open_private)
 
@@ -52,7 +79,7 @@ class EngineLog:
 
     def __init__(self, path: Path, level: str) -> None:
         self.tail = LogTail()
-        self._file = _PrivateFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
+        self._file = _LogFile(path, self.tail)
         self._file.setFormatter(LogFormatter(_FORMAT, "%Y-%m-%dT%H:%M:%S"))
         self._logger = logging.getLogger(_ROOT)
         self._logger.addHandler(self._file)

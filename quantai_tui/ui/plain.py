@@ -59,6 +59,7 @@ class PlainView:
         self._stale = False
         self._spoke_at = clock.monotonic()
         self._orders: set[asyncio.Task[None]] = set()
+        self.failed = False  # whether the link has ended by itself: closing it afterwards hides that
 
     async def run(self) -> str:
         await self._link.start()
@@ -92,6 +93,7 @@ class PlainView:
             detail = f": {clean(link.detail)}" if link.detail else ""
             self.say(f"engine link: {link.state.value}{detail}")
             if link.state in {LinkState.FAILED, LinkState.REFUSED}:
+                self.failed = True
                 self._left.set()
                 return
         snapshot = link.snapshot
@@ -189,16 +191,22 @@ def run_plain(link: EngineLink, *, stop_on_quit: bool = False, on_outcome: Calla
     """Tell of the engine on standard output, and take orders from standard input, until it is left. Returns the exit code.
 
     0 when left, also when nobody reads the output any more; 1 when the link has failed. The orders are read from a terminal or
-    a pipe alike; its end is no order.
+    a pipe alike; its end is no order. Raises OSError when the output cannot be written for another reason.
     """
     return asyncio.run(_run(link, stop_on_quit, on_outcome))
 
 
 async def _run(link: EngineLink, stop_on_quit: bool, on_outcome: Callable[[str], None] | None) -> int:
+    unwritten: OSError | None = None
+
     def print_line(line: str) -> None:
         try:
             say(line)
-        except OSError:
+        except BrokenPipeError:
+            view.hang_up()
+        except OSError as error:
+            nonlocal unwritten
+            unwritten = error
             view.hang_up()
 
     view = PlainView(link, print_line, stop_on_quit=stop_on_quit)
@@ -210,7 +218,9 @@ async def _run(link: EngineLink, stop_on_quit: bool, on_outcome: Callable[[str],
         outcome = await view.run()
     if on_outcome is not None:
         on_outcome(outcome)
-    return 1 if link.state in {LinkState.FAILED, LinkState.REFUSED} and outcome != "stop" else 0
+    if unwritten is not None:
+        raise unwritten
+    return 1 if view.failed and outcome != "stop" else 0
 
 
 @contextlib.contextmanager

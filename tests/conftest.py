@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -23,12 +26,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(scope="session")
+def temporary_folder() -> Iterator[Path]:
+    """For what the tests and their children put into the system's temporary folder; it is gone when the tests are over.
+
+    A short name: a test's own folder is too long for sockets, so they come here.
+    """
+    folder = Path(tempfile.gettempdir()) / f"q{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    folder.mkdir(mode=0o700)
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_home(tmp_path: Path, temporary_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """XDG folders and the working folder below the test's own; no setting in the environment; UTC."""
     from quantai_tui.settings import names
 
     home = tmp_path / "home"
+    monkeypatch.setenv("TMPDIR", str(temporary_folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary_folder))
     for variable, folder in (("CONFIG", "config"), ("DATA", "data"), ("STATE", "state"), ("CACHE", "cache")):
         (home / folder).mkdir(parents=True)
         monkeypatch.setenv(f"XDG_{variable}_HOME", str(home / folder))

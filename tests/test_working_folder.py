@@ -76,6 +76,13 @@ def test_no_command_runs_a_module_of_the_working_folder(
         assert were_run(marker) == "", arguments
 
 
+@pytest.mark.parametrize("module", ["quantai_tui.training.node", "quantai_tui.exchange"])
+def test_a_program_started_by_hand_runs_no_module_of_the_working_folder(module: str, marker: Path, own_home: Path) -> None:
+    allow_what_python_imports_by_itself(own_home / "probe")
+    done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, (were_run(marker), done.stderr)
+
+
 def run_until(said: str, *arguments: str) -> list[str]:
     """`quantai-tui demo --plain` with its children, stopped as soon as it has said this; its lines."""
     process = subprocess.Popen(

@@ -62,17 +62,15 @@ async def _import_one(file: Path, store: TradeStore, symbol: str | None) -> None
         f"{result.stored} stored, {result.duplicates} were there already"
     )
     if result.conflicts:
-        click.echo(
-            f"{file.name}: {result.conflicts} of those differ from what is stored under the same id, which was kept. The first:"
-        )
+        say(f"{file.name}: {result.conflicts} of those differ from what is stored under the same id, which was kept. The first:")
         for conflict in result.examples:
-            click.echo(f"  {conflict.text}")
+            say(f"  {conflict.text}")
     if result.ahead:
-        click.echo(f"{file.name}: {result.ahead} trades lie ahead of this machine's clock: they are kept, and date nothing else")
+        say(f"{file.name}: {result.ahead} trades lie ahead of this machine's clock: they are kept, and date nothing else")
 
 
 def _tell_held(held_by: str) -> None:
-    click.echo(f"waiting: the store is held by {held_by}; close it there" if held_by else "the store is free again", err=True)
+    say(f"waiting: the store is held by {held_by}; close it there" if held_by else "the store is free again", err=True)
 
 
 async def _import_all(files: list[Path], into: str, symbol: str | None, options: RunOptions) -> None:

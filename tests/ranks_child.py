@@ -29,7 +29,8 @@ def agent(options: argparse.Namespace, rest: list[str]) -> int:
 
     die_with_parent(options.parent)
     write(options.out / f"agent.{'host' if options.host else 'guest'}", str(os.getpid()))
-    place = launcher.meeting(options.endpoint, options.nodes, host=options.host)
+    folder = None if options.endpoint else launcher.ranks_folder(options.out / "worker")
+    place = launcher.meeting(options.endpoint, options.nodes, host=options.host, folder=folder)
     worker = ("ranks_child", "rank", "--out", str(options.out), *(["--lead"] if options.host else []), *rest)
     return node.run_agent(place, options.nproc, worker)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from ranks_support import WITHIN_S, agent, environment, free_port, gone, seen, until
+from sockets_support import listeners
 from torch.distributed import run
 from training_support import config
 
@@ -64,20 +66,53 @@ def read_by_torchrun(place: launcher.Meeting, nproc: int) -> Any:
     return settings
 
 
-def test_torchrun_reads_the_command_line_as_it_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_reads_the_command_line_as_it_is_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    here = read_by_torchrun(launcher.meeting("", 1, host=True), 4)
+    here = read_by_torchrun(launcher.meeting("", 1, host=True, folder=tmp_path), 4)
     assert (here.min_nodes, here.max_nodes, here.nproc_per_node, here.max_restarts) == (1, 1, 4, launcher.MAX_RESTARTS)
-    assert (here.rdzv_backend, here.rdzv_endpoint, here.local_addr) == ("c10d", "127.0.0.1:0", "127.0.0.1")
-    assert here.rdzv_configs["is_host"] == "1"
+    assert (here.rdzv_backend, here.rdzv_endpoint, here.local_addr) == ("quantai", "", "127.0.0.1")
     assert here.logs_specs.root_log_dir == os.devnull
     there = read_by_torchrun(launcher.meeting("127.0.0.1:29400", 2, host=False), 1)
     assert (there.min_nodes, there.max_nodes, there.rdzv_endpoint, there.run_id) == (2, 2, "127.0.0.1:29400", "quantai")
-    assert there.rdzv_configs["is_host"] == "0"
+    assert there.rdzv_backend == "quantai"
 
 
-def test_two_runs_on_one_machine_have_names_of_their_own() -> None:
-    assert launcher.meeting("", 1, host=True).run_id != launcher.meeting("", 1, host=True).run_id
+def test_two_runs_on_one_machine_have_names_of_their_own(tmp_path: Path) -> None:
+    assert len({launcher.meeting("", 1, host=True, folder=tmp_path).run_id for _ in range(2)}) == 2
+
+
+def test_the_folder_where_ranks_meet_is_private_and_begins_empty(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        folder = launcher.ranks_folder(tmp_path / "s")
+        (folder / "left behind").touch()
+        assert launcher.ranks_folder(tmp_path / "s") == folder
+    finally:
+        os.umask(umask)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(folder.iterdir()) == []
+
+
+def test_the_rendezvous_listens_at_its_address_alone() -> None:
+    port = free_port()
+    with launcher.listen(f"127.0.0.1:{port}") as listening:
+        assert listening.getsockname() == ("127.0.0.1", port)
+        with pytest.raises(OSError, match=rf"cannot listen at the rendezvous 127\.0\.0\.1:{port}: .*in use; TRAIN_RDZV_ENDPOINT"):
+            launcher.listen(f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "0"])
+def test_a_rendezvous_at_every_address_is_refused(host: str) -> None:
+    with pytest.raises(OSError, match="stands for every address of this machine"):
+        launcher.listen(f"{host}:{free_port()}")
+
+
+def test_a_rendezvous_whose_name_is_loopback_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Debian has it: /etc/hosts gives the machine's own name 127.0.1.1."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 29400))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(OSError, match=r"on this machine trainer is 127\.0\.1\.1, which no other machine reaches"):
+        launcher.listen("trainer:29400")
 
 
 def test_several_machines_without_a_place_to_meet_are_refused() -> None:
@@ -90,11 +125,12 @@ def test_an_endpoint_that_no_way_leads_to_is_named() -> None:
         launcher.local_address("no.such.host.invalid:1")
 
 
-def test_ranks_share_the_cores_and_what_an_operator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_share_the_cores_and_what_an_operator_has_set_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(17)), raising=False)
-    here = launcher.meeting("", 1, host=True)
+    here = launcher.meeting("", 1, host=True, folder=tmp_path)
+    there = launcher.meeting("127.0.0.1:29400", 2, host=True)
     wished = launcher.rank_environment(here, 4)
     assert wished["OMP_NUM_THREADS"] == "4"
     assert wished["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
@@ -104,13 +140,18 @@ def test_ranks_share_the_cores_and_what_an_operator_has_set_stays(monkeypatch: p
     assert launcher.threads_per_rank(64) == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
-    assert not {"OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME"} & set(launcher.rank_environment(here, 4))
+    assert not {"OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME"} & set(launcher.rank_environment(there, 4))
+    if sys.platform == "linux":
+        assert launcher.rank_environment(here, 4)["GLOO_SOCKET_IFNAME"] == "lo", "one machine opens no port to a network"
 
 
 def test_by_hand_an_endpoint_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         node.main([])
     assert "--rdzv-endpoint must be HOST:PORT" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        node.main(["--nnodes", "1"])
+    assert "--nnodes must be the number of machines of the run" in capsys.readouterr().err
 
 
 def test_the_launcher_and_the_agent_load_without_torch() -> None:
@@ -121,12 +162,18 @@ def test_the_launcher_and_the_agent_load_without_torch() -> None:
 @pytest.mark.processes
 def test_two_agents_meet_and_a_rank_killed_on_one_starts_the_ranks_of_both_anew(tmp_path: Path) -> None:
     """The guest comes first and torchrun gives it rank 0; the leader is on the engine's machine all the same."""
-    meeting = ("--nodes", 2, "--endpoint", f"127.0.0.1:{free_port()}", "--nproc", 1)
+    port = free_port()
+    meeting = ("--nodes", 2, "--endpoint", f"127.0.0.1:{port}", "--nproc", 1)
     scenario = {"steps": 40, "reports": True, "overflow": {"1": [20]}, "end": {"rank": 1, "step": 15, "by": "SIGKILL"}}
     guest = agent(tmp_path, *meeting, host=False)
     until((tmp_path / "agent.guest").exists, "the guest is up")
     host = agent(tmp_path, *meeting, scenario=scenario)
     try:
+        until(lambda: list(tmp_path.glob("up.*")), "the ranks train")
+        open_ports = [each for process in (guest, host) for each in listeners(process.pid)]
+        assert all(each.address == "127.0.0.1" for each in open_ports), "the endpoint's address, and no other"
+        assert [each.port for each in open_ports if each.pid == host.pid] == [port]
+        assert not [each for each in open_ports if each.pid == guest.pid]
         assert host.wait(WITHIN_S) == 0
         assert guest.wait(WITHIN_S) == 0
     finally:

@@ -17,15 +17,14 @@ from ranks_child import LONG_WORDS
 from ranks_support import WITHIN_S, agent, child, environment, free_port, seen
 from torch import nn
 
-from quantai_tui.training.joining import Place, RanksLost, broken
+from quantai_tui.training.joining import Place, RanksLost, broken, join_group
 from quantai_tui.training.ranks import MEET_EVERY_S, REPORT_EVERY_S, Group, Ranks, Solo, Standing
 
 pytestmark = pytest.mark.timeout(400)  # of processes that import torch, on loaded cores
 
 PLACE = {
-    "TORCHELASTIC_RUN_ID": "test", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "GROUP_WORLD_SIZE": "1",
-    "TORCHELASTIC_RESTART_COUNT": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
-    "TORCHELASTIC_USE_AGENT_STORE": "False",
+    "TORCHELASTIC_RUN_ID": "test", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "TORCHELASTIC_RESTART_COUNT": "0",
+    "QUANTAI_RANKS_STORE": "/nowhere", "QUANTAI_RANKS_ROUND": "a",
 }  # fmt: skip
 STANDING = Standing(7, 2)
 
@@ -83,10 +82,8 @@ def test_when_one_of_four_ranks_is_killed_all_start_anew_and_finish_in_lock_step
 @pytest.mark.processes
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_rank_whose_fellow_ends_or_hangs_says_so_and_leaves(tmp_path: Path, by: signal.Signals) -> None:
-    port = free_port()
-    places = [
-        {**PLACE, "WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": str(port)} for rank in (0, 1)
-    ]
+    here = {**PLACE, "WORLD_SIZE": "2", "QUANTAI_RANKS_STORE": str(tmp_path)}
+    places = [{**here, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in (0, 1)]
     scenario = json.dumps({"steps": 1_000_000, "end": {"rank": 1, "step": 12, "by": by.name}})
     arguments = ("rank", "--out", tmp_path, "--lead", "--lost-s", 5, "--scenario", scenario)
     both = [child(*arguments, env=environment(**place)) for place in places]
@@ -117,8 +114,8 @@ def hand() -> Hand:
 
 
 @pytest.fixture
-def alone(hand: Hand) -> Iterator[Group]:
-    place = Place.of({**PLACE, "MASTER_PORT": str(free_port())})
+def alone(hand: Hand, tmp_path: Path) -> Iterator[Group]:
+    place = Place.of({**PLACE, "QUANTAI_RANKS_STORE": str(tmp_path)})
     assert place is not None
     group = Group(place, lead=True, clock=hand)  # type: ignore[arg-type]
     yield group
@@ -237,22 +234,30 @@ def test_outside_of_torchrun_there_is_no_place() -> None:
     ("changes", "said"),
     [
         ({"WORLD_SIZE": "two"}, "torchrun's environment is not whole: .*two"),
-        ({"MASTER_PORT": ""}, "torchrun's environment is not whole"),
-        ({"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_WORLD_SIZE": "2"}, "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on every"),
+        ({"QUANTAI_RANKS_STORE": None}, "torchrun's environment is not whole: .*start ranks by quantai_tui.training.node"),
     ],
 )
-def test_a_place_that_cannot_work_is_refused_in_words(changes: dict[str, str], said: str) -> None:
+def test_a_place_that_cannot_work_is_refused_in_words(changes: dict[str, str | None], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Place.of({**PLACE, **changes})
+        Place.of({name: value for name, value in {**PLACE, **changes}.items() if value is not None})
 
 
-def test_when_nobody_else_comes_the_group_is_given_up_in_words() -> None:
-    place = Place.of({**PLACE, "RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": str(free_port())})
+@pytest.mark.parametrize("machines", [1, 2])
+def test_when_nobody_else_comes_the_group_is_given_up_in_words(tmp_path: Path, machines: int) -> None:
+    store = str(tmp_path) if machines == 1 else f"127.0.0.1:{free_port()}"
+    place = Place.of({**PLACE, "RANK": "1", "WORLD_SIZE": "2", "QUANTAI_RANKS_STORE": store})
     assert place is not None
-    from quantai_tui.training.joining import join_group
-
     with pytest.raises(RanksLost, match="the 2 processes of this training have not met within 1 s"):
         join_group(place, lead=False, join_s=1.0)
+
+
+def test_a_new_start_of_the_ranks_sees_nothing_of_the_one_before(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        place = Place.of({**PLACE, "QUANTAI_RANKS_STORE": str(tmp_path), "QUANTAI_RANKS_ROUND": name})
+        assert place is not None
+        # The leader of the first start has left its name behind; in the same store this one would be a second leader.
+        assert join_group(place._replace(rank=0 if name == "first" else 1, world=1), lead=True) == (0, 1)
+        dist.destroy_process_group()
 
 
 def test_an_error_that_has_nothing_to_do_with_other_ranks_passes_as_it_is() -> None:

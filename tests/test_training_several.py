@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from ranks_support import WITHIN_S, environment, free_port, gone
+from sockets_support import listeners
 from training_support import config, random_bars, store_of
 
 from quantai_tui.telemetry import TrainingSnapshot, TrainingState
@@ -87,6 +88,24 @@ async def test_two_ranks_are_steered_as_one_worker_and_come_back_when_one_is_kil
     assert supervisor.snapshot().state is TrainingState.STOPPED
     for rank in again.ranks:
         assert gone(rank.pid)
+
+
+async def test_ranks_of_one_machine_open_no_port_but_loopback_ones_of_gloo(
+    folder: Path, supervise: Callable[[WorkerConfig], TrainingSupervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that listens would unpickle what any user of this machine sends to it."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")  # as an operator has set it for training on several machines
+    supervisor = supervise(await settings(folder))
+    await supervisor.start()
+    seen = await until(supervisor, lambda now: now.state is TrainingState.TRAINING and len(now.ranks) == 2)
+    ranks = {rank.pid for rank in seen.ranks}
+    found = listeners(os.getpid())
+    assert {each.pid for each in found} <= ranks, "the agent listens nowhere"
+    assert all(each.on_loopback for each in found), found
+    meeting_place = folder / "s.ranks"
+    assert meeting_place.stat().st_mode & 0o777 == 0o700
+    await supervisor.stop()
+    assert not meeting_place.exists()
 
 
 async def test_two_ranks_finish_their_epochs(folder: Path, supervise: Callable[[WorkerConfig], TrainingSupervisor]) -> None:

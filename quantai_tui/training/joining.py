@@ -6,10 +6,13 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
+
+from .launcher import ROUND_VARIABLE, STORE_VARIABLE
 
 JOIN_S = 90.0  # the ranks of a slow machine are still importing torch
 LOST_S = 30.0  # a rank that has gone is noticed at once, by its connection; one that hangs, or whose cable is cut, after so long
@@ -56,10 +59,9 @@ class Place(NamedTuple):
     rank: int
     world: int
     local_rank: int
-    machines: int
     attempt: int  # how often the agent of this machine has started its ranks anew
-    store: tuple[str, int]
-    shared_store: bool  # the store is the agent's own, and outlives the ranks
+    store: str  # where its agent has the ranks meet: a folder on one machine, HOST:PORT for several
+    round: str  # a name that is another one for every start of the ranks, and the same on all machines
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Place | None:
@@ -67,34 +69,28 @@ class Place(NamedTuple):
         if "TORCHELASTIC_RUN_ID" not in environment:
             return None
         try:
-            place = cls(
+            return cls(
                 rank=int(environment["RANK"]),
                 world=int(environment["WORLD_SIZE"]),
                 local_rank=int(environment["LOCAL_RANK"]),
-                machines=int(environment["GROUP_WORLD_SIZE"]),
                 attempt=int(environment["TORCHELASTIC_RESTART_COUNT"]),
-                store=(environment["MASTER_ADDR"], int(environment["MASTER_PORT"])),
-                shared_store=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+                store=environment[STORE_VARIABLE],
+                round=environment[ROUND_VARIABLE],
             )
         except (KeyError, ValueError) as error:
             raise ValueError(f"torchrun's environment is not whole: {error}; start ranks by quantai_tui.training.node") from error
-        if place.shared_store and place.machines > 1:
-            # Each agent counts its own attempts, so that no prefix would be the same on all machines.
-            raise ValueError(
-                "a store that several agents share keeps the addresses of ranks that have died: set "
-                "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on every machine, or start ranks by quantai_tui.training.node, which does"
-            )
-        return place
 
 
 def _open_store(place: Place, join_s: float) -> Store:
-    host, port = place.store
-    serve = place.rank == 0 and not place.shared_store
+    """A store that holds nothing of earlier starts: ranks that meet the addresses of those that have died hang."""
     limit = timedelta(seconds=join_s)
-    store = dist.TCPStore(host, port, place.world, serve, limit, wait_for_workers=False)  # type: ignore[attr-defined]
-    # A part of its own for every attempt: ranks that meet the addresses of the attempt before hang. Agents of several machines
-    # each count attempts of their own, and there every attempt has a store of its own.
-    return PrefixStore(f"attempt_{place.attempt if place.machines == 1 else 0}", store)
+    if (folder := Path(place.store)).is_absolute():
+        store: Store = dist.FileStore(str(folder / f"ranks-{place.round}"))  # type: ignore[attr-defined]
+        store.set_timeout(limit)
+        return store
+    host, _, port = place.store.rpartition(":")
+    served_by_agent = dist.TCPStore(host, int(port), is_master=False, timeout=limit)  # type: ignore[attr-defined]
+    return PrefixStore(f"ranks-{place.round}", served_by_agent)
 
 
 def _elect(store: Store, place: Place, lead: bool) -> int:

@@ -3,19 +3,22 @@
 An agent is `python -m quantai_tui.training.node`: torchrun itself, with what its command line cannot say. It meets the agents of
 other machines at the rendezvous, starts one process a rank, and starts all of them anew when one dies.
 
-One machine needs nothing but `nproc`. For more, the engine's machine hosts the rendezvous at `rdzv_endpoint`, an address of its
-own that the others can reach, and on each of the others an operator leaves running
+One machine needs nothing but `nproc`: its ranks meet in a file of a private folder, and no port is open. For more, the engine's
+machine hosts the rendezvous at `rdzv_endpoint`, an address of its own that the others can reach, and on each of the others an
+operator leaves running
 
     python -m quantai_tui.training.node --rdzv-endpoint HOST:PORT --nnodes N
 
-which gets everything else (model, data, settings) from the engine's machine. Whoever reaches that port can take part in the
-training: it belongs on a network that is trusted.
+which gets everything else (model, data, settings) from the engine's machine. Anyone who can connect to that port can run code as
+the user, here and on the other machines, since torch unpickles what it is sent: it belongs on a network that is trusted.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
+import shutil
 import socket
 import sys
 from collections.abc import Mapping
@@ -28,11 +31,15 @@ from .messages import TOKEN_VARIABLE
 
 WORKER, NODE = "quantai_tui.training.worker", "quantai_tui.training.node"
 AGENT_VARIABLE = "QUANTAI_AGENT_PID"  # what a rank must not outlive
+STORE_VARIABLE = "QUANTAI_RANKS_STORE"  # where the ranks meet: a folder, or HOST:PORT
+ROUND_VARIABLE = "QUANTAI_RANKS_ROUND"  # a name that every start of the ranks has anew
+RENDEZVOUS = "quantai"  # ours among torchrun's rendezvous backends
 
 MAX_RESTARTS = 3  # of the ranks by their agent; past that the agent fails, and its supervisor's own back-off begins
 JOIN_S = 600  # an agent waits so long for the other machines
 _RANKS_LEAVE_S = 1  # after SIGTERM; with the agent's own end under the 3 s in which a worker must be gone
 _ALONE = "127.0.0.1"
+_LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 class Launch(NamedTuple):
@@ -46,10 +53,11 @@ class Launch(NamedTuple):
 class Meeting(NamedTuple):
     """Where and how the agents of one run meet."""
 
-    endpoint: str
+    endpoint: str  # HOST:PORT; empty on one machine
     nodes: int
     run_id: str
     host: bool
+    folder: Path = Path()  # on one machine: private to the user, and to this agent
 
 
 def launch(
@@ -71,24 +79,36 @@ def launch(
     return Launch(tuple(arguments), inherited, JOIN_S if config.nnodes > 1 else 0.0)
 
 
-def meeting(endpoint: str, nodes: int, *, host: bool) -> Meeting:
-    """Raises ValueError where several machines are told no place to meet."""
+def meeting(endpoint: str, nodes: int, *, host: bool, folder: Path | None = None) -> Meeting:
+    """Raises ValueError where several machines are told no place to meet, and one machine no folder."""
     if nodes > 1:
         # One name for every run: an operator elsewhere need not know which. Two runs cannot share a port anyway.
         if ":" not in endpoint:
             raise ValueError(f"--rdzv-endpoint must be HOST:PORT of the engine's machine, got {endpoint!r}")
         return Meeting(endpoint, nodes, "quantai", host)
-    return Meeting(f"{_ALONE}:0", 1, f"quantai-{secrets.token_hex(4)}", host=True)
+    if folder is None:
+        raise ValueError(f"--nnodes must be the number of machines of the run, the engine's included: 2 or more, got {nodes}")
+    return Meeting("", 1, f"quantai-{secrets.token_hex(4)}", host=True, folder=folder)
+
+
+def ranks_folder(socket_path: Path) -> Path:
+    """Make the folder in which the ranks of the worker with this socket meet: private and empty. Its agent deletes it.
+
+    An agent that was killed leaves it behind; nobody uses that any more, since only one agent at a time has this socket.
+    Raises OSError.
+    """
+    folder = socket_path.absolute().with_name(f"{socket_path.name}.ranks")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def torchrun_arguments(place: Meeting, nproc: int, worker: tuple[str, ...]) -> list[str]:
     """torchrun's command line for `nproc` ranks here, each running `worker` (a module and its arguments)."""
-    # Who hosts is said, not guessed from host names: behind a second address or a container's name a guess goes wrong.
-    conf = f"is_host={int(place.host)},join_timeout={JOIN_S}"
     return [
         *("--nnodes", str(place.nodes), "--nproc-per-node", str(nproc)),
-        *("--rdzv-backend", "c10d", "--rdzv-endpoint", place.endpoint, "--rdzv-id", place.run_id, "--rdzv-conf", conf),
-        *("--local-addr", local_address(place.endpoint)),
+        *("--rdzv-backend", RENDEZVOUS, "--rdzv-endpoint", place.endpoint, "--rdzv-id", place.run_id),
+        *("--local-addr", local_address(place.endpoint) if place.endpoint else _ALONE),
         *("--max-restarts", str(MAX_RESTARTS), "--shutdown-timeout", str(_RANKS_LEAVE_S)),
         *("--log-dir", os.devnull),  # else each start leaves a folder in /tmp; the ranks write to the agent's stderr
         *("--module", *worker),
@@ -97,16 +117,18 @@ def torchrun_arguments(place: Meeting, nproc: int, worker: tuple[str, ...]) -> l
 
 def rank_environment(place: Meeting, nproc: int) -> dict[str, str]:
     """What an agent and its ranks need in their environment beyond what they have; what an operator has set wins."""
-    interface = _interface_of(local_address(place.endpoint))
-    wished = {"OMP_NUM_THREADS": str(threads_per_rank(nproc))}
-    if interface:
-        # Gloo else listens where the host's name points to, on Debian 127.0.1.1: no other machine gets there.
-        wished |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
+    alone = not place.endpoint
+    interface = _LOOPBACK if alone else _interface_of(local_address(place.endpoint))
+    # Without this, gloo and NCCL listen where the host's name points to. On Debian that is 127.0.1.1, which no other machine
+    # reaches; elsewhere it is an address that others reach, which the ranks of one machine do not need.
+    interfaces = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}
+    wished = {"OMP_NUM_THREADS": str(threads_per_rank(nproc)), **({} if alone else interfaces)}
     return {name: value for name, value in wished.items() if name not in os.environ} | {
+        **(interfaces if alone else {}),  # an interface that was set for other runs would open their ports to the network
         AGENT_VARIABLE: str(os.getpid()),
+        STORE_VARIABLE: place.endpoint or str(place.folder),
         "PYTHONSAFEPATH": "1",  # torchrun starts its ranks without -P
-        # A store of its own for every start of the ranks. In a shared one they meet the addresses of those that have died, and an
-        # agent that comes back waits for an address that nobody publishes twice (dynamic_rendezvous.py, next_rendezvous).
+        # Else torchrun starts a TCP store for the ranks, which listens on every interface. Ours meet elsewhere: see `rendezvous`.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
 
@@ -131,6 +153,35 @@ def local_address(endpoint: str) -> str:
             return found
     except OSError as error:
         raise OSError(f"no way from this machine to the rendezvous {endpoint}: {error}") from error
+
+
+def listen(endpoint: str) -> socket.socket:
+    """For the engine's machine: a socket that listens at `endpoint` and nowhere else. Raises OSError, naming the endpoint."""
+    host, _, port = endpoint.rpartition(":")
+    listening: socket.socket | None = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        _refuse_useless(host, str(address[0]))
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the agent before may have ended a moment ago
+        listening.bind(address)
+        listening.listen()
+    except (OSError, OverflowError) as error:
+        if listening is not None:
+            listening.close()
+        raise OSError(
+            f"cannot listen at the rendezvous {endpoint}: {error}; "
+            "TRAIN_RDZV_ENDPOINT must be an address of this machine that the others reach, with a free port"
+        ) from error
+    return listening
+
+
+def _refuse_useless(host: str, address: str) -> None:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if found.is_unspecified:
+        raise OSError(f"{host} stands for every address of this machine, and this port is not for every network")
+    if found.is_loopback and host not in (address, "localhost"):
+        raise OSError(f"on this machine {host} is {address}, which no other machine reaches")
 
 
 def _interface_of(address: str) -> str:

@@ -13,13 +13,15 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from ..output import guard_streams, log_to_stderr
 from ..python_child import python_command, python_environment
-from .launcher import NODE, WORKER, Meeting, meeting, rank_environment, torchrun_arguments
+from .launcher import NODE, WORKER, Meeting, meeting, rank_environment, ranks_folder, torchrun_arguments
 from .lifeline import die_with_parent
 
 log = logging.getLogger(__name__)
@@ -29,13 +31,19 @@ _SOUND_AFTER_S = 60.0  # an agent that lived so long was sound: the waits begin 
 
 
 def run_agent(place: Meeting, nproc: int, worker: tuple[str, ...]) -> int:
-    """torchrun, in this process. Returns 0 when all ranks ended well, 1 when it has given up; why is in the log."""
+    """torchrun, in this process. Returns 0 when all ranks ended well, 1 when it has given up; why is in the log.
+
+    Raises OSError when the rendezvous cannot be had.
+    """
     os.environ.update(rank_environment(place, nproc))
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
+    from .rendezvous import offer
+
+    offer(place)
     try:
         run.run(run.parse_args(torchrun_arguments(place, nproc, worker)))  # type: ignore[no-untyped-call]
     except ChildFailedError as failed:
@@ -83,19 +91,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--socket", default="", help=argparse.SUPPRESS)  # the engine's: this is its machine
     options = parser.parse_args(given)
     log_to_stderr("%(asctime)sZ node %(levelname)s %(message)s")
+    if options.parent:
+        die_with_parent(options.parent)
+    folder: Path | None = None
     try:
-        place = meeting(options.rdzv_endpoint, options.nnodes, host=bool(options.socket))
+        folder = ranks_folder(Path(options.socket)) if options.socket and options.nnodes == 1 else None
+        place = meeting(options.rdzv_endpoint, options.nnodes, host=bool(options.socket), folder=folder)
+        if not options.parent:
+            return _serve(given)
+        worker = (WORKER, "--socket", options.socket) if options.socket else (WORKER, "--join")
+        return run_agent(place, options.nproc or _default_nproc(), worker)
     except ValueError as error:
         parser.error(str(error))
-    if not options.parent:
-        return _serve(given)
-    die_with_parent(options.parent)
-    worker = (WORKER, "--socket", options.socket) if options.socket else (WORKER, "--join")
-    try:
-        return run_agent(place, options.nproc or _default_nproc(), worker)
     except OSError as error:
         log.error("%s", error)
         return 1
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

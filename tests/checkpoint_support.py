@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,26 @@ def differences(one: Any, other: Any, at: str = "") -> list[str]:
             return [at]
         return [found for index, pair in enumerate(zip(one, other, strict=True)) for found in differences(*pair, f"{at}/{index}")]
     return [] if type(one) is type(other) and one == other else [at]
+
+
+def spoilt_in_one_place(state: Any) -> Iterator[Any]:
+    """`state` again and again, each time with one part of it missing or of another kind."""
+    if isinstance(state, dict):
+        for key, value in state.items():
+            yield {name: part for name, part in state.items() if name != key}
+            for spoilt in spoilt_in_one_place(value):
+                yield {**state, key: spoilt}
+    elif isinstance(state, list):
+        yield {}
+        for index in {0, len(state) - 1} if state else ():
+            for spoilt in spoilt_in_one_place(state[index]):
+                yield [*state[:index], spoilt, *state[index + 1 :]]
+    elif isinstance(state, torch.Tensor):
+        yield state.flatten()[:-1]
+        yield state.to(torch.float64)
+    for wrong in (None, {}, "x", -1, math.nan, 2**70):
+        if type(wrong) is not type(state) or wrong != state:
+            yield wrong
 
 
 class Killed(BaseException):

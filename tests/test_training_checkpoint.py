@@ -45,7 +45,7 @@ def test_what_was_written_is_read_and_only_its_owner_may_read_it(tmp_path: Path)
     path = write(folder, 7)
     assert path.name.endswith("-00000001-step-7.pt")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    found = folder.newest(Told())
+    found = next(folder.newest_first(Told()), None)
     assert found is not None
     assert found[0] == path
     assert (found[1]["step"], found[1]["loop"]) == (7, {"epoch": 7})
@@ -114,7 +114,7 @@ def test_one_that_cannot_be_used_is_skipped_with_a_message_for_the_one_before(
     good, bad = write(folder, 1), write(folder, 2)
     spoil(bad)
     told = Told()
-    found = folder.newest(told)
+    found = next(folder.newest_first(told), None)
     assert found is not None
     assert found[0] == good
     (text,) = told.texts
@@ -122,17 +122,17 @@ def test_one_that_cannot_be_used_is_skipped_with_a_message_for_the_one_before(
     assert why in text
     assert not Path("sprung").exists()
     # The next one is the newest again.
-    assert write(folder, 2) == folder.newest(told)[0]  # type: ignore[index]
+    assert write(folder, 2) == next(folder.newest_first(told))[0]
 
 
 def test_where_none_can_be_used_training_begins_anew_and_says_so(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, OF)
-    assert folder.newest(told := Told()) is None
+    assert list(folder.newest_first(told := Told())) == []
     assert told.texts == []
     cut(write(folder, 1))
-    assert folder.newest(told) is None
+    assert list(folder.newest_first(told)) == []
     assert told.texts[-1] == "no checkpoint could be used: training begins anew"
-    assert CheckpointFolder(tmp_path, {**OF, "symbol": "BTCUSDT"}).newest(told := Told()) is None
+    assert list(CheckpointFolder(tmp_path, {**OF, "symbol": "BTCUSDT"}).newest_first(told := Told())) == []
     assert told.texts[0].startswith("no checkpoint of this model, symbol and interval: training begins anew (tiny-")
 
 
@@ -143,7 +143,7 @@ def test_what_a_killed_writer_has_left_is_removed(tmp_path: Path) -> None:
     left.write_bytes(path.read_bytes()[:500])
     stranger = tmp_path / "notes.txt"
     stranger.write_text("mine")
-    found = folder.newest(Told())
+    found = next(folder.newest_first(Told()), None)
     assert found is not None
     assert found[0] == path
     assert not left.exists()
@@ -161,7 +161,7 @@ def test_a_disk_that_is_full_leaves_nothing_behind_and_harms_nothing(tmp_path: P
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.glob("*.pt*")) == [path]
-    assert folder.newest(Told())[0] == path  # type: ignore[index]
+    assert next(folder.newest_first(Told()))[0] == path
 
 
 def test_the_newest_few_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_steps_that_go_back_are_newer_all_the_same(tmp_path: Path) -> None:
     write(folder, 900, keep=1)
     path = write(folder, 5, keep=1)
     assert steps(tmp_path) == [5]
-    assert folder.newest(Told())[0] == path  # type: ignore[index]
+    assert next(folder.newest_first(Told()))[0] == path
 
 
 def test_files_of_other_models_stay_beside_and_are_gone_back_to_but_not_without_end(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_files_of_other_models_stay_beside_and_are_gone_back_to_but_not_without_
     for number, folder in enumerate(others):
         write(folder, number)
     assert steps(tmp_path) == [2, 3, 4, 5, 6]
-    found = others[3].newest(Told())
+    found = next(others[3].newest_first(Told()), None)
     assert found is not None
     assert found[1]["step"] == 3
 

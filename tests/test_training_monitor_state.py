@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoint_support import differences, spoilt_in_one_place
 from scaler_support import BareRig, StoppedClock
 
 from quantai_tui.training import DynamicGradScalerConfig
@@ -90,8 +91,8 @@ def test_a_state_that_is_not_one_is_refused_with_its_reason() -> None:
     monitor = BareRig(CONFIG).monitor
     for wrong, says in (
         ({"version": 99}, "version 99"),
-        ({"scale": float("nan")}, "scale of the checkpoint"),
-        ({"scale": 0.0}, "scale of the checkpoint"),
+        ({"scale": float("nan")}, "scale must be"),
+        ({"scale": 0.0}, "scale must be"),
         ({"growth_tracker": -1}, "growth_tracker"),
         ({"amax": {"amax": [float("inf")]}}, "amax of the checkpoint"),
         ({"records": {**state["records"], "packed": torch.zeros(5, dtype=torch.uint8)}}, "5 bytes are no"),
@@ -100,6 +101,25 @@ def test_a_state_that_is_not_one_is_refused_with_its_reason() -> None:
             monitor.load_state_dict({**state, **wrong})
     with pytest.raises(KeyError, match="resets"):
         monitor.load_state_dict({name: part for name, part in state.items() if name != "resets"})
+
+
+def test_a_state_that_is_refused_changes_nothing_whichever_part_is_wrong() -> None:
+    state = saved(driven(BareRig(CONFIG), 300, seed=6))
+    rig = driven(BareRig(CONFIG), 100, seed=7)
+    before, on_device = saved(rig), rig.device_state
+    refused = 0
+    for spoilt in spoilt_in_one_place(state):
+        try:
+            rig.monitor.load_state_dict(spoilt)
+        except (ValueError, KeyError, TypeError):
+            refused += 1
+        else:  # it may be taken, but then all of it can be gone on from
+            driven(rig, 3, seed=8, first=300)
+            rig.monitor.get_statistics()
+            rig.monitor.load_state_dict(before)
+        assert differences(saved(rig), before) == []
+        assert rig.device_state == on_device
+    assert refused > 100
 
 
 def test_a_monitor_keeps_under_a_megabyte_however_much_it_has_seen() -> None:

@@ -111,6 +111,68 @@ def test_killed_again_and_again_training_still_ends_with_the_same_bits(tmp_path:
     assert differences(learnt(newest(tmp_path / "straight")), learnt(newest(tmp_path / "other"))) == []
 
 
+def checkpoint_of(folder: Path) -> dict[str, Any]:
+    die(training(folder, Market(), checkpoint_every_s=0.05), 9)
+    state: dict[str, Any] = torch.load(newest(folder), weights_only=True)
+    return state
+
+
+WRONG: dict[str, Callable[[dict[str, Any]], None]] = {
+    "no stepper": lambda state: state["stepper"].clear(),
+    "no loop": lambda state: state["loop"].clear(),
+    "no place in the epoch": lambda state: state["loop"]["epochs"].update(within={}),
+    "no best": lambda state: state["loop"]["best"].clear(),
+    "another model": lambda state: state["stepper"]["model"].popitem(),
+    "NaN in the weights": lambda state: next(iter(state["stepper"]["model"].values())).fill_(float("nan")),
+    "optimizer of other shapes": lambda state: state["stepper"]["optimizer"][0].update(exp_avg=torch.zeros(3)),
+    "a step that is a text": lambda state: state["loop"].update(step="seven"),
+    "random state": lambda state: state["rng"].update(torch=torch.zeros(5, dtype=torch.uint8)),
+    "half a monitor": lambda state: state["stepper"]["monitor"].pop("resets"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_a_whole_but_wrong_checkpoint_is_passed_over(wrong: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
+    state = checkpoint_of(tmp_path)
+    wrong(state)
+    path = newest(tmp_path)
+    later = path.with_name(path.name.replace("-0000", "-0009"))
+    torch.save(state, later)
+    heard = Heard()
+    assert training(tmp_path, Market(), heard).run()
+    (warning,) = [event.text for event in heard.events if event.level is Severity.WARNING]
+    assert warning.startswith(f"checkpoint {later.name} is skipped: ")
+    assert (heard.saved[0].resumed, heard.saved[0].path) == (True, str(path))
+    assert training(tmp_path / "straight", Market()).run()
+    assert differences(learnt(newest(tmp_path / "straight")), learnt(newest(tmp_path))) == []
+
+
+def test_where_every_checkpoint_is_wrong_training_begins_as_if_there_were_none(tmp_path: Path) -> None:
+    state = checkpoint_of(tmp_path)
+    state["loop"]["best"] = {}  # the last part that is taken: all others are taken back
+    for path in tmp_path.glob("*.pt"):
+        torch.save(state, path)
+    heard = Heard()
+    assert training(tmp_path, Market(), heard).run()
+    assert any(event.text == "no checkpoint could be used: training begins anew" for event in heard.events)
+    assert training(tmp_path / "straight", Market()).run()
+    assert differences(learnt(newest(tmp_path / "straight")), learnt(newest(tmp_path))) == []
+
+
+def test_memory_that_runs_out_says_nothing_about_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint_of(tmp_path)
+    heard = Heard()
+    loop = training(tmp_path, Market(), heard)
+
+    def full(state: dict[str, Any]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop._stepper, "load_state_dict", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        loop.run()
+    assert heard.events == []
+
+
 def test_bars_that_come_in_have_no_part_in_an_epoch_that_goes_on(tmp_path: Path) -> None:
     def grown(market: Market) -> Callable[[Metrics], None]:
         def on_metrics(metrics: Metrics) -> None:

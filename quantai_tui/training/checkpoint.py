@@ -16,7 +16,7 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..private_files import make_folders, open_private
 from ..telemetry import Severity
 from .config import SHAPING_FIELDS, WorkerConfig
+from .saved_state import generator_state, number, whole
 
 VERSION = 1
 _NAME = re.compile(r"(?P<key>[0-9a-z-]+)-(?P<sequence>\d{8})-step-(?P<step>\d+)(?P<best>-best)?\.pt")
@@ -51,6 +52,11 @@ class Named(NamedTuple):
     sequence: int
     step: int
     best: bool
+
+
+def skipped(path: Path, why: str) -> str:
+    """What is said of a checkpoint that training does not go on from."""
+    return f"checkpoint {path.name} is skipped: {why}"
 
 
 def fingerprint(config: WorkerConfig, features: tuple[str, ...], model: nn.Module) -> dict[str, Any]:
@@ -85,9 +91,15 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    """Raises ValueError, TypeError and KeyError, and then changes nothing."""
+    here = generator_state(state["torch"], "torch's random state")
+    cuda = state["cuda"]
+    if not isinstance(cuda, list):
+        raise ValueError("cuda's random state must be a list")
+    if cuda and len(cuda) == torch.cuda.device_count():
+        cuda = [generator_state(each, f"the random state of GPU {index}", f"cuda:{index}") for index, each in enumerate(cuda)]
+        torch.cuda.set_rng_state_all(cuda)
+    torch.set_rng_state(here)
 
 
 class CheckpointFolder:
@@ -119,22 +131,26 @@ class CheckpointFolder:
         self._prune(keep)
         return path
 
-    def newest(self, tell: Tell) -> tuple[Path, dict[str, Any]] | None:
-        """The newest that can be gone on from; each one that cannot is told of. Also removes what killed writers have left."""
+    def newest_first(self, tell: Tell) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Those that can be read; each one that cannot is told of. Ask for another one when one is of no use.
+
+        That there is none, or none any more, is told at the end. Also removes what killed writers have left.
+        """
         self._clean()
         found = self._all()
         own = [named for named in found if named.key == self._key]
         for named in reversed(own):
             try:
-                return named.path, self.load(named.path)
+                state = self.load(named.path)
             except CheckpointError as error:
-                tell(Severity.WARNING, f"checkpoint {named.path.name} is skipped: {error}")
+                tell(Severity.WARNING, skipped(named.path, str(error)))
+            else:
+                yield named.path, state
         if not own and found:
             last = found[-1].path.name
             tell(Severity.INFO, f"no checkpoint of this model, symbol and interval: training begins anew ({last} is of another)")
         elif own:
             tell(Severity.WARNING, "no checkpoint could be used: training begins anew")
-        return None
 
     def load(self, path: Path) -> dict[str, Any]:
         """Raises CheckpointError for what is broken, of another release or of another model."""
@@ -154,6 +170,11 @@ class CheckpointFolder:
         for name, kind in _PARTS.items():
             if not isinstance(state.get(name), kind):
                 raise CheckpointError(f"its part {name!r} is missing or not what it should be")
+        try:
+            whole(state, "step")
+            number(state, "time")
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(str(error)) from error
         if other := [name for name, value in self._fingerprint.items() if state["fingerprint"].get(name) != value]:
             raise CheckpointError(f"it is of another {', '.join(other)}")
         return state

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..market import BarColumns, StoreReader
 from .dataset import Dataset
+from .saved_state import LARGEST_COUNT, generator_state, structured, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,16 @@ class Epoch:
 
     def state_dict(self) -> dict[str, Any]:
         return {**asdict(self.fence), "shuffle": self._shuffled_from, "step_size": self._step_size, "taken": self.taken}
+
+
+def checked_position(state: dict[str, Any]) -> dict[str, Any]:
+    """What `Epoch.state_dict` gives, from a checkpoint. Raises ValueError, TypeError and KeyError."""
+    return {
+        **asdict(structured(state, "the epoch's bars", Fence)),
+        "shuffle": generator_state(state["shuffle"], "the epoch's shuffle"),
+        "step_size": whole(state, "step_size", at_least=1),
+        "taken": whole(state, "taken", at_most=LARGEST_COUNT),
+    }
 
 
 def fence_of(state: dict[str, Any]) -> Fence:

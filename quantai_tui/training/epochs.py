@@ -11,7 +11,8 @@ from ..market import BarColumns, StoreError
 from ..telemetry import Severity
 from . import dataset
 from .config import WorkerConfig
-from .epoch import Epoch, Fence, fence_of
+from .epoch import Epoch, Fence, checked_position, fence_of
+from .saved_state import generator_state, whole
 
 ReadBars = Callable[[str, str, int, int], BarColumns | None]
 ReadBetween = Callable[[str, str, int, int, int], BarColumns | None]
@@ -56,9 +57,13 @@ class Epochs:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._validation_from_us = state["validation_from_us"]
-        self._shuffle.set_state(state["shuffle"])
-        self._position = state["within"]
+        """Raises ValueError, TypeError and KeyError, and then changes nothing."""
+        validation_from_us = whole(state, "validation_from_us")
+        shuffle = generator_state(state["shuffle"], "shuffle")
+        position = None if state["within"] is None else checked_position(state["within"])
+        self._validation_from_us = validation_from_us
+        self._shuffle.set_state(shuffle)
+        self._position = position
 
     def attempt(self, config: WorkerConfig) -> Epoch | str:
         """The epoch of a checkpoint, at the step it had come to, else a new one; or what has to be waited for, in words."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..arguments import check_number
 from .config import LARGEST_SCALE, power_of_two_at_most
+from .saved_state import structured
 
 FP16_LARGEST = 65504.0
 HISTORY = 64
@@ -61,8 +62,8 @@ class AmaxHistory:
         return {"amax": list(self._values)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        values: deque[float] = deque(maxlen=HISTORY)
-        for amax in state["amax"]:
+        """Raises ValueError, TypeError and KeyError, and then changes nothing."""
+        values = structured(state["amax"], "amax of the checkpoint", list[float])
+        for amax in values:
             check_number("amax of the checkpoint", amax, at_least=0.0)
-            values.append(float(amax))
-        self._values = values
+        self._values = deque(values, HISTORY)

@@ -17,7 +17,7 @@ from .config import LIVE_FIELDS, WorkerConfig, changed_fields
 from .epoch import Epoch, filled, read_between
 from .epochs import Build, Epochs, ReadBars, ReadBetween, step_size
 from .evaluation import Evaluation
-from .fellows import first_overflow, pack, share_state, shared_read, unpack
+from .fellows import first_overflow, pack, shared_read, unpack
 from .joining import broken
 from .messages import ControlKind, Ready
 from .messages import Ranks as RanksMessage
@@ -26,7 +26,7 @@ from .precision import choose
 from .progress import Progress, Reporter
 from .ranks import Ranks, Solo, Standing
 from .requests import Answer, Request, Requests, no_answer
-from .saving import Checkpoints
+from .saving import Checkpoints, resume
 from .stepper import Stepper
 
 _HEARTBEAT_S = 0.5
@@ -269,19 +269,19 @@ class TrainingLoop:
         self._checkpoints.finish()
 
     def _restore(self) -> None:
-        """Go on from the newest checkpoint of this training, if there is one that can be used."""
-        found = None if self._checkpoints is None else self._checkpoints.newest()
-        state = share_state(self._ranks, None if found is None else found[1])
-        if state is None:
-            return
+        """Go on from the newest checkpoint of this training that can be used, if there is one."""
+        resumed = resume(self._ranks, self._checkpoints, self._state, self._take)
+        if resumed is not None and self._checkpoints is not None:
+            self._checkpoints.resumed(*resumed, self._epochs_done)
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken. Raises ValueError, LookupError or TypeError when it is wrong, with some of it taken."""
         loop = state["loop"]
         self._stepper.load_state_dict(state["stepper"])
         self._stepper.apply(self._config)  # settings win over what was saved
         set_random_state(state["rng"])
         self._epochs.load_state_dict(loop["epochs"])
         self._progress.load_state_dict(loop)
-        if self._checkpoints is not None and found is not None:
-            self._checkpoints.resumed(found[0], state, self._epochs_done)
 
     # Data
 

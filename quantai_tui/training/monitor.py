@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..arguments import check_methods, check_number, check_type
 from ..telemetry import SYSTEM_CLOCK, Clock, Severity
+from .config import LARGEST_SCALE
 from .headroom import AmaxHistory
 from .records import CAPACITY, OverflowWindow, ScaleRecord, ScaleRecords
 from .resets import EpochRecord, EventSink, ResetPolicy
+from .saved_state import number, structured, whole
 from .scaler import DynamicGradScalerConfig, ScaleMirror
 
 if TYPE_CHECKING:
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventSink", "GradScalerMonitor", "LateOutcomes"]
 
-_EPOCHS_KEPT = 64
-_STATE_VERSION = 1
+_EPOCHS_KEPT, _STATE_VERSION = 64, 1
 _COUNTS = ("checked", "overflow_count", "consecutive_overflow", "reset_count")
 
 
@@ -377,21 +378,23 @@ class GradScalerMonitor:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken, with the settings of this monitor: its bounds, factors, interval and capacity.
 
-        The scaler gets scale and tracker from here, so it does not matter whether it was loaded before. Raises ValueError when
-        the state is not one of ours, and KeyError when it is not whole.
+        The scaler gets scale and tracker from here, so it does not matter whether it was loaded before. Raises ValueError or
+        TypeError when the state is not one of ours, and KeyError when it is not whole; then nothing has changed.
         """
-        if state.get("version") != _STATE_VERSION:
-            raise ValueError(f"a monitor's state of version {state.get('version')!r}; this release reads {_STATE_VERSION}")
-        check_number("scale of the checkpoint", state["scale"], above=0.0)
-        check_number("growth_tracker of the checkpoint", state["growth_tracker"], at_least=0)
+        if (version := state["version"]) != _STATE_VERSION:
+            raise ValueError(f"a monitor's state of version {version!r}; this release reads {_STATE_VERSION}")
+        mirror = ScaleMirror(number(state, "scale", above=0.0, at_most=LARGEST_SCALE), whole(state, "growth_tracker"))
+        counts = {name: whole(state["counts"], name) for name in _COUNTS}
+        *ended, last = structured(state["epochs"], "epochs", list[EpochRecord])  # ValueError where there is not even the last
+        records, overflows, amax = ScaleRecords(self._records.capacity), OverflowWindow(self._records.capacity), AmaxHistory()
+        records.load_state_dict(state["records"])
+        overflows.load_state_dict(state["overflows"])
+        amax.load_state_dict(state["amax"])
         self.settle()
-        for name in _COUNTS:
-            setattr(self, name, int(state["counts"][name]))
-        self._records.load_state_dict(state["records"])
-        self._overflows.load_state_dict(state["overflows"])
-        self._amax.load_state_dict(state["amax"])
-        self._resets.load_state_dict(state["resets"])
-        *ended, self._epoch = (EpochRecord.from_dict(record) for record in state["epochs"])
-        self._epochs = deque(ended, _EPOCHS_KEPT)
-        self.mirror.scale, self.mirror.tracker = ScaleMirror(state["scale"]).scale, int(state["growth_tracker"])
+        self._resets.load_state_dict(state["resets"])  # the last that can fail
+        for name, count in counts.items():
+            setattr(self, name, count)
+        self._records, self._overflows, self._amax = records, overflows, amax
+        self._epoch, self._epochs = last, deque(ended, _EPOCHS_KEPT)
+        self.mirror = mirror
         self._enforce()

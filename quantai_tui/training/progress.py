@@ -14,6 +14,7 @@ from ..telemetry import Clock, Severity, TrainingState
 from .heat import ProcessorHeat
 from .messages import EpochDone, Event, Metrics, Overflowed, Ranks, Ready, Saved
 from .monitor import GradScalerMonitor
+from .saved_state import LARGEST_COUNT, whole
 
 FLUSH_PERIOD_S = 0.04
 _RATE_PERIOD_S = 1.0
@@ -110,8 +111,10 @@ class Progress:
         return {"epoch": self.epoch, "epoch_step": self.epoch_step, "step": self.step, "nonfinite_loss": self.nonfinite_loss}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.epoch_step, self.step = state["epoch"], state["epoch_step"], state["step"]
-        self.nonfinite_loss = state["nonfinite_loss"]
+        """Raises ValueError, TypeError and KeyError, and then changes nothing."""
+        counts = {name: whole(state, name, at_most=LARGEST_COUNT) for name in ("epoch", "epoch_step", "step", "nonfinite_loss")}
+        self.epoch, self.epoch_step, self.step = counts["epoch"], counts["epoch_step"], counts["step"]
+        self.nonfinite_loss = counts["nonfinite_loss"]
 
     def settle(self, stepper: Trained) -> None:
         """Count what the steps so far have left in the trace, so that a checkpoint has it."""

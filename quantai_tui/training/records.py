@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..arguments import check_whole
+from .saved_state import number, one_of_type, structured, whole
 
 CAPACITY = 4096
 _PACKED = struct.Struct("<IIf?Hd")  # 23 bytes: the whole ring is 94 kB, for ever
@@ -36,11 +37,11 @@ class ScaleRecords:
     Not thread-safe. `add` is on the path of every training step: what could be derived is not kept.
     """
 
-    __slots__ = ("_capacity", "_end", "_last", "_offset", "_ring", "_sum", "count", "largest", "smallest")
+    __slots__ = ("_end", "_last", "_offset", "_ring", "_sum", "capacity", "count", "largest", "smallest")
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         check_whole("capacity", capacity, at_least=1)
-        self._capacity = capacity
+        self.capacity = capacity
         self._ring = bytearray(_SIZE * capacity)
         self._end = len(self._ring)
         self._offset = 0
@@ -68,14 +69,14 @@ class ScaleRecords:
         """Put an overflow into the newest record, if it is of this very batch: it was recorded before it was checked."""
         if not self.count:
             return
-        offset = (self.count - 1) % self._capacity * _SIZE
+        offset = (self.count - 1) % self.capacity * _SIZE
         of_epoch, of_batch, scale, _, _, stamp = _unpack_from(self._ring, offset)
         if (of_epoch, of_batch) == (epoch, batch):
             _pack_into(self._ring, offset, epoch, batch, scale, True, min(consecutive, _LARGEST_COUNT), stamp)
 
     @property
     def kept(self) -> int:
-        return min(self.count, self._capacity)
+        return min(self.count, self.capacity)
 
     @property
     def mean(self) -> float | None:
@@ -95,13 +96,13 @@ class ScaleRecords:
         return map(self._at, range(self.count - self.kept, self.count))
 
     def _at(self, index: int) -> ScaleRecord:
-        return ScaleRecord(*_unpack_from(self._ring, index % self._capacity * _SIZE))
+        return ScaleRecord(*_unpack_from(self._ring, index % self.capacity * _SIZE))
 
     def state_dict(self) -> dict[str, Any]:
         """`packed` is a uint8 tensor of the records kept, oldest first."""
         import torch
 
-        end = self._offset if self.count > self._capacity else 0
+        end = self._offset if self.count > self.capacity else 0
         kept = self._ring[end:] + self._ring[:end]
         kept = kept[: self.kept * _SIZE]
         # Not torch.tensor, which would go through 94,000 numbers one by one and hold up a checkpoint for 9 ms.
@@ -109,17 +110,29 @@ class ScaleRecords:
         return {"packed": packed, "count": self.count, "sum": self._sum, "smallest": self.smallest, "largest": self.largest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """A ring of another capacity is taken over as far as it fits, the newest first. Raises ValueError."""
-        packed, count = bytes(state["packed"].tolist()), int(state["count"])
-        if len(packed) % _SIZE or count < len(packed) // _SIZE:
+        """A ring of another capacity is taken over as far as it fits, the newest first.
+
+        Raises ValueError, TypeError and KeyError, and then changes nothing.
+        """
+        import torch
+
+        told = one_of_type(state, "packed", torch.Tensor)
+        if told.dtype != torch.uint8 or told.dim() != 1:
+            raise ValueError(f"packed must be bytes, got a {told.dtype} tensor of shape {tuple(told.shape)}")
+        packed, count = bytes(told.tolist()), whole(state, "count")
+        if len(packed) % _SIZE or count < len(packed) // _SIZE or (count and not packed):
             raise ValueError(f"{len(packed)} bytes are no {count} records of {_SIZE} bytes, nor the last of them")
+        if not all(0.0 < scale < math.inf for _, _, scale, *_ in _PACKED.iter_unpack(packed)):
+            raise ValueError("a record holds a scale that is not a finite number above 0")
+        total, largest = number(state, "sum", at_least=0.0), number(state, "largest", at_least=0.0)
+        smallest = number(state, "smallest", above=0.0) if count else math.inf
         packed = packed[-len(self._ring) :]
         first = count - len(packed) // _SIZE
-        for number in range(len(packed) // _SIZE):
-            at = (first + number) % self._capacity * _SIZE
-            self._ring[at : at + _SIZE] = packed[number * _SIZE : (number + 1) * _SIZE]
-        self.count, self._offset = count, count % self._capacity * _SIZE
-        self._sum, self.smallest, self.largest = float(state["sum"]), float(state["smallest"]), float(state["largest"])
+        for each in range(len(packed) // _SIZE):
+            at = (first + each) % self.capacity * _SIZE
+            self._ring[at : at + _SIZE] = packed[each * _SIZE : (each + 1) * _SIZE]
+        self.count, self._offset = count, count % self.capacity * _SIZE
+        self._sum, self.smallest, self.largest = total, smallest, largest
 
 
 class OverflowWindow:
@@ -143,4 +156,5 @@ class OverflowWindow:
         return {"steps": list(self._steps)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._steps = deque((int(step) for step in state["steps"]), self._capacity)
+        """Raises ValueError, TypeError and KeyError, and then changes nothing."""
+        self._steps = deque(structured(state["steps"], "steps", list[int]), self._capacity)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from ..arguments import check_type, check_whole
 from ..telemetry import Severity
+from .saved_state import one_of_type, whole
 
 STEPS_BETWEEN_RESETS = 200
 ABNORMAL_OVERFLOW_RATE = 0.2
@@ -58,10 +59,6 @@ class EpochRecord:
         if self.cut_at_cap and self.min_scale >= cap:
             return Abnormality.CAP
         return Abnormality.NONE
-
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> EpochRecord:
-        return cls(**{one.name: state[one.name] for one in fields(cls)})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -173,10 +170,13 @@ class ResetPolicy:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in _COUNTS:
-            setattr(self, "_" + name, int(state[name]))
-        self._last_reset = None if state["last_reset"] is None else int(state["last_reset"])
-        self._told, self.stuck = bool(state["told"]), str(state["stuck"])
+        """Raises ValueError, TypeError and KeyError, and then changes nothing."""
+        counts = {name: whole(state, name) for name in _COUNTS}
+        last_reset = None if state["last_reset"] is None else whole(state, "last_reset")
+        told, stuck = one_of_type(state, "told", bool), one_of_type(state, "stuck", str)
+        for name, count in counts.items():
+            setattr(self, "_" + name, count)
+        self._last_reset, self._told, self.stuck = last_reset, told, stuck
 
 
 _COUNTS = ("blamed", "at_floor", "nonfinite", "onsets", "abnormal_epochs", "fruitless")

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..telemetry import Clock, Severity
-from .checkpoint import CheckpointFolder, Tell, all_finite, snapshot
+from .checkpoint import CheckpointFolder, Tell, all_finite, skipped, snapshot
 from .config import WorkerConfig
+from .fellows import share_state
 from .messages import EpochDone, Saved
+from .ranks import Ranks
 from .requests import Answer, no_answer
+from .saved_state import number, one_of_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +129,54 @@ class Checkpoints:
         self._best = {"measure": measure, "value": value}
         return True
 
-    def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest usable one; what is skipped on the way is told."""
-        return self._folder.newest(self._tell)
+    def newest_first(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Those that can be read; what is skipped on the way is told."""
+        return self._folder.newest_first(self._tell)
+
+    def take_best(self, state: dict[str, Any]) -> None:
+        """Go on with the measure of the best epoch in `state`. Raises ValueError, TypeError and KeyError, and then changes nothing."""
+        self._best = {"measure": one_of_type(state, "measure", str), "value": number(state, "value")}
+
+    def skip(self, path: Path, why: str) -> None:
+        """Training does not go on from this one: say so."""
+        self._tell(Severity.WARNING, skipped(path, why))
 
     def resumed(self, path: Path, state: dict[str, Any], epochs_done: int) -> None:
         """Training goes on from this one: say so."""
-        self._best = state["loop"]["best"]
         step = state["step"]
         self._send(Saved(str(path), step, state["time"], resumed=True, epochs_done=epochs_done))
         self._tell(Severity.INFO, f"training goes on from step {step}, epoch {state['loop']['epoch']} ({path.name})")
+
+
+def resume(
+    ranks: Ranks,
+    checkpoints: Checkpoints | None,
+    state: Callable[[], dict[str, Any]],
+    take: Callable[[dict[str, Any]], None],
+) -> tuple[Path, dict[str, Any]] | None:
+    """Have all ranks `take` the newest state that each of them can take; return what was taken, None where there is nothing.
+
+    The leader alone has `checkpoints`; the others get None back. A file may be whole but wrong: what `take` left half done is
+    then undone with what `state` gave before, and an older file is tried. Memory that runs out or a GPU that fails says nothing
+    about the file, and is raised.
+    """
+    candidates = iter(()) if checkpoints is None else checkpoints.newest_first()
+    beginning: dict[str, Any] | None = None
+    while True:
+        path, found = next(candidates, (None, None))
+        shared = share_state(ranks, found)
+        if shared is None:
+            return None
+        beginning = beginning or snapshot(state())
+        trouble = ""
+        try:
+            take(shared)
+            if checkpoints is not None:
+                checkpoints.take_best(shared["loop"]["best"])
+        except (ValueError, LookupError, TypeError) as error:
+            trouble = f"its part {error} is missing" if isinstance(error, KeyError) else str(error)
+        if not ranks.any(bool(trouble)):
+            return None if path is None else (path, shared)
+        take(beginning)
+        if checkpoints is not None and path is not None:
+            checkpoints.skip(path, trouble or "another process of this training could not go on from it")

@@ -22,6 +22,7 @@ from .monitor import EventSink, GradScalerMonitor
 from .precision import Precision
 from .probing import HostCell, flushed_share, gradients_at, largest_magnitude, undisturbed
 from .ranks import Ranks, Solo
+from .saved_state import tensors_like, whole
 from .scaler import DynamicGradScalerConfig, SkipDetector
 from .schedule import learning_rate_at
 from .trace import StepTrace
@@ -344,16 +345,27 @@ class Stepper:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was taken, bit for bit on the same device. Bounds, factors and policy are those of the config.
 
-        A state of another precision is taken over as well: without a scaler in it, this one starts anew. Raises RuntimeError
-        when the model has other shapes.
+        A state of another precision is taken over as well: without a scaler in it, this one starts anew. Raises ValueError and
+        KeyError for a state that cannot be taken whole, and then changes nothing.
         """
+        tensors_like(state["model"], "model", self._bare.state_dict())
+        self._check_optimizer(state["optimizer"])
+        attempts, steps_taken = whole(state, "attempts"), whole(state, "steps_taken")
+        total_steps = None if state["total_steps"] is None else whole(state, "total_steps", at_least=1)
+        calibrations_left = whole(state, "calibrations_left")
+        if self.monitor is not None and "monitor" in state:
+            self.monitor.load_state_dict(state["monitor"])  # gives the scaler its scale; its factors are those of the config
+            self._calibrations_left = calibrations_left
         self._bare.load_state_dict(state["model"])
         groups = self.optimizer.state_dict()["param_groups"]  # weight decay and the like stay as configured
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
-        self.attempts = state["attempts"]
-        self.steps_taken = state["steps_taken"]
-        self.total_steps = state["total_steps"]
-        if self.monitor is not None and "scaler" in state:
-            self._calibrations_left = state["calibrations_left"]
-            self._scaler.load_state_dict(state["scaler"])
-            self.monitor.load_state_dict(state["monitor"])  # after the scaler, whose state brings factors of its own
+        self.attempts, self.steps_taken, self.total_steps = attempts, steps_taken, total_steps
+
+    def _check_optimizer(self, state: Any) -> None:
+        """Of AdamW, for each weight or for none: torch takes anything here, and fails at the next step."""
+        if not isinstance(state, dict) or state.keys() - set(range(len(self._weights))):
+            raise ValueError(f"optimizer must hold a state for each of {len(self._weights)} weights")
+        for index, of_weight in state.items():
+            weight = self._weights[index]
+            moments = {"step": torch.tensor(0.0), "exp_avg": weight, "exp_avg_sq": weight}
+            tensors_like(of_weight, f"optimizer of weight {index}", moments)

@@ -16,7 +16,7 @@ from quantai_tui.engine.playback import Playback
 from quantai_tui.engine.starting import StartError
 from quantai_tui.stream import StreamConfig
 from quantai_tui.stream.recording import Recorder, RecordingTransport
-from quantai_tui.telemetry import SYSTEM_CLOCK, EngineSnapshot
+from quantai_tui.telemetry import SYSTEM_CLOCK, EngineSnapshot, TrainingState
 from quantai_tui.training.config import WorkerConfig
 
 MINUTE_MS = 60_000
@@ -121,9 +121,10 @@ async def test_a_recording_too_short_to_train_on_is_finished_once_it_is_stored(t
 
 @pytest.mark.processes
 @pytest.mark.timeout(120)
-async def test_a_recording_long_enough_is_finished_after_one_epoch(tmp_path):
+@pytest.mark.parametrize("epochs", [0, 3])
+async def test_a_recording_long_enough_is_finished_after_its_epochs(tmp_path, epochs):
     path = await a_recording(tmp_path / "long.qrec", 150)
-    overrides = ("TRAIN_WINDOW=8", "TRAIN_HORIZON=2", "TRAIN_STEPS_PER_S=0", "TRAIN_DEVICE=cpu")
+    overrides = ("TRAIN_WINDOW=8", "TRAIN_HORIZON=2", "TRAIN_STEPS_PER_S=0", "TRAIN_DEVICE=cpu", f"TRAIN_EPOCHS={epochs}")
     engine = Engine(Wanted("replay", file=str(path)).source(), overrides=overrides)
     await engine.start()
     try:
@@ -131,7 +132,8 @@ async def test_a_recording_long_enough_is_finished_after_one_epoch(tmp_path):
     finally:
         await engine.stop()
     assert snapshot.stream.symbols[SYMBOL].stored == 150
-    assert snapshot.training.epochs_done >= 1
+    assert snapshot.training.epochs_done >= max(1, epochs)
+    assert snapshot.training.state is (TrainingState.STOPPED if epochs else TrainingState.TRAINING)
 
 
 async def test_a_damaged_recording_is_played_as_far_as_it_goes_and_an_empty_one_is_refused(tmp_path):

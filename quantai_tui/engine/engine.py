@@ -14,7 +14,6 @@ import msgspec
 from ..link import Ack, Command
 from ..market.damage import StoreError
 from ..market.store import TradeStore
-from ..market.trades import INTERVALS
 from ..settings import Layers, SettingsProblems
 from ..stream import ResilientStream, StreamConfig
 from ..stream.gate import Gate, scope_of
@@ -278,9 +277,11 @@ class Engine:
             trial=self._commands.settings.trial(),
             keys=self.desk.settings.KEYS,
         )
-        trains = self.desk.settings.TRAIN_AUTOSTART and (self._playback is None or self._playback.can_train(self.worker_config()))
-        interval_s = INTERVALS[self.desk.settings.BAR_INTERVAL]
-        finished = is_finished(snapshot, trains=trains, symbol=self.train_symbol, interval_s=interval_s)
+        config = self.worker_config()
+        trains = self.desk.settings.TRAIN_AUTOSTART and (self._playback is None or self._playback.can_train(config))
+        finished = is_finished(
+            snapshot, trains=trains, epochs=config.max_epochs, symbol=config.symbol, interval_s=config.interval_s
+        )
         return msgspec.structs.replace(snapshot, finished=finished)
 
     @property

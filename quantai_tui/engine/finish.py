@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from ..telemetry import EngineSnapshot
+from ..telemetry import EngineSnapshot, TrainingState
+
+# The worker has told nothing of its present life yet: what is known of training is of the one before.
+_NOT_UP = (TrainingState.STARTING, TrainingState.RESTARTING)
 
 
-def is_finished(snapshot: EngineSnapshot, *, trains: bool, symbol: str, interval_s: int) -> bool:
-    """Whether all that is played is stored, and one epoch, where one is wanted, has seen the last whole bar of `symbol`."""
+def is_finished(snapshot: EngineSnapshot, *, trains: bool, epochs: int, symbol: str, interval_s: int) -> bool:
+    """Whether all that is played is stored, and training, where it is wanted, has made of it what was asked for.
+
+    That is `epochs` epochs, after which the worker ends. With 0, which sets training no end, it is one epoch that has seen the
+    last whole bar of `symbol`.
+    """
     if snapshot.replay_progress is None or snapshot.replay_progress < 1.0 or snapshot.store.queued:
         return False
+    training = snapshot.training
     if not trains:
         return True
-    trained_to = snapshot.training.data_through_time
+    if epochs:
+        return training.state is TrainingState.STOPPED and training.epochs_done >= epochs
     known = snapshot.stream.symbols.get(symbol)  # a dashboard may ask before the stream has loaded its symbols
     last = known.last_trade_time if known is not None else None
-    if last is None or trained_to is None or snapshot.training.epochs_done < 1:
+    if training.state in _NOT_UP or last is None or training.data_through_time is None or training.epochs_done < 1:
         return False
-    return trained_to >= last - 2 * interval_s
+    return training.data_through_time >= last - 2 * interval_s

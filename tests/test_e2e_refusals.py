@@ -57,6 +57,12 @@ def wrong_columns(stage: Stage) -> tuple[list[str], list[str]]:
     return ["replay", str(file)], [file.name, "line 2", "3 columns"]
 
 
+def name_without_a_symbol(stage: Stage) -> tuple[list[str], list[str]]:
+    file = stage.work / "trades.csv"
+    file.write_text("1,0.5,1.0,1,1,1570752011620,True,True\n")
+    return ["replay", str(file)], [file.name, "rename it, as in ETHUSDT-aggTrades-2024-06.csv"]
+
+
 def missing_file(stage: Stage) -> tuple[list[str], list[str]]:
     return ["replay", "no-such-aggTrades.csv"], ["no-such-aggTrades.csv", "no such file"]
 
@@ -75,6 +81,7 @@ EVERYTHING = (
     truncated_gzip,
     garbage_zip,
     wrong_columns,
+    name_without_a_symbol,
     missing_file,
     data_folder_below_a_file,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from market_support import NO_NUMBERS, walk
 
 from quantai_tui.market import ArchiveError, file_fingerprint, read_archive
-from quantai_tui.market.archive import Archive
+from quantai_tui.market.archive import Archive, NamelessArchiveError
 
 _NAME = "XRPETH-aggTrades-2019-10-11"
 _HEADER = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker,is_best_match"
@@ -82,8 +83,6 @@ def test_microsecond_stamps_keep_their_unit(tmp_path: Path) -> None:
 def test_the_symbol_may_be_given_where_the_name_does_not_tell_it(tmp_path: Path) -> None:
     path = tmp_path / "trades.csv"
     path.write_bytes(_text(_LINES))
-    with pytest.raises(ArchiveError, match="--symbol"):
-        read_archive(path)
     assert read_archive(path, "xrpeth").symbol == "XRPETH"
 
 
@@ -125,9 +124,11 @@ def _with_line(number: int, line: str) -> bytes:
         (_with_line(4, f"4,1.0,1.0,1,1,{2**53},true,True"), 4, "timestamp is"),
         (_with_line(4, "4,1.0,1e-1400,1,1,1,true,True"), 4, "quantity is '1e-1400'"),
         (_with_line(4, f"4,{'1' * 41},1.0,1,1,1,true,True"), 4, "price is"),
-        (_with_line(6, _LINES[1]), 6, "does not rise"),
+        (_with_line(1, f"{2**53 - 1},1.0,1.0,1,1,1,True,True"), 1, "far from those around it"),
         (_with_line(8, f"{2**53 - 1},1.0,1.0,1,1,1,True,True"), 8, "far from those around it"),
         (_with_line(30, f"{2**53 - 1},1.0,1.0,1,1,1,True,True"), 30, "far from those before it"),
+        (_with_line(4, "4," + "1" * 2100), 4, "2048 characters or more"),
+        (_text([*_LINES, *[""] * 1001]), 1031, "more than 1000 lines are empty"),
         (_with_line(9, "9,1.0,1.0,1,1,1,True,True").replace(b"9,1.0", b"9,\xff\xfe"), 9, "price is"),
     ],
 )
@@ -209,6 +210,83 @@ def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ArchiveError, match="cannot be read"):
         _all(read_archive(path))
+
+
+def test_a_lone_id_far_below_is_damage_and_blocks_out_of_order_are_not(tmp_path: Path) -> None:
+    low, high = ([line.replace(line.split(",")[0], str(n + k), 1) for k, line in enumerate(_LINES)] for n in (1, 900_000))
+    read = _all(read_archive(_csv(tmp_path, _text([*high, *low]))))
+    assert [trade.id for trade in read] == [*range(900_000, 900_030), *range(1, 31)]
+    with pytest.raises(ArchiveError, match="line 11: aggregate id 1 is far from those around it; .* or sort its lines by id"):
+        _all(read_archive(_csv(tmp_path, _text([*high[:10], low[0], *high[10:]]))))
+
+
+def test_ids_may_come_in_any_order_and_more_than_once(tmp_path: Path) -> None:
+    lines = [*_LINES[10:], *_LINES[:10], _LINES[3]]
+    assert _all(read_archive(_csv(tmp_path, _text(lines)))) == [*_TRADES[10:], *_TRADES[:10], _TRADES[3]]
+
+
+@pytest.mark.parametrize(("name", "symbol"), [("BTCUSDT_240628", "BTCUSDT_240628"), ("btcusd_perp", "BTCUSD_PERP")])
+def test_a_symbol_with_an_underscore_is_read_from_the_name(name: str, symbol: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}-aggTrades-2024-06-01.csv"
+    path.write_bytes(_text(_LINES))
+    assert read_archive(path).symbol == symbol
+
+
+@pytest.mark.parametrize(
+    "name", ["trades.csv", "X-aggTrades-2024.csv", f"{'A' * 21}-aggTrades-2024.csv", "ETH.USDT-aggTrades-.csv"]
+)
+def test_a_name_that_says_no_symbol_is_told_with_a_remedy_for_all_commands(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(_text(_LINES))
+    with pytest.raises(NamelessArchiveError, match=r"rename it, as in ETHUSDT-aggTrades-2024-06\.csv$"):
+        read_archive(tmp_path / name)
+
+
+@pytest.mark.parametrize("symbol", ["", "ETH USDT", "ETH/USDT", "A" * 21, "\x1b[31m"])
+def test_a_symbol_that_is_none_is_refused(symbol: str, tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="is not a symbol"):
+        read_archive(_csv(tmp_path, _text(_LINES)), symbol)
+
+
+def test_what_macos_adds_to_a_zip_is_no_file_of_trades(tmp_path: Path) -> None:
+    path = _zip(tmp_path, _text(_LINES))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"__MACOSX/._{_NAME}.csv", b"\x00\x05\x16\x07")
+        archive.writestr(f"._{_NAME}.csv", b"\x00\x05\x16\x07")
+    assert _all(read_archive(path)) == _TRADES
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_zip_packed_in_another_way_is_refused_before_it_is_unpacked(method: int, damaged: bool, tmp_path: Path) -> None:
+    path = tmp_path / f"{_NAME}.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr(f"{_NAME}.csv", _text(_LINES))
+    if damaged:
+        content = bytearray(path.read_bytes())
+        content[100:140] = bytes(40)
+        path.write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"packed in another way than Binance's files; unpack it, and give the \.csv file"):
+        read_archive(path)
+
+
+def test_a_zip_with_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / f"{_NAME}.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("\u00e9\u00e9.csv", _text(_LINES))
+    path.write_bytes(path.read_bytes().replace("\u00e9\u00e9".encode(), b"\xff\xfe\xff\xfe"))
+    with pytest.raises(ArchiveError, match="cannot be read"):
+        read_archive(path)
+
+
+def test_a_line_that_would_fill_the_memory_is_refused_at_once(tmp_path: Path) -> None:
+    path = _gz(tmp_path, b"1" * 50_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveError, match="2048 characters or more"):
+            read_archive(path)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("names", [[], ["a.csv", "b.csv"]])

@@ -27,6 +27,19 @@ from quantai_tui.market.schema import open_for_reading, read_open_gaps
 _HOUR_US = 3_600_000_000
 
 
+async def test_a_file_whose_ids_are_not_in_order_is_stored_whole_and_told(tmp_path: Path) -> None:
+    trades = walk(40)
+    lines = [f"{t.id},{t.price},{t.quantity},{t.first_id},{t.last_id},{t.time},{t.buyer_is_maker},True\n" for t in trades]
+    path = tmp_path / f"{SYMBOL}-aggTrades-2019-10-11.csv"
+    path.write_text("".join([*lines[20:], *lines[:20], lines[0]]))
+    async with opened(tmp_path / "store.db") as store:
+        result = await import_archive(path, store)
+        position = await store.position(SYMBOL)
+    assert (result.read, result.stored, result.duplicates, result.unordered) == (41, 40, 1, 21)
+    assert (result.first_id, result.last_id) == (trades[0].id, trades[-1].id)
+    assert (position.begin_id, position.complete_through_id) == (trades[0].id, trades[-1].id)
+
+
 async def test_the_real_file_is_stored_exactly_once_to_the_last_digit(xrpeth: Path, tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     progress: list[tuple[int, int]] = []

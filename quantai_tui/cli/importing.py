@@ -60,6 +60,7 @@ async def _import_one(file: Path, store: TradeStore, symbol: str | None) -> None
     say(
         f"{file.name}: {result.read} trades of {result.symbol}, ids {result.first_id} to {result.last_id}: "
         f"{result.stored} stored, {result.duplicates} were there already"
+        + (f"; {result.unordered} were not in order of id" if result.unordered else "")
     )
     if result.conflicts:
         say(f"{file.name}: {result.conflicts} of those differ from what is stored under the same id, which was kept. The first:")
@@ -78,7 +79,7 @@ async def _import_all(files: list[Path], into: str, symbol: str | None, options:
     from ..engine.places import EngineFolder, PlaceError, data_root
     from ..engine.registry import AlreadyRunning, Claim
     from ..engine.starting import EXIT_STORE_FAILED
-    from ..market.archive import ArchiveError
+    from ..market.archive import ArchiveError, NamelessArchiveError
     from ..market.store import StoreError, TradeStore
     from ..settings import Layers, SettingsProblems
 
@@ -100,6 +101,8 @@ async def _import_all(files: list[Path], into: str, symbol: str | None, options:
                 await _import_one(file, store, symbol)
         finally:
             await store.close()
+    except NamelessArchiveError as error:
+        fail(f"{error}, or say which symbol it is, with --symbol")
     except (ArchiveError, PlaceError) as error:
         fail(str(error))
     except StoreError as error:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from quantai_tui.market.trades import AggTrade, Bar
+from quantai_tui.symbols import SYMBOL_RULE, is_symbol
 
 Speed = float | Literal["max"]
-
-_SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
-_SYMBOL_REMEDY = "use 2 to 20 capital letters and digits, such as ETHUSDT"
 
 
 class ExchangeError(Exception):
@@ -97,8 +94,8 @@ class SyntheticSpec:
         if not self.symbols:
             raise ExchangeError("no symbols", "name at least one, such as ETHUSDT")
         for symbol in self.symbols:
-            if not _SYMBOL.fullmatch(symbol):
-                raise ExchangeError(f"{symbol!r} is not a symbol", _SYMBOL_REMEDY)
+            if not is_symbol(symbol):
+                raise ExchangeError(f"{symbol!r} is not a symbol", f"use {SYMBOL_RULE}")
         if not 1 <= self.history_h <= 24 * 365:
             raise ExchangeError(f"history of {self.history_h} hours is out of range", "use 1 to 8760 hours")
 
@@ -115,8 +112,8 @@ class ReplaySpec:
     symbol: str | None = None
 
     def __post_init__(self) -> None:
-        if self.symbol is not None and not _SYMBOL.fullmatch(self.symbol):
-            raise ExchangeError(f"{self.symbol!r} is not a symbol", _SYMBOL_REMEDY)
+        if self.symbol is not None and not is_symbol(self.symbol):
+            raise ExchangeError(f"{self.symbol!r} is not a symbol", f"use {SYMBOL_RULE}")
         if self.speed != "max" and not 0.001 <= self.speed <= 1_000_000:
             raise ExchangeError(f"speed {self.speed} is out of range", "use a number from 0.001 to 1000000, or max")
 

@@ -20,6 +20,9 @@ MAX_RATE = 10_000.0  # trades a second at speed `max`
 
 # All columns stay in memory, some 100 bytes a trade: 500 MB at most. The largest daily files hold two million trades.
 _MOST_TRADES = 5_000_000
+# A trade that differs from the one before takes several bytes, however well it is packed. A small file can hold millions that
+# are all the same.
+_MOST_TRADES_SMALL = 100_000
 _DECIMALS = 8
 _INT64_MAX = 2.0**63
 _LONGEST_WAIT_US = 86_400_000_000
@@ -223,12 +226,16 @@ def _read(spec: ReplaySpec, abandoned: Callable[[], bool]) -> _Tape:
             count += len(batch)
             if count > _MOST_TRADES:
                 raise ExchangeError(f"{spec.path} holds more than {_MOST_TRADES} trades", "replay a file of one day")
+            if count > _MOST_TRADES_SMALL + archive.bytes_total:
+                raise ExchangeError(
+                    f"{spec.path} holds {count} trades in {archive.bytes_total} bytes: it repeats itself", "download it again"
+                )
             parts.append(_columns(spec, batch))
     except ArchiveError as error:
         raise _refused(error) from error
-    ids, prices, quantities, first, last, time, maker, price, quantity = (
-        np.concatenate(column) for column in zip(*parts, strict=True)
-    )
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    _, rows = np.unique(columns[0], return_index=True)  # ids of a file may come in any order, and more than once
+    ids, prices, quantities, first, last, time, maker, price, quantity = (column[rows] for column in columns)
     time_us = _rising(np.where(time >= FIRST_MICROSECOND_STAMP, time, time * 1000))
     price, price_decimals = _shortened(price)
     quantity, quantity_decimals = _shortened(quantity)

@@ -6,24 +6,35 @@ import gzip
 import hashlib
 import io
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import IO, NoReturn, cast
 
+from ..symbols import SYMBOL_RULE, is_symbol
 from .trades import AggTrade, is_number, trade_id, whole_number
 
-_NAME = re.compile(r"^([A-Z0-9_]+)-aggTrades-", re.IGNORECASE)
+_NAME = re.compile(r"^([^-]+)-aggTrades-", re.IGNORECASE)
 _COLUMNS = (8, 7)  # spot; USD-M has no `best match`
 _KLINE_COLUMNS = 12
 _BOOLEANS = {"true": True, "false": False}
 _WANTED = "download an aggTrades file, SYMBOL-aggTrades-YYYY-MM.zip"
 _AGAIN = "the file is damaged: download it again"
-# Ids rise one by one. A row farther than this above the one before counts only if another row follows it.
+# Ids rise nearly one by one. A row farther than this from the one before counts only if another row beside it follows.
 _FARTHEST_JUMP = 100_000
-_UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+_SORTED = f"{_AGAIN}, or sort its lines by id"
+# What gzip and zipfile raise for files of which anything may be wrong; names of members in no encoding are a ValueError.
+_UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, struct.error)
+# The longest line of a good file has 200 characters. A small file can hold a line, or empty lines, that fill the memory or take
+# hours, since what repeats is packed a thousand times smaller.
+_LONGEST_LINE = 2048
+_MOST_EMPTY_LINES = 1000
+# zipfile unpacks other methods without a bound, and there 1 kB can become 1 GB.
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class ArchiveError(Exception):
@@ -38,6 +49,10 @@ class ArchiveError(Exception):
         self.remedy = remedy
 
 
+class NamelessArchiveError(ArchiveError):
+    """The file's name does not say which symbol it is of."""
+
+
 class Archive:
     """One file of trades. `batches` may be called again and again: each call reads the file from its beginning."""
 
@@ -48,29 +63,29 @@ class Archive:
         self.bytes_read = 0  # of the file as it is on disk, by the newest reading
 
     def batches(self, n: int = 5_000) -> Generator[list[AggTrade], None, None]:
-        """The trades in the file's order, about `n` at a time; `time` in the file's own unit. Raises ArchiveError."""
+        """The trades in the file's order, about `n` at a time; `time` in the file's own unit. Raises ArchiveError.
+
+        Ids may come in any order and more than once: Binance has published such files. A single id far from all others is damage.
+        """
         batch: list[AggTrade] = []
-        previous = -1
-        jumped = 0  # the line of a row that lies far above the one before, until another row follows it
+        previous, first = -1, 0
+        unsure = 0  # the line of a row that lies far from the one before, or is the first, until a row beside it follows
         with _lines(self.path) as (raw, lines):
             for number, line in lines:
                 trade = _trade(self.path, number, line, self.symbol)
-                far = previous >= 0 and trade.id - previous > _FARTHEST_JUMP
-                if jumped and (far or trade.id <= previous):
-                    raise ArchiveError(self.path, jumped, f"aggregate id {previous} is far from those around it", _AGAIN)
-                jumped = number if far else 0
-                if trade.id <= previous:
-                    raise ArchiveError(
-                        self.path, number, f"aggregate id {trade.id} does not rise (before it: {previous})", _AGAIN
-                    )
+                first = first or number
+                far = previous >= 0 and abs(trade.id - previous) > _FARTHEST_JUMP
+                if far and unsure:
+                    raise ArchiveError(self.path, unsure, f"aggregate id {previous} is far from those around it", _SORTED)
+                unsure = number if far or number == first else 0
                 previous = trade.id
                 batch.append(trade)
-                if len(batch) >= n and not jumped:
+                if len(batch) >= n and not unsure:
                     self.bytes_read = min(raw.tell(), self.bytes_total)
                     yield batch
                     batch = []
-        if jumped:
-            raise ArchiveError(self.path, jumped, f"aggregate id {previous} is far from those before it", _AGAIN)
+        if unsure and unsure != first:
+            raise ArchiveError(self.path, unsure, f"aggregate id {previous} is far from those before it", _SORTED)
         self.bytes_read = self.bytes_total
         if batch:
             yield batch
@@ -79,14 +94,18 @@ class Archive:
 def read_archive(path: Path, symbol: str | None = None) -> Archive:
     """Look at a file of aggregate trades: its first lines are checked at once, the rest as it is read.
 
-    The symbol is taken from the name, `SYMBOL-aggTrades-...`, unless it is given. Raises ArchiveError.
+    The symbol is taken from the name, `SYMBOL-aggTrades-...`, unless it is given. Raises ArchiveError, NamelessArchiveError.
     """
     path = Path(path)
     if symbol is None:
         named = _NAME.match(path.name)
-        if named is None:
-            raise ArchiveError(path, 0, "the name does not begin with SYMBOL-aggTrades-", "say which symbol it is, with --symbol")
+        if named is None or not is_symbol(named[1].upper()):
+            raise NamelessArchiveError(
+                path, 0, "the name does not begin with SYMBOL-aggTrades-", "rename it, as in ETHUSDT-aggTrades-2024-06.csv"
+            )
         symbol = named[1]
+    elif not is_symbol(symbol.upper()):
+        raise ArchiveError(path, 0, f"{symbol[:40]!r} is not a symbol", f"use {SYMBOL_RULE}")
     if not path.exists():
         raise ArchiveError(path, 0, "there is no such file", "check the path")
     with _lines(path) as (_, lines):
@@ -127,26 +146,42 @@ def _content(path: Path, raw: IO[bytes]) -> Iterator[IO[bytes]]:
         with gzip.open(raw) as unpacked:
             yield cast("IO[bytes]", unpacked)
     elif path.suffix.lower() == ".zip":
-        try:
-            with zipfile.ZipFile(raw) as archive:
-                names = [name for name in archive.namelist() if name.lower().endswith(".csv")]
-                if len(names) != 1:
-                    raise ArchiveError(path, 0, f"holds {len(names)} CSV files instead of one", _WANTED)
-                with archive.open(names[0]) as member:
-                    yield member
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            _cannot_read(path, error)
+        with _zip_member(path, raw) as member:
+            yield member
     else:
         yield raw
 
 
-def _numbered(path: Path, text: io.TextIOWrapper) -> Generator[tuple[int, str], None, None]:
+def _zip_member(path: Path, raw: IO[bytes]) -> IO[bytes]:
+    """The one CSV file of a ZIP. What macOS adds to the ZIPs that it makes is none."""
     try:
-        for number, line in enumerate(text, 1):
+        archive = zipfile.ZipFile(raw)
+        found = [member for member in archive.infolist() if _is_csv(PurePosixPath(member.filename))]
+        if len(found) != 1:
+            raise ArchiveError(path, 0, f"holds {len(found)} CSV files instead of one", _WANTED)
+        if found[0].compress_type not in _ZIP_METHODS:
+            raise ArchiveError(path, 0, "is packed in another way than Binance's files", "unpack it, and give the .csv file")
+        return archive.open(found[0])
+    except _UNREADABLE as error:
+        _cannot_read(path, error)
+
+
+def _is_csv(name: PurePosixPath) -> bool:
+    return name.suffix.lower() == ".csv" and not name.name.startswith("._") and "__MACOSX" not in name.parts
+
+
+def _numbered(path: Path, text: io.TextIOWrapper) -> Generator[tuple[int, str], None, None]:
+    empty = 0
+    try:
+        for number, line in enumerate(iter(partial(text.readline, _LONGEST_LINE), ""), 1):
+            if len(line) == _LONGEST_LINE:
+                raise ArchiveError(path, number, f"the line has {_LONGEST_LINE} characters or more", _WANTED)
             if number == 1 and not line[:1].isdigit() and _is_header(line):
                 continue
             if not line.isspace():
                 yield number, line
+            elif (empty := empty + 1) > _MOST_EMPTY_LINES:
+                raise ArchiveError(path, number, f"more than {_MOST_EMPTY_LINES} lines are empty", _WANTED)
     except _UNREADABLE as error:
         _cannot_read(path, error)
 

@@ -12,16 +12,18 @@ from .archive import read_archive
 from .conflicts import Conflict
 from .store import TradeStore
 from .times import AHEAD_US
+from .trades import FIRST_UNSAFE_INTEGER
 
 _BATCH = 5_000
 _EXAMPLES = 5
 
 
 class ImportResult(msgspec.Struct, frozen=True):
-    """What an import did; ids are the file's first and last.
+    """What an import did; ids are the file's lowest and highest.
 
     `ahead` trades lie ahead of this machine's clock: they are kept, and date nothing else. `conflicts` of the duplicates differ
-    from what is stored under their id; the first of them are in `examples`.
+    from what is stored under their id; the first of them are in `examples`. `unordered` trades followed one of the same or a
+    higher id.
     """
 
     symbol: str
@@ -33,6 +35,7 @@ class ImportResult(msgspec.Struct, frozen=True):
     ahead: int = 0
     conflicts: int = 0
     examples: tuple[Conflict, ...] = ()
+    unordered: int = 0
 
 
 async def import_archive(
@@ -44,15 +47,15 @@ async def import_archive(
     and StoreError.
     """
     archive = await asyncio.to_thread(read_archive, path, symbol)
-    read = stored = duplicates = ahead = conflicts = 0
+    read = stored = duplicates = ahead = conflicts = unordered = 0
     examples: list[Conflict] = []
-    first_id = last_id = 0
+    first_id, last_id = FIRST_UNSAFE_INTEGER, -1
     batches = archive.batches(_BATCH)
     try:
         while batch := await asyncio.to_thread(next, batches, None):
-            if not read:
-                first_id = batch[0].id
-            last_id = batch[-1].id
+            for trade in batch:
+                unordered += trade.id <= last_id
+                first_id, last_id = min(first_id, trade.id), max(last_id, trade.id)
             read += len(batch)
             latest_us = store.now_us + AHEAD_US
             ahead += sum(trade.time_us > latest_us for trade in batch)
@@ -65,4 +68,5 @@ async def import_archive(
                 progress(archive.bytes_read, archive.bytes_total)
     finally:
         batches.close()
-    return ImportResult(archive.symbol, read, stored, duplicates, first_id, last_id, ahead, conflicts, tuple(examples))
+    told = tuple(examples)
+    return ImportResult(archive.symbol, read, stored, duplicates, first_id, last_id, ahead, conflicts, told, unordered)

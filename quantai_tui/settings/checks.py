@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 from pydantic_core import PydanticCustomError
 
 from ..masking import is_cut_short
+from ..symbols import is_symbol
 
 LONGEST_TEXT = 4096  # characters, as many as Linux takes for a path
 MOST_CA_BYTES = 2**24  # the system's own authorities take a quarter of a MiB
 _KEY = re.compile(r"[a-z0-9-]{1,40}=[^\s,]{1,60}")
-_SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 RETENTION_RULE = "0, or from 1/24 (one hour) to 36500"
 
@@ -47,7 +47,7 @@ def split_list(value: object) -> object:
 def symbols(value: tuple[str, ...]) -> tuple[str, ...]:
     names = tuple(name.upper() for name in value)
     for name in names:
-        if not _SYMBOL.fullmatch(name):
+        if not is_symbol(name):
             raise PydanticCustomError("symbol", "symbols are letters and digits as in ETHUSDT, comma-separated")
     if len(set(names)) != len(names):
         raise PydanticCustomError("symbol", "each symbol at most once")
@@ -64,7 +64,7 @@ def moved_keys(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def symbol_or_none(value: str) -> str:
-    if value and not _SYMBOL.fullmatch(value.upper()):
+    if value and not is_symbol(value.upper()):
         raise PydanticCustomError("symbol", "a symbol is letters and digits as in ETHUSDT")
     return value.upper()
 

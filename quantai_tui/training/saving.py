@@ -134,7 +134,7 @@ class Checkpoints:
         return self._folder.newest_first(self._tell)
 
     def take_best(self, state: dict[str, Any]) -> None:
-        """Go on with the measure of the best epoch in `state`. Raises ValueError, TypeError and KeyError, and then changes nothing."""
+        """Go on with the best epoch's measure. Raises ValueError, TypeError and KeyError, and then changes nothing."""
         self._best = {"measure": one_of_type(state, "measure", str), "value": number(state, "value")}
 
     def skip(self, path: Path, why: str) -> None:

@@ -18,7 +18,8 @@ from quantai_tui.market.wire import agg_trade_frame
 from quantai_tui.stream import Phase, ResilientStream, StreamConfig
 from quantai_tui.stream.recorded import Recording
 from quantai_tui.stream.recording import Recorder, RecordingTransport
-from quantai_tui.stream.recording_file import MAGIC, VERSION, Header
+from quantai_tui.stream.recording_events import Header
+from quantai_tui.stream.recording_file import MAGIC, VERSION
 from quantai_tui.stream.replaying import stream_from_recording
 from quantai_tui.stream.transport import Receiver, TlsInfo
 

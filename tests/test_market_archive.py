@@ -216,7 +216,7 @@ def test_a_lone_id_far_below_is_damage_and_blocks_out_of_order_are_not(tmp_path:
     low, high = ([line.replace(line.split(",")[0], str(n + k), 1) for k, line in enumerate(_LINES)] for n in (1, 900_000))
     read = _all(read_archive(_csv(tmp_path, _text([*high, *low]))))
     assert [trade.id for trade in read] == [*range(900_000, 900_030), *range(1, 31)]
-    with pytest.raises(ArchiveError, match="line 11: aggregate id 1 is far from those around it; .* or sort its lines by id"):
+    with pytest.raises(ArchiveError, match=r"line 11: aggregate id 1 is far from those around it; .* or sort its lines by id"):
         _all(read_archive(_csv(tmp_path, _text([*high[:10], low[0], *high[10:]]))))
 
 

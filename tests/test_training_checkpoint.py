@@ -6,6 +6,7 @@ import os
 import pickle
 import resource
 import stat
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,18 @@ def lacking(path: Path) -> None:
     torch.save(whole, path)
 
 
+def packed_small(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
+        (packed_small, "it is compressed"),
         (cut, "it is broken: "),
         (emptied, "it is broken: "),
         (flipped, "does not match its checksum"),

@@ -7,20 +7,23 @@ import ssl
 from dataclasses import fields
 from typing import Any
 
+import msgspec
+
 from ..masking import masked
 from .config import StreamConfig, public_address
 from .failures import HttpStatusError, LinkFault, Phase, classify
-from .recording_file import Failed
+from .recording_events import Failed, pack
 
 _MAX_CHAIN = 6
+_LONGEST_MESSAGE = 2000  # as a recording takes it
 _SECRET = frozenset({"proxy", "ca_file"})
 _QUERY = re.compile(r"(?<=[^\s?])\?[^\s?]\S*")
 
 
-def public_config(config: StreamConfig) -> dict[str, Any]:
-    """The stream's configuration without what is nobody's business."""
+def public_config(config: StreamConfig) -> msgspec.Raw:
+    """The stream's configuration, packed, without what belongs in no file."""
     public = {field.name: getattr(config, field.name) for field in fields(config) if field.name not in _SECRET}
-    return public | {name: public_address(public[name]) for name in ("ws_url", "rest_url")}
+    return msgspec.Raw(pack(public | {name: public_address(public[name]) for name in ("ws_url", "rest_url")}))
 
 
 def _cleaned(text: str, proxy: str | None) -> str:
@@ -35,9 +38,9 @@ def failed(error: BaseException, phase: Phase, proxy: str | None) -> Failed:
     return Failed(
         kind=failure.kind.value,
         phase=phase.value,
-        message=_cleaned(failure.message, proxy),
+        message=_cleaned(failure.message, proxy)[:_LONGEST_MESSAGE],
         min_wait_s=failure.min_wait_s,
-        errors=tuple(_facts(link) for link in _chain(error)),
+        errors=msgspec.Raw(pack([_facts(link) for link in _chain(error)])),
     )
 
 

@@ -6,16 +6,17 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
 from ..market.trades import AggTrade, Bar
 from ..market.wire import ControlReply, WireError, decode_frame
+from ..symbols import is_symbol
 from .config import StreamConfig
 from .failures import Phase
 from .recorded_trades import TradeIndex
-from .recording_file import (
+from .recording_events import (
     Asked,
     Block,
     Closing,
@@ -29,13 +30,16 @@ from .recording_file import (
     Pinged,
     Ponged,
     Received,
-    RecordingError,
-    RecordingReader,
     Sent,
+    pack,
 )
+from .recording_file import RecordingError, RecordingReader
 from .transport import TlsInfo
 
-_BLOCKS_IN_MEMORY = 8
+_BLOCKS_IN_MEMORY, _UNPACKED_IN_MEMORY = 8, 16 * 1024 * 1024  # of the cache: whichever comes first
+# What is kept of the events besides messages and trades may grow with the file's size, as it does in one that was recorded.
+_KEPT_FOR_ALL, _KEPT_PER_BYTE = 64 * 1024 * 1024, 100
+_OBJECT_BYTES, _BYTES_PER_PACKED = 200, 4  # what an event takes in memory, at most: this, and so much for each byte of it
 _MOST_LINKS = 100_000  # more than the venue lets anybody dial in a day; a file from somewhere else cannot fill the memory
 _PHASES = frozenset(phase.value for phase in Phase)  # a later release may know more
 _COMBINED, _EVENT = b'{"stream"', b'{"e"'  # how every market event begins: those need no second look
@@ -54,7 +58,7 @@ class LinkScript:
     """
 
     number: int
-    config: dict[str, Any]
+    config: msgspec.Raw
     joined: bool
     dialled_at: float
     phases: list[tuple[float, Phase]] = field(default_factory=list)
@@ -128,7 +132,8 @@ class Recording:
 
     def __init__(self, reader: RecordingReader) -> None:
         self._reader = reader
-        self._cache: OrderedDict[int, Block] = OrderedDict()
+        self._cache: OrderedDict[int, tuple[Block, int]] = OrderedDict()  # with the unpacked sizes
+        self._may_keep = _KEPT_FOR_ALL + _KEPT_PER_BYTE * reader.size_bytes
         self.path = reader.path
         self.links: list[LinkScript] = []
         self.trades: dict[str, TradeIndex] = {}
@@ -198,14 +203,22 @@ class Recording:
         return trades
 
     def _block(self, offset: int) -> Block:
-        block = self._cache.get(offset)
-        if block is None:
-            block = self._cache[offset] = self._reader.block(offset)
-            if len(self._cache) > _BLOCKS_IN_MEMORY:
-                self._cache.popitem(last=False)
+        cache = self._cache
+        if offset in cache:
+            cache.move_to_end(offset)
         else:
-            self._cache.move_to_end(offset)
-        return block
+            cache[offset] = self._reader.block(offset)
+            while len(cache) > 1 and (
+                len(cache) > _BLOCKS_IN_MEMORY or sum(size for _, size in cache.values()) > _UNPACKED_IN_MEMORY
+            ):
+                cache.popitem(last=False)
+        return cache[offset][0]
+
+    def _keep(self, packed_bytes: int) -> None:
+        """Raises RecordingError when more is to be kept in memory than a file of this size can have."""
+        self._may_keep -= _OBJECT_BYTES + _BYTES_PER_PACKED * packed_bytes
+        if self._may_keep < 0:
+            raise RecordingError(f"{self.path}: unpacks to far more than what is recorded in a file of its size; record again")
 
     def _read(self) -> None:
         links: dict[int, LinkScript] = {}
@@ -215,10 +228,13 @@ class Recording:
                 if isinstance(event, Received):  # all but a few
                     if (link := links.get(event.link)) is not None:
                         self._take_in(link, event, offset)
-                elif isinstance(event, Dialled):
+                    continue
+                if not isinstance(event, Fetched):
+                    self._keep(len(pack(event)))
+                if isinstance(event, Dialled):
                     if len(links) >= _MOST_LINKS:
                         raise RecordingError(f"{self.path}: has more than {_MOST_LINKS} connections; record for less long")
-                    links[event.link] = LinkScript(event.link, event.config, event.joined, event.at)
+                    links[event.link] = LinkScript(event.link, event.config.copy(), event.joined, event.at)
                 elif isinstance(event, Asked):
                     asked[event.request] = event
                 elif isinstance(event, Fetched):
@@ -249,12 +265,14 @@ class Recording:
         if isinstance(frame, AggTrade):
             self._index(frame.symbol).add(frame.id, event.at, offset, streamed=True)
         elif isinstance(frame, ControlReply):
+            self._keep(len(event.data))
             link.note_reply(frame)
 
     def _take_answer(self, asked: Asked | None, event: Fetched, offset: int) -> None:
         if asked is not None and asked.limit == 1 and asked.start is not None:
             # A look at where the venue's history begins, or what time it was at an id: far from all that was streamed.
-            self._probes[event.symbol, asked.start] = event.trades
+            self._keep(_OBJECT_BYTES)
+            self._probes[event.symbol, asked.start] = event.trades[:1]
             return
         for trade in event.trades:
             self._index(event.symbol).add(trade.id, event.at, offset, streamed=False)
@@ -285,9 +303,12 @@ def _trade(data: bytes) -> AggTrade | None:
     return frame if isinstance(frame, AggTrade) else None
 
 
-def _config(path: Path, recorded: dict[str, Any]) -> StreamConfig:
+def _config(path: Path, recorded: msgspec.Raw) -> StreamConfig:
     """A recorded configuration; what a later release has added to it is left out, what this one has added is the default."""
     try:
-        return msgspec.convert(recorded, StreamConfig)
-    except msgspec.ValidationError as error:
+        config = msgspec.msgpack.decode(recorded, type=StreamConfig)
+        if wrong := [symbol for symbol in config.symbols if not is_symbol(symbol)]:
+            raise ValueError(f"{wrong[0][:40]!r} is not a symbol")
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise RecordingError(f"{path}: the configuration in the recording cannot be used ({error}); record again") from error
+    return config

@@ -12,7 +12,7 @@ from ..market.wire import ControlReply
 from .advice import FailureKind
 from .failures import LinkFault
 from .recorded import LinkScript
-from .recording_file import Failed
+from .recording_events import Failed
 from .replay_clock import is_set
 from .tasks import settle, until_first_ends
 from .transport import Receiver, TlsInfo

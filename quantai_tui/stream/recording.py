@@ -18,7 +18,7 @@ from ..telemetry import SYSTEM_CLOCK, Clock, RecordingSnapshot
 from .config import StreamConfig
 from .facts import failed, public_config
 from .failures import Phase
-from .recording_file import (
+from .recording_events import (
     Asked,
     Dialled,
     Ended,
@@ -31,11 +31,10 @@ from .recording_file import (
     Pinged,
     Ponged,
     Received,
-    RecordingError,
-    RecordingWriter,
     Refused,
     Sent,
 )
+from .recording_file import RecordingError, RecordingWriter
 from .rest import PAGE, History
 from .transport import Link, Receiver, TlsInfo, Transport
 

@@ -28,17 +28,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
-from ..market.trades import AggTrade, Bar, is_number
 from ..telemetry import Clock
-from .transport import TlsInfo
+from .recording_events import MOST_EVENTS, Block, Closing, Event, Header, has_numbers, pack
 
 MAGIC = b"\x89QREC\r\n\x1a"
-VERSION = 1
-SUFFIX = ".qrec"
+VERSION, SUFFIX = 1, ".qrec"
 
 _PREFIX = struct.Struct(">8sHI")
 _BLOCK = struct.Struct(">II")
@@ -49,125 +47,6 @@ _LEVEL = 3  # a third of the effort of zlib's usual 6, for files a tenth larger
 _CLOSING_BYTES = 256  # kept free below the limit for the block that says why it ended
 _EVENT_BYTES = 150  # what an event takes in memory beside its payload
 
-
-class Header(msgspec.Struct, frozen=True):
-    """What is known when a recording begins."""
-
-    started: float  # Unix seconds
-    program: str = "quantai-tui"
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """A failure as it was classified, and the facts of each exception in its chain: type, errno, TLS reason, codes, status."""
-
-    kind: str
-    phase: str
-    message: str
-    min_wait_s: float = 0.0
-    errors: tuple[dict[str, Any], ...] = ()
-
-
-class _Event(msgspec.Struct, frozen=True, array_like=True):
-    at: float
-
-
-class Dialled(_Event, frozen=True, array_like=True, tag="dial"):
-    """A dial begins. `joined`: the connection was open already when the recording began."""
-
-    link: int
-    config: dict[str, Any]
-    joined: bool = False
-
-
-class PhaseBegan(_Event, frozen=True, array_like=True, tag="phase"):
-    link: int
-    phase: str
-
-
-class Opened(_Event, frozen=True, array_like=True, tag="open"):
-    link: int
-    transport: str
-    tls: TlsInfo | None
-
-
-class Received(_Event, frozen=True, array_like=True, tag="msg"):
-    """A whole message, byte for byte, whether it can be understood or not."""
-
-    link: int
-    data: bytes
-
-
-class Sent(_Event, frozen=True, array_like=True, tag="sent"):
-    link: int
-    data: bytes
-
-
-class Pinged(_Event, frozen=True, array_like=True, tag="ping"):
-    link: int
-    number: int  # 1 for the connection's first
-
-
-class Ponged(_Event, frozen=True, array_like=True, tag="pong"):
-    link: int
-    number: int
-    rtt_s: float
-
-
-class Ended(_Event, frozen=True, array_like=True, tag="end"):
-    """A connection, or a dial, is over. Without a failure it was this program that ended it."""
-
-    link: int
-    failure: Failed | None
-
-
-class Asked(_Event, frozen=True, array_like=True, tag="ask"):
-    """A REST request for `what`: aggTrades (`start`: fromId) or klines of an interval."""
-
-    request: int
-    what: str
-    symbol: str
-    start: int | None
-    limit: int
-
-
-class Fetched(_Event, frozen=True, array_like=True, tag="trades"):
-    request: int
-    symbol: str
-    trades: list[AggTrade]
-
-
-class FetchedBars(_Event, frozen=True, array_like=True, tag="bars"):
-    request: int
-    symbol: str
-    interval: str
-    bars: list[Bar]
-
-
-class Refused(_Event, frozen=True, array_like=True, tag="refused"):
-    request: int
-    failure: Failed
-
-
-class Closing(_Event, frozen=True, array_like=True, tag="closing"):
-    reason: str
-
-
-Event = (
-    Dialled | PhaseBegan | Opened | Received | Sent | Pinged | Ponged | Ended | Asked | Fetched | FetchedBars | Refused | Closing
-)
-
-
-class Block(msgspec.Struct, frozen=True, array_like=True):
-    """Some events in their order, and the two clocks when they were written."""
-
-    at: float
-    wall: float
-    events: list[Event]
-
-
-_BAR_NUMBERS = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume")
-
-_encode = msgspec.msgpack.Encoder().encode
 _decode_block = msgspec.msgpack.Decoder(Block).decode
 
 
@@ -185,7 +64,7 @@ def is_recording(path: Path) -> bool:
 
 
 class RecordingReader:
-    """The blocks of a file, in order by iterating, or one by its offset. Close it, or use it as a context manager."""
+    """The blocks of a file, in order by iterating, or one by its offset. To be closed."""
 
     def __init__(self, path: Path) -> None:
         """Reads the header. Raises RecordingError."""
@@ -203,34 +82,32 @@ class RecordingReader:
             self._file.close()
             raise
 
-    def __enter__(self) -> RecordingReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         self._file.close()
 
+    @property
+    def size_bytes(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
+
     def __iter__(self) -> Iterator[tuple[int, Block]]:
         """Offset and content of every whole block. What comes after the first that is not whole is put down in `damage`."""
-        size = os.fstat(self._file.fileno()).st_size
+        size = self.size_bytes
         offset = self._begin
         while offset < size:
             found = self._read(offset, size)
             if found is None:
                 self.damage = f"the last {size - offset} bytes are no whole block: the program was killed while it wrote"
                 return
-            block, following = found
+            block, following, _ = found
             yield offset, block
             offset = following
 
-    def block(self, offset: int) -> Block:
-        """The block at an offset that iterating gave. Raises RecordingError when the file has changed since."""
-        found = self._read(offset, os.fstat(self._file.fileno()).st_size)
+    def block(self, offset: int) -> tuple[Block, int]:
+        """The block at an offset that iterating gave, and its unpacked size. Raises RecordingError when the file has changed."""
+        found = self._read(offset, self.size_bytes)
         if found is None:
             raise RecordingError(f"{self.path}: has changed while it was read; copy it, and replay the copy")
-        return found[0]
+        return found[0], found[2]
 
     def _read_header(self) -> tuple[Header, int]:
         prefix = self._file.read(_PREFIX.size)
@@ -250,8 +127,8 @@ class RecordingReader:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RecordingError(f"{self.path}: the recording's header is damaged ({error}); record again") from error
 
-    def _read(self, offset: int, size: int) -> tuple[Block, int] | None:
-        """The block at `offset`, and where the next begins; None when it is not whole."""
+    def _read(self, offset: int, size: int) -> tuple[Block, int, int] | None:
+        """The block at `offset`, where the next begins, and its unpacked size; None when it is not whole."""
         self._file.seek(offset)
         prefix = self._file.read(_BLOCK.size)
         if len(prefix) < _BLOCK.size:
@@ -265,21 +142,11 @@ class RecordingReader:
             return None
         unpacker = zlib.decompressobj()
         try:
-            # Bounded, so that a file from somewhere else cannot fill the memory.
             raw = unpacker.decompress(body, _MAX_BODY_BYTES)
             block = _decode_block(raw)
-            return (block, following) if unpacker.eof and all(map(_has_numbers, block.events)) else None
+            return (block, following, len(raw)) if unpacker.eof and all(map(has_numbers, block.events)) else None
         except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-
-
-def _has_numbers(event: Event) -> bool:
-    """Whether prices and the like are numbers: a file may come from somewhere else, and the venue's answers were checked once."""
-    if isinstance(event, Fetched):
-        return all(is_number(trade.price) and is_number(trade.quantity) for trade in event.trades)
-    if isinstance(event, FetchedBars):
-        return all(is_number(getattr(bar, name)) for bar in event.bars for name in _BAR_NUMBERS)
-    return True
 
 
 class _LimitReached(Exception):
@@ -308,7 +175,7 @@ class RecordingWriter:
         self.ended = ""
         self.finished: Future[None] = Future()
         self.finished.set_running_or_notify_cancel()  # one who stops waiting for it does not cancel it
-        header = _encode(Header(started=clock.time()))
+        header = pack(Header(started=clock.time()))
         opening = _PREFIX.pack(MAGIC, VERSION, len(header)) + header
         if limit_bytes < len(opening) + _CLOSING_BYTES:
             raise RecordingError(f"{path}: a recording cannot be kept within {limit_bytes} bytes; raise WS_RECORD_MAX_MB")
@@ -383,7 +250,7 @@ class RecordingWriter:
             events.append(event)
             raw += size
             self._taken += size + _EVENT_BYTES
-            if raw >= _BLOCK_BYTES:
+            if raw >= _BLOCK_BYTES or len(events) == MOST_EVENTS:
                 self._write_block(events)
                 events, raw = [], 0
         if events:
@@ -408,5 +275,5 @@ class RecordingWriter:
 
 
 def _packed(block: Block) -> bytes:
-    body = zlib.compress(_encode(block), _LEVEL)
+    body = zlib.compress(pack(block), _LEVEL)
     return _BLOCK.pack(len(body), zlib.crc32(body)) + body

@@ -157,6 +157,8 @@ class CheckpointFolder:
         try:
             # torch reads past a flipped bit in a tensor; the archive's own checksums do not.
             with zipfile.ZipFile(path) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    raise ValueError("it is compressed, which torch does not do: a small file could fill the memory")
                 bad = archive.testzip()
             if bad is not None:
                 raise ValueError(f"{bad} does not match its checksum")

@@ -119,14 +119,14 @@ class ScaleRecords:
         told = one_of_type(state, "packed", torch.Tensor)
         if told.dtype != torch.uint8 or told.dim() != 1:
             raise ValueError(f"packed must be bytes, got a {told.dtype} tensor of shape {tuple(told.shape)}")
-        packed, count = bytes(told.tolist()), whole(state, "count")
-        if len(packed) % _SIZE or count < len(packed) // _SIZE or (count and not packed):
-            raise ValueError(f"{len(packed)} bytes are no {count} records of {_SIZE} bytes, nor the last of them")
+        size, count = len(told), whole(state, "count")
+        if size % _SIZE or count < size // _SIZE or (count and not size):
+            raise ValueError(f"{size} bytes are no {count} records of {_SIZE} bytes, nor the last of them")
+        packed = bytes(told[-len(self._ring) :].tolist())
         if not all(0.0 < scale < math.inf for _, _, scale, *_ in _PACKED.iter_unpack(packed)):
             raise ValueError("a record holds a scale that is not a finite number above 0")
         total, largest = number(state, "sum", at_least=0.0), number(state, "largest", at_least=0.0)
         smallest = number(state, "smallest", above=0.0) if count else math.inf
-        packed = packed[-len(self._ring) :]
         first = count - len(packed) // _SIZE
         for each in range(len(packed) // _SIZE):
             at = (first + each) % self.capacity * _SIZE

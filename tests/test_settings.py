@@ -70,6 +70,7 @@ BAD_VALUES = {
     "EXCHANGE_WS_URL": ["ws://127.0.0.1:9/?wss://x", "wss://x?y", "wss://x:0", "wss://:9"],
     "EXCHANGE_REST_URL": ["http://127.0.0.1:9/?https://x", "https://"],
     "TRAIN_DEVICE": ["cuda:\u0663", "cuda:"],
+    "TRAIN_RDZV_ENDPOINT": ["0.0.0.0:29400", "0:29400", "10.0.0.5:0", "10.0.0.5:99999", "10.0.0.5"],
     "STORE_RETENTION_DAYS": ["0.01", "-1", "1e9"],
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -101,6 +102,20 @@ def address(value: str) -> str:
         usable = False
     if not usable:
         raise PydanticCustomError("address", "must name a host, and a port from 1 to 65535 if any")
+    return value
+
+
+def endpoint(value: str) -> str:
+    """host:port at which this program listens for other machines, at one address of this one."""
+    host, _, port = value.rpartition(":")
+    if value and not 0 < int(port) <= 65535:
+        raise PydanticCustomError("endpoint", "must have a port from 1 to 65535")
+    try:
+        everywhere = bool(value) and socket.inet_aton(host) == bytes(4)  # 0, 0.0 and 0x0 are spellings of 0.0.0.0
+    except OSError:  # a name
+        everywhere = False
+    if everywhere:
+        raise PydanticCustomError("endpoint", "must be one address of this machine, not all of them: who connects can run code")
     return value
 
 

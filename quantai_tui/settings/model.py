@@ -341,6 +341,7 @@ class Settings(BaseSettings):
     _check_keys = field_validator("KEYS")(checks.moved_keys)
     _check_train_symbol = field_validator("TRAIN_SYMBOL")(checks.symbol_or_none)
     _check_device = field_validator("TRAIN_DEVICE")(checks.device)
+    _check_endpoint = field_validator("TRAIN_RDZV_ENDPOINT")(checks.endpoint)
     _check_retention = field_validator("STORE_RETENTION_DAYS")(checks.retention)
     _check_address = field_validator("EXCHANGE_WS_URL", "EXCHANGE_REST_URL", "PROXY_URL")(checks.address)
     _check_proxy = field_validator("PROXY_URL", mode="before")(checks.whole_address)

@@ -44,7 +44,7 @@ def test_all_epochs_that_were_asked_for_are_trained(done: int) -> None:
     assert not over(TrainingState.STOPPED, done, epochs=3), "stopped by the operator"
 
 
-def test_a_worker_that_has_trained_its_epochs_is_waited_for_until_it_has_ended() -> None:
+def test_a_worker_with_its_epochs_done_is_waited_for_until_it_ends() -> None:
     assert not over(TrainingState.TRAINING, 3, epochs=3)
     assert over(TrainingState.STOPPED, 3, epochs=3)
     # It will not train on what came after its last epoch, or did all of them in a run before.

@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import zlib
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -170,7 +169,7 @@ async def test_no_secret_gets_into_a_recording(tmp_path):
     with pytest.raises(LinkFault):
         await RecordingTransport(inner, recorder).dial(config, Basket(), lambda phase: None)
     await recorder.stop()
-    with closing(RecordingReader(path)) as reader:
+    with RecordingReader(path) as reader:
         everything = repr([msgspec.msgpack.decode(msgspec.msgpack.encode(block)) for _, block in reader])
     assert "venue.example:9443" in everything
     assert "hunter2" not in everything
@@ -291,7 +290,7 @@ def test_a_block_that_would_unpack_to_more_than_memory_is_not_unpacked(tmp_path,
     path = tmp_path / "bomb.qrec"
     block = len(bomb).to_bytes(4, "big") + zlib.crc32(bomb).to_bytes(4, "big") + bomb
     path.write_bytes(whole[0][:header_end] + block)
-    with closing(RecordingReader(path)) as reader:
+    with RecordingReader(path) as reader:
         assert list(reader) == []
         assert "no whole block" in reader.damage
 

@@ -147,7 +147,7 @@ def test_a_whole_but_wrong_checkpoint_is_passed_over(wrong: Callable[[dict[str, 
     assert differences(learnt(newest(tmp_path / "straight")), learnt(newest(tmp_path))) == []
 
 
-def test_where_every_checkpoint_is_wrong_training_begins_as_if_there_were_none(tmp_path: Path) -> None:
+def test_where_every_checkpoint_is_wrong_training_begins_anew(tmp_path: Path) -> None:
     state = checkpoint_of(tmp_path)
     state["loop"]["best"] = {}  # the last part that is taken: all others are taken back
     for path in tmp_path.glob("*.pt"):

@@ -64,7 +64,7 @@ def is_recording(path: Path) -> bool:
 
 
 class RecordingReader:
-    """The blocks of a file, in order by iterating, or one by its offset. To be closed."""
+    """The blocks of a file, in order by iterating, or one by its offset. Close it, or use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
         """Reads the header. Raises RecordingError."""
@@ -81,6 +81,12 @@ class RecordingReader:
         except BaseException:
             self._file.close()
             raise
+
+    def __enter__(self) -> RecordingReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._file.close()

@@ -28,7 +28,16 @@ _MOST_BYTES = 2**17  # of .env
 
 _BEGINNINGS = ("WS_", "GRAD_SCALER_")
 _YIELDING = frozenset({"KEYS", "LOG_LEVEL", "THEME"})  # other programs use them too, and nothing is lost with a default
-_NOT_SETTINGS = frozenset({"QUANTAI_AGENT_PID", "QUANTAI_ENGINE", "QUANTAI_NOTIFY", "QUANTAI_WORKER_TOKEN"})
+_NOT_SETTINGS = frozenset(
+    {
+        "QUANTAI_AGENT_PID",
+        "QUANTAI_ENGINE",
+        "QUANTAI_NOTIFY",
+        "QUANTAI_RANKS_ROUND",
+        "QUANTAI_RANKS_STORE",
+        "QUANTAI_WORKER_TOKEN",
+    }
+)
 _NEAR_MISS = 0.9  # difflib's ratio: one or two letters in a name of 15
 _MOST_LISTED = 20
 _LONGEST_VALUE = 2**14  # characters of a value in .env once its variables are filled in

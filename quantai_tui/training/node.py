@@ -96,13 +96,14 @@ def main(arguments: list[str] | None = None) -> int:
     folder: Path | None = None
     try:
         folder = ranks_folder(Path(options.socket)) if options.socket and options.nnodes == 1 else None
-        place = meeting(options.rdzv_endpoint, options.nnodes, host=bool(options.socket), folder=folder)
+        try:
+            place = meeting(options.rdzv_endpoint, options.nnodes, host=bool(options.socket), folder=folder)
+        except ValueError as error:
+            parser.error(str(error))
         if not options.parent:
             return _serve(given)
         worker = (WORKER, "--socket", options.socket) if options.socket else (WORKER, "--join")
         return run_agent(place, options.nproc or _default_nproc(), worker)
-    except ValueError as error:
-        parser.error(str(error))
     except OSError as error:
         log.error("%s", error)
         return 1

@@ -26,6 +26,7 @@ class Venue:
 
     def __init__(self) -> None:
         self.used_weight: int | None = None
+        self.weight_wait_s = 0.0
         self.trades: Page = []
         self.spoilt: list[Callable[[Page], Page]] = []
         self.lacks: set[int] = set()
@@ -45,6 +46,9 @@ class Venue:
 
     async def recent_klines(self, symbol: str, interval: str, count: int) -> list[Bar]:
         return []
+
+    def renew(self) -> None:
+        """There is no line."""
 
     async def close(self) -> None:
         """Nothing is open."""

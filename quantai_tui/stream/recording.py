@@ -326,9 +326,12 @@ class RecordingHistory:
     def used_weight(self) -> int | None:
         return self._inner.used_weight
 
-    @used_weight.setter
-    def used_weight(self, weight: int | None) -> None:
-        self._inner.used_weight = weight
+    @property
+    def weight_wait_s(self) -> float:
+        return self._inner.weight_wait_s
+
+    def renew(self) -> None:
+        self._inner.renew()
 
     async def agg_trades(self, symbol: str, from_id: int | None, limit: int = PAGE) -> list[AggTrade]:
         recorder = self._recorder

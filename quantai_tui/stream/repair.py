@@ -8,33 +8,50 @@ not reached REST yet. However often that is so, it proves nothing: REST may lag 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import NoReturn
 
 from ..market.idranges import IdRanges
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .advice import FailureKind
 from .backoff import ExponentialBackoffReconnector
-from .config import BackfillStart, StreamConfig
+from .config import StreamConfig
 from .failures import Failure, LinkFault, Phase, classify
 from .feed import Feeds, Numbering, SymbolFeed
 from .ledger import Outcome, Span
+from .pages import PagesAhead, Room
 from .rest import PAGE, History
 from .silence import SilenceLooks
 from .tasks import until_first_ends
 
 log = logging.getLogger("quantai_tui.stream")
 
-_LONGEST_RETRY_S = 30.0
+# A request that failed is sent again after the stream's own delays, and after so long at most: an outage of REST may be short.
+_LONGEST_RETRY_S = 5.0
+_PAGES_AHEAD = 16  # for all symbols together: 16,000 trades in memory
 _WITNESSES = 3  # trades that are looked at to learn when the first of them was
 
 
+class _Care:
+    """What is to be done about one symbol, beside looks at its silence."""
+
+    def __init__(self, backoff: ExponentialBackoffReconnector, pages: PagesAhead) -> None:
+        self.backoff = backoff
+        self.pages = pages
+        self.work = asyncio.Event()
+        self.new_link = asyncio.Event()
+        self.first_time = True  # since a connection went live
+        self.busy = False
+        self.failure: Failure | None = None
+
+
 class Repairer:
-    """Closes the gaps of all feeds. `wake` says that there may be one; `on_live` that a new connection delivers."""
+    """Closes the gaps of all feeds, side by side. `wake` says that there may be one; `on_live` that a new connection delivers."""
 
     def __init__(
         self,
@@ -47,126 +64,163 @@ class Repairer:
     ) -> None:
         self._feeds = feeds
         self._rest = rest
-        self._start: BackfillStart = config.backfill_start
-        self.max_age_h = config.backfill_max_age_h
+        self._config = config
+        self._rng = rng
         self._clock = clock
-        self._backoff = ExponentialBackoffReconnector(
-            1.0, _LONGEST_RETRY_S, 2.0, max_retries=0, jitter=config.jitter, rng=rng, clock=clock
-        )
-        self._work = asyncio.Event()
-        self._new_link = asyncio.Event()
+        self._room = Room(_PAGES_AHEAD)
+        self._cares: dict[str, _Care] = {}
         self.silence = SilenceLooks(feeds, clock)
         self.silence.on_taken = self.wake
+        self._look_failure: Failure | None = None
         self.odd_rows = 0
         """Rows that answers brought and that cannot have been asked for; they are dropped."""
-        self.busy = False
-        self.last_failure: Failure | None = None
-        self._look_failure: Failure | None = None
-        self._first_round = True  # since a connection went live
+
+    @property
+    def busy(self) -> bool:
+        return any(care.busy for care in self._cares.values())
+
+    @property
+    def last_failure(self) -> Failure | None:
+        """Why a symbol's repair, or a look at a silent one, waits; None where none does."""
+        failed = (care.failure for care in self._cares.values() if care.failure is not None)
+        return next(failed, self._look_failure)
+
+    def reconfigure(self, config: StreamConfig) -> None:
+        """Take the delays and the age limit of `config` from now on."""
+        self._config = config
+        for care in self._cares.values():
+            care.backoff = self._new_backoff()
 
     def wake(self) -> None:
-        self._work.set()
+        for feed in self._feeds:
+            if feed.ledger.missing or not feed.seeded or feed.numbering is Numbering.IN_DOUBT:
+                self._care(feed).work.set()
 
     def on_live(self) -> None:
         """A connection went live: see to open gaps, and soon to symbols that stay quiet, whose loss no live trade shows."""
         self.silence.on_live()
-        self._first_round = True
-        self._new_link.set()
-        self._work.set()
+        for care in self._all_cares():
+            care.first_time = True
+            care.backoff.reset()
+            care.new_link.set()
+            care.work.set()
 
     def on_link_down(self) -> None:
         """There is no link: that nothing comes of a symbol says nothing of its subscription."""
         self.silence.on_link_down()
 
     async def run(self) -> None:
-        """Work for ever: gaps, and beside them looks at silent symbols, which wait for no page of history."""
-        await until_first_ends(self._close_gaps(), self._look_at_silent())
+        """Work for ever: gaps of each symbol, and beside them looks at silent ones, which wait for no page of history."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_at_silent(), name="looks at silent symbols")
+            for feed in self._feeds:
+                group.create_task(self._care_for(feed, self._care(feed)), name=f"repair {feed.symbol}")
 
-    async def _close_gaps(self) -> None:
+    def _all_cares(self) -> list[_Care]:
+        return [self._care(feed) for feed in self._feeds]
+
+    def _care(self, feed: SymbolFeed) -> _Care:
+        care = self._cares.get(feed.symbol)
+        if care is None:
+            pages = PagesAhead(functools.partial(self._ask, feed.symbol), self._room)
+            care = self._cares[feed.symbol] = _Care(self._new_backoff(), pages)
+        return care
+
+    def _new_backoff(self) -> ExponentialBackoffReconnector:
+        """The stream's own delays, within the limit for requests."""
+        config = self._config
+        first, longest = min(config.initial_delay, _LONGEST_RETRY_S), min(config.max_delay, _LONGEST_RETRY_S)
+        return ExponentialBackoffReconnector(
+            first, longest, config.backoff_factor, max_retries=0, jitter=config.jitter, rng=self._rng, clock=self._clock
+        )
+
+    async def _care_for(self, feed: SymbolFeed, care: _Care) -> NoReturn:
         while True:
-            await self._work.wait()
-            self._work.clear()
-            self.busy = True
+            await care.work.wait()
+            care.work.clear()
+            care.busy = True
             try:
-                await self._round()
-                self.last_failure = None
-                self._backoff.reset()
+                await self._see_to(feed, care)
+                if care.failure is not None:
+                    log.info("%s: repair: REST answers again", feed.symbol)
+                    care.failure = None
+                care.backoff.reset()
             except Exception as error:  # noqa: BLE001 - whatever the network or the venue did: named, logged, and tried again
-                await self._rest_after(error)
+                await self._rest_after(feed, care, error)
             finally:
-                self.busy = False
+                care.busy = False
 
-    async def _look_at_silent(self) -> None:
+    async def _look_at_silent(self) -> NoReturn:
         while True:
             feed = await self.silence.due()
-            failed: dict[str, Exception] = {}
-            await self._try(self._look(feed), feed, failed)
-            if not failed and self.last_failure is self._look_failure:
-                self.last_failure = None
-            for error in failed.values():
+            try:
+                await self.silence.take(feed, await self._newest(feed))
+                feed.refused = self._look_failure = None
+            except Exception as error:
+                failure = classify(error, Phase.REST)
+                if failure.kind is FailureKind.BAD_SYMBOL:
+                    self._name_refused(feed, failure)
+                    continue
                 self.silence.failed(feed)
-                if self.last_failure is None or self.last_failure is not self._look_failure:
-                    log.warning("look at a silent symbol: %s", classify(error, Phase.REST).message, exc_info=error)
-                self.last_failure = self._look_failure = classify(error, Phase.REST)
+                if self._look_failure is None:
+                    log.warning("look at a silent symbol: %s", failure.message, exc_info=error)
+                self._look_failure = failure
 
-    async def _look(self, feed: SymbolFeed) -> None:
-        await self.silence.take(feed, await self._newest(feed))
-
-    async def _rest_after(self, error: Exception) -> None:
+    async def _rest_after(self, feed: SymbolFeed, care: _Care, error: Exception) -> None:
         failure = classify(error, Phase.REST)
-        self.last_failure = failure
-        self._backoff.on_reconnect_failure(failure)
-        delay = max(self._backoff.calculate_next_delay(), failure.min_wait_s)
-        log.warning("repair: %s; again in %.0f s", failure.message, delay, exc_info=error)
-        self._work.set()
-        self.busy = False
-        self._new_link.clear()
-        await until_first_ends(self._clock.sleep(delay), _is_set(self._new_link))
+        told = care.failure is not None and care.failure.kind is failure.kind
+        care.failure = failure
+        delay = max(care.backoff.calculate_next_delay(), failure.min_wait_s)
+        care.backoff.on_reconnect_failure(failure)
+        # Each symbol tries again every few seconds: the trace is written once.
+        level, trace = (logging.DEBUG, None) if told else (logging.WARNING, error)
+        log.log(level, "%s: repair: %s; again in %.1f s", feed.symbol, failure.message, delay, exc_info=trace)
+        care.work.set()
+        care.busy = False
+        care.new_link.clear()
+        await until_first_ends(self._clock.sleep(delay), care.new_link.wait())
 
-    async def _round(self) -> None:
-        """See to everything there is to do, a page per symbol in turn; a symbol that fails does not hold up the others.
+    async def _see_to(self, feed: SymbolFeed, care: _Care) -> None:
+        """See to everything there is to do about one symbol.
 
         One that the venue refuses is left alone until the next connection.
         """
-        failed: dict[str, Exception] = {}
-        first_round, self._first_round = self._first_round, False
-        for feed in self._feeds:
-            if feed.refused is not None and not first_round:
-                continue
-            if not feed.seeded:
-                await self._try(self._seed(feed), feed, failed)
-            elif feed.numbering is Numbering.IN_DOUBT:
-                await self._try(self._examine_numbering(feed), feed, failed)
-        while todo := [f for f in self._feeds if f.ledger.missing and f.refused is None and f.symbol not in failed]:
-            for feed in todo:
-                await self._try(self._page(feed), feed, failed)
-        for error in failed.values():
-            raise error
-
-    async def _try(self, step: Coroutine[Any, Any, None], feed: SymbolFeed, failed: dict[str, Exception]) -> None:
+        first_time, care.first_time = care.first_time, False
+        if feed.refused is not None and not first_time:
+            return
+        asked = not feed.seeded or feed.numbering is Numbering.IN_DOUBT or bool(feed.ledger.missing)
         try:
-            await step
-        except Exception as error:  # noqa: BLE001 - kept, and raised once the other symbols had their turn
+            if not feed.seeded:
+                await self._seed(feed)
+            elif feed.numbering is Numbering.IN_DOUBT:
+                await self._examine_numbering(feed)
+            while feed.ledger.missing:
+                await self._page(feed)
+        except Exception as error:
             failure = classify(error, Phase.REST)
             if failure.kind is not FailureKind.BAD_SYMBOL:
-                failed[feed.symbol] = error
-                return
-            message = f"{feed.symbol} is unknown to the venue: {failure.message}"
-            advice = f"The venue knows no symbol {feed.symbol}: correct SYMBOLS, then start again."
-            feed.refused = (replace(failure, message=message, advice=advice), self._clock.time())
-            log.warning("%s; %s", message, advice)
+                raise
+            self._name_refused(feed, failure)
         else:
-            feed.refused = None
+            feed.refused = None if asked else feed.refused
+        finally:
+            await care.pages.drop()
+
+    def _name_refused(self, feed: SymbolFeed, failure: Failure) -> None:
+        message = f"{feed.symbol} is unknown to the venue: {failure.message}"
+        advice = f"The venue knows no symbol {feed.symbol}: correct SYMBOLS, then start again."
+        feed.refused = (replace(failure, message=message, advice=advice), self._clock.time())
+        log.warning("%s; %s", message, advice)
 
     async def _seed(self, feed: SymbolFeed) -> None:
         """Ask where the ledger is to begin: at the id that was chosen, or at the first that the venue keeps."""
-        start = self._start if isinstance(self._start, int) else 0
+        start = self._config.backfill_start if isinstance(self._config.backfill_start, int) else 0
         page = await self._ask(feed.symbol, start, 1)
         if not page:
             if feed.ledger.last_id is not None and start <= feed.ledger.last_id:
                 raise _behind(feed, start)
             return
-        if isinstance(self._start, int) and page[0].id > start:
+        if isinstance(self._config.backfill_start, int) and page[0].id > start:
             log.warning(
                 "%s: the venue keeps nothing from %d on before %d; the ledger begins there", feed.symbol, start, page[0].id
             )
@@ -212,8 +266,7 @@ class Repairer:
         gap = feed.ledger.first_gap
         if gap is None:
             return
-        span = (gap[0], min(gap[1], gap[0] + PAGE - 1))
-        page = await self._ask(feed.symbol, span[0], span[1] - span[0] + 1)
+        span, page = await self._care(feed).pages.first_of(gap)
         if page and page[0].id <= gap[1] and await self._too_old(feed, gap, page):
             return
         if page and page[0].id > span[1]:
@@ -292,11 +345,11 @@ class Repairer:
         """
         if gap[0] < feed.exempt_below or feed.last_time_us is None:
             return False
-        cutoff = feed.last_time_us - int(self.max_age_h * 3600e6)
+        cutoff = feed.last_time_us - int(self._config.backfill_max_age_h * 3600e6)
         if _time_us(page) >= cutoff:
             return False
         first_young = await self._first_since(feed.symbol, gap, cutoff)
-        why = f"older than BACKFILL_MAX_AGE_H ({self.max_age_h:g} h), given up by choice"
+        why = f"older than BACKFILL_MAX_AGE_H ({self._config.backfill_max_age_h:g} h), given up by choice"
         await self._feeds.give_up(feed, (gap[0], first_young - 1), Outcome.UNRECOVERABLE, why)
         return True
 
@@ -334,7 +387,3 @@ def _behind(feed: SymbolFeed, id: int) -> LinkFault:
 
 def _contradicts(feed: SymbolFeed, id: int) -> LinkFault:
     return LinkFault(FailureKind.REST_BEHIND, f"{feed.symbol}: REST answers without id {id}, which exists; asking again")
-
-
-async def _is_set(event: asyncio.Event) -> None:
-    await event.wait()

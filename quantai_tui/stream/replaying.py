@@ -237,6 +237,10 @@ class RecordedHistory:
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
         self.used_weight: int | None = None
+        self.weight_wait_s = 0.0
+
+    def renew(self) -> None:
+        """A recording has no line that could be dead."""
 
     async def agg_trades(self, symbol: str, from_id: int | None, limit: int = PAGE) -> list[AggTrade]:
         await asyncio.sleep(0)

@@ -185,6 +185,8 @@ def _cause(parts: Parts) -> str:
         notes.append("reading is paused: the store is behind")
     if parts.repairer.last_failure is not None:
         notes.append(f"repair waits: {parts.repairer.last_failure.message}")
+    elif parts.repairer.busy and (wait := parts.history.weight_wait_s) > 0:
+        notes.append(f"repair waits {wait:.0f} s: the weight of this minute is used up")
     notes += [feed.refused[0].message for feed in parts.feeds if feed.refused is not None]
     return "; ".join(note for note in notes if note)
 

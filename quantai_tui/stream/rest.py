@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -16,30 +14,26 @@ from ..cleaning import one_line
 from ..market.trades import INTERVALS, AggTrade, Bar
 from ..market.wire import WireError, decode_agg_trades, decode_klines, decode_rest_error
 from ..telemetry import SYSTEM_CLOCK, Clock
-from .addresses import checked_address, open_tcp
+from .addresses import checked_address
 from .advice import FailureKind
 from .failures import HttpStatusError, LinkFault, Phase, classify, longest_retry_after
 from .gate import Gate
+from .rest_connections import answer_to, open_session
+from .rest_pace import Pace
+from .tasks import all_ended, unless
 
 if TYPE_CHECKING:
-    from aiohttp import ClientResponse, ClientSession, TCPConnector
-    from aiohttp.client_proto import ResponseHandler
-
-log = logging.getLogger("quantai_tui.stream")
+    from aiohttp import ClientResponse, ClientSession
 
 PAGE = 1000  # the most rows that aggTrades and klines give at a time
 
-# Binance spot: 6,000 weight a minute and address. From four fifths on we leave the rest to others.
-WEIGHT_LIMIT = 6000
-_SLOW_DOWN_AT = 0.8
+_BAD_REQUEST = 400
 _WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
-_LONGEST_WEIGHT = 9  # digits
-_MINUTE_S = 60.0
-_CONNECT_TIMEOUT_S = 10.0
-_TOTAL_TIMEOUT_S = 30.0
-_SHUTDOWN_TIMEOUT_S = 0.5
+# What Binance counts for a request.
+_AGG_TRADES_WEIGHT, _KLINES_WEIGHT, _TIME_WEIGHT = 4, 2, 1
 # A page of 1,000 rows is about 150 KB.
 _MAX_BODY_BYTES = 8 * 1024 * 1024
+_BODY_TIMEOUT_S = 30.0  # all of an answer, once it has begun; `rest_connections` bounds what comes before, and each pause in it
 
 
 class _ServerTime(msgspec.Struct):
@@ -49,7 +43,19 @@ class _ServerTime(msgspec.Struct):
 class History(Protocol):
     """What the venue can still be asked about. Every method may raise what `classify(error, Phase.REST)` knows."""
 
-    used_weight: int | None
+    @property
+    def used_weight(self) -> int | None:
+        """The weight that the venue has counted in this minute, by its last answer."""
+        ...
+
+    @property
+    def weight_wait_s(self) -> float:
+        """Seconds until requests go on, where the venue's weight is used up; 0 where it is not."""
+        ...
+
+    def renew(self) -> None:
+        """The line is dead: leave its connections, and send what waits for an answer once more, on new ones."""
+        ...
 
     async def agg_trades(self, symbol: str, from_id: int | None, limit: int = PAGE) -> list[AggTrade]:
         """Up to `limit` (at most 1,000) aggregate trades from `from_id` on, which is included; without it the newest.
@@ -94,25 +100,32 @@ class RestClient:
         self._context = context
         self._gate = gate
         self._proxy = proxy
-        self._clock = clock
+        self._pace = Pace(gate, clock)
         self._session: ClientSession | None = None
-        self._one_at_a_time = asyncio.Lock()
-        self._resume_at = clock.monotonic()
-        self.used_weight: int | None = None
+        self._renewed = asyncio.Event()
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @property
+    def used_weight(self) -> int | None:
+        return self._pace.used_weight
+
+    @property
+    def weight_wait_s(self) -> float:
+        return self._pace.weight_wait_s
 
     async def agg_trades(self, symbol: str, from_id: int | None, limit: int = PAGE) -> list[AggTrade]:
         """See `History.agg_trades`."""
         query = {"symbol": symbol, "limit": str(limit)}
         if from_id is not None:
             query["fromId"] = str(from_id)
-        return decode_agg_trades(await self._get("/api/v3/aggTrades", query), symbol)
+        return decode_agg_trades(await self._get("/api/v3/aggTrades", query, _AGG_TRADES_WEIGHT), symbol)
 
     async def klines(self, symbol: str, interval: str, limit: int = PAGE, end_ms: int | None = None) -> list[Bar]:
         """The last `limit` (at most 1,000) bars that open at or before `end_ms`; the newest may not be over yet."""
         query = {"symbol": symbol, "interval": interval, "limit": str(limit)}
         if end_ms is not None:
             query["endTime"] = str(end_ms)
-        return decode_klines(await self._get("/api/v3/klines", query), INTERVALS[interval])
+        return decode_klines(await self._get("/api/v3/klines", query, _KLINES_WEIGHT), INTERVALS[interval])
 
     async def recent_klines(self, symbol: str, interval: str, count: int) -> list[Bar]:
         """The last `count` bars that are over, oldest first, fetched in as many pages as it takes.
@@ -138,42 +151,71 @@ class RestClient:
 
     async def server_time(self) -> int:
         """The venue's clock, in milliseconds since 1970."""
-        body = await self._get("/api/v3/time", {})
+        body = await self._get("/api/v3/time", {}, _TIME_WEIGHT)
         try:
             return msgspec.json.decode(body, type=_ServerTime).serverTime
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"not a body of time: {error}") from error
+
+    def renew(self) -> None:
+        """The line is dead: leave its connections, and send what waits for an answer once more, on new ones.
+
+        Connections of the pool go down the same black hole as the stream's, and nothing would say so before their timeouts.
+        """
+        session, self._session = self._session, None
+        renewed, self._renewed = self._renewed, asyncio.Event()
+        self._pace.start_over()
+        renewed.set()
+        if session is not None:
+            task = asyncio.create_task(_abandon(session), name="REST connections end")
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     async def close(self) -> None:
         """Close the connections; idempotent."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        await all_ended(tuple(self._leaving))
 
-    async def _get(self, path: str, query: dict[str, str]) -> bytes:
+    async def _get(self, path: str, query: dict[str, str], weight: int) -> bytes:
         checked_address(self._base_url, "https", "EXCHANGE_REST_URL")
-        # One request at a time: history is never urgent, and so a ban or the weight limit is noticed before the next one leaves.
-        async with self._one_at_a_time:
-            await self._gate.wait_open()
-            while (wait := self._resume_at - self._clock.monotonic()) > 0:
-                await self._clock.sleep(wait)
-                await self._gate.wait_open()  # a ban may have come meanwhile
-            # No redirect is followed: the venue's history comes from the venue, over TLS, and within its bans.
-            request = self._open().get(self._base_url + path, params=query, ssl=self._context(), allow_redirects=False)
-            async with request as response:
-                return await self._read(response)
+        while True:
+            async with self._pace.turn(weight):
+                try:
+                    body = await unless(self._renewed, self._request(path, query))
+                except HttpStatusError as error:
+                    # That the venue refuses this one request says nothing against the next.
+                    if error.status == _BAD_REQUEST:
+                        self._pace.answered()
+                    else:
+                        self._pace.failed()
+                    raise
+                except Exception:
+                    self._pace.failed()
+                    raise
+                if body is not None:
+                    self._pace.answered()
+                    return body
+
+    async def _request(self, path: str, query: dict[str, str]) -> bytes:
+        # No redirect is followed: the venue's history comes from the venue, over TLS, and within its bans.
+        request = self._open().get(self._base_url + path, params=query, ssl=self._context(), allow_redirects=False)
+        async with answer_to(path, request) as response:
+            try:
+                async with asyncio.timeout(_BODY_TIMEOUT_S):
+                    return await self._read(response)
+            except TimeoutError as error:
+                why = f"the answer to {path} stopped before its end, or took more than {_BODY_TIMEOUT_S:g} s"
+                raise LinkFault(FailureKind.REST_TIMEOUT, f"REST: {why}") from error
 
     def _open(self) -> ClientSession:
         if self._session is None:
-            # Importing aiohttp takes about 0.2 s: not before history is needed.
-            import aiohttp
-
-            timeout = aiohttp.ClientTimeout(total=_TOTAL_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S)
-            self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=True, connector=_connector(self._proxy))
+            self._session = open_session(self._proxy)
         return self._session
 
     async def _read(self, response: ClientResponse) -> bytes:
-        self._note_weight(response.headers.get(_WEIGHT_HEADER))
+        self._pace.note_weight(response.headers.get(_WEIGHT_HEADER))
         retry_after_s = longest_retry_after(response.headers.getall("Retry-After", []))
         if response.status != 200:
             # Before the body, which may never come: from now on nothing leaves.
@@ -195,44 +237,10 @@ class RestClient:
             reason=one_line(told.msg) if told else "",
         )
 
-    def _note_weight(self, header: str | None) -> None:
-        if header is None or not (header.isascii() and header.isdecimal()) or len(header) > _LONGEST_WEIGHT:
-            return
-        self.used_weight = int(header)
-        if self.used_weight >= WEIGHT_LIMIT * _SLOW_DOWN_AT:
-            # The venue counts by whole minutes of its clock; ours is near enough.
-            wait = _MINUTE_S - self._clock.time() % _MINUTE_S
-            self._resume_at = self._clock.monotonic() + wait
-            log.info("REST weight %d of %d used: next request in %.0f s", self.used_weight, WEIGHT_LIMIT, wait)
 
 
-def _connector(proxy: str | None) -> TCPConnector:
-    """aiohttp's connections over our sockets: our lookups, and the proxies that the stream takes."""
-    from aiohttp import TCPConnector
-    from aiohttp.abc import AbstractResolver, ResolveResult
-
-    class Unresolved(AbstractResolver):
-        """Leaves the name for `open_tcp`. The address that stands for it leads nowhere, so that nothing gets past the proxy."""
-
-        async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-            return [ResolveResult(hostname=host, host="0.0.0.0", port=0, family=socket.AF_INET, proto=0, flags=0)]
-
-        async def close(self) -> None:
-            """Nothing is kept open between lookups."""
-
-    class Connector(TCPConnector):
-        # The one place where aiohttp lets a connected socket in; its SOCKS extension uses the same.
-        async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> tuple[asyncio.Transport, ResponseHandler]:
-            url, context = kwargs["req"].url, kwargs["ssl"]
-            sock = await open_tcp(url.raw_host, url.port, proxy=proxy, timeout=_CONNECT_TIMEOUT_S, context=context)
-            # The socket is asyncio's from here on, which closes it when the handshake fails.
-            return await asyncio.get_running_loop().create_connection(
-                *args,
-                sock=sock,
-                ssl=context,
-                server_hostname=kwargs["server_hostname"],
-                ssl_handshake_timeout=_CONNECT_TIMEOUT_S,
-                ssl_shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
-            )
-
-    return Connector(resolver=Unresolved())
+async def _abandon(session: ClientSession) -> None:
+    """Close a session without a good-bye to anybody: nobody would hear it."""
+    if session.connector is not None:
+        await session.connector.close(abort_ssl=True)
+    await session.close()

@@ -16,7 +16,7 @@ from enum import Enum
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .feed import Feeds, SymbolFeed
-from .rest import WEIGHT_LIMIT
+from .rest_pace import WEIGHT_LIMIT
 from .tasks import until_first_ends
 
 log = logging.getLogger("quantai_tui.stream")

@@ -99,6 +99,7 @@ class ResilientStream:
             config, self._transport, gate, self._feeds, self._intake, self._repairer, quarantine, rng=rng, clock=clock
         )
         self._supervisor.on_given_up = self._on_given_up
+        self._supervisor.on_dead_line = self._rest.renew
         self._gate = gate
         self.machine = self._supervisor.machine
         self._parts = Parts(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..telemetry import SYSTEM_CLOCK, Clock, StreamState
+from .advice import FailureKind, WebSocketErrorType
 from .backoff import ExponentialBackoffReconnector
 from .config import StreamConfig
 from .drift import DriftWatch
@@ -29,6 +30,7 @@ log = logging.getLogger("quantai_tui.stream")
 # What a stop waits for the sink to take the trades in hand; what it does not take is fetched at the next start.
 _FLUSH_TIMEOUT_S = 0.4
 _DRIFT_CHECK_S = 1.0
+_NO_NETWORK = frozenset({FailureKind.DNS, FailureKind.UNREACHABLE})
 
 
 class Supervisor:
@@ -90,6 +92,9 @@ class Supervisor:
         self.wait: tuple[float, float] | None = None  # monotonic end and whole length of the present backoff, in seconds
         self.last_failure: tuple[Failure, float] | None = None  # and its Unix time
         self.on_given_up: Callable[[Failure], None] = lambda failure: None
+        self._line_was_dead = False
+        self.on_dead_line: Callable[[], None] = lambda: None
+        """Told when the line to the venue proves dead, and when it is back: what else went by that line will get no answer."""
 
     def reconfigure(self, config: StreamConfig) -> None:
         """Take other numbers from the next connection on."""
@@ -98,7 +103,7 @@ class Supervisor:
             config.initial_delay, config.max_delay, config.backoff_factor, config.max_retries, jitter=config.jitter
         )
         self.liveness.longest = config.message_warning_timeout
-        self._repairer.max_age_h = config.backfill_max_age_h
+        self._repairer.reconfigure(config)
 
     def interrupt(self, cause: str) -> None:
         """Drop the present link, wait or rest, and look again at what is wanted."""
@@ -122,6 +127,9 @@ class Supervisor:
         self._down_cause = ""
         self.reconnector.on_reconnect_success()
         self.reconnector.on_link_up()
+        if self._line_was_dead:
+            self._line_was_dead = False
+            self.on_dead_line()
         self._repairer.on_live()
 
     def on_link_lost(self, error: BaseException, phase: Phase) -> None:
@@ -142,6 +150,10 @@ class Supervisor:
     def on_verdict(self, failure: Failure) -> None:
         if failure.min_wait_s:
             self._gate.close_for(failure.min_wait_s, failure.message)
+        if failure.type is WebSocketErrorType.TIMEOUT_ERROR or failure.kind in _NO_NETWORK:
+            self._line_was_dead = True
+            if failure.phase is Phase.LIVE:
+                self.on_dead_line()
 
     # Dialling
 
@@ -270,6 +282,7 @@ class Supervisor:
             self.suspends += 1
             log.warning("the clock jumped by %+.0f s (suspended, or set): forgetting the backoff, asking the link", jump)
             self.reconnector.reset()
+            self.on_dead_line()
             if self.wait is not None:
                 self.interrupt(f"the clock jumped by {jump:+.0f} s")
             else:

@@ -8,11 +8,12 @@ import ssl
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from aiohttp import BaseConnector, ClientConnectionResetError, ClientSession, ClientTimeout
+from aiohttp import BaseConnector, ClientConnectionResetError, ClientSession
 
 from quantai_tui.market.wire import encode_agg_trades, encode_rest_error
 from quantai_tui.stream.gate import Gate
 from quantai_tui.stream.rest import PAGE, RestClient
+from quantai_tui.stream.rest_connections import limits
 from quantai_tui.telemetry import Clock
 
 from .limits import Refusal
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
 
 _LATENCY_S = 0.04  # each way
-_TOTAL_TIMEOUT_S = 30.0
 _BEHIND_S = 90.0
 _SHORT_PAGE = 7
 _AGG_TRADES = ("/api/v3/aggTrades", 4)  # path and weight
@@ -39,8 +39,7 @@ class MemoryHistory(RestClient):
 
     def _open(self) -> ClientSession:
         if self._session is None:
-            timeout = ClientTimeout(total=_TOTAL_TIMEOUT_S)
-            self._session = ClientSession(connector=_MemoryConnector(self._venue), timeout=timeout)
+            self._session = ClientSession(connector=_MemoryConnector(self._venue), timeout=limits())
         return self._session
 
 

@@ -1,0 +1,112 @@
+"""When the next REST request may leave: not in a ban, within the weight, and several at a time only while answers are good."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from ..telemetry import Clock
+from .gate import Gate
+from .tasks import until_first_ends
+
+log = logging.getLogger("quantai_tui.stream")
+
+# Binance spot: 6,000 weight a minute and address. From four fifths on the rest is left to others.
+WEIGHT_LIMIT = 6000
+_OUR_SHARE = WEIGHT_LIMIT * 0.8
+_LONGEST_WEIGHT = 9  # digits
+_MINUTE_S = 60.0
+MOST_AT_ONCE = 8
+"""Requests under way at a time. 20 pages a second use up the weight, so this many do even where each takes 0.4 s."""
+_KNOWN_FOR_S = 10.0  # an answer older than this says nothing about the venue now
+_AFTER_FAILURE_S = 0.25  # between requests while they fail, whoever asks
+_PATIENCE_S = 1.0  # one request whose answer takes longer does not hold up those of other symbols
+
+
+class Pace:
+    """Lets requests leave in the order in which they were asked for.
+
+    The first goes alone: its answer shows a ban, or the weight in use. Each good answer doubles how many may be under way
+    together, up to 8; a failure, or 10 s without an answer, brings it back to one. Then one more leaves every second, answered
+    or not.
+    """
+
+    def __init__(self, gate: Gate, clock: Clock) -> None:
+        self._gate = gate
+        self._clock = clock
+        self._queue = asyncio.Lock()  # its holder is the first in the queue; asyncio's locks are fair
+        self._room = asyncio.Event()
+        self._at_once = 1
+        self._under_way: list[int] = []  # the weight of each
+        self._not_before = clock.monotonic()
+        self._weight_free_at = clock.monotonic()
+        self._answered_at = clock.monotonic()
+        self.used_weight: int | None = None
+
+    @property
+    def weight_wait_s(self) -> float:
+        """Seconds until the venue counts the weight from zero again; 0 where there is weight left."""
+        return max(0.0, self._weight_free_at - self._clock.monotonic())
+
+    @asynccontextmanager
+    async def turn(self, weight: int) -> AsyncIterator[None]:
+        """Wait until a request of this weight may leave; it counts as under way until the block ends."""
+        async with self._queue:
+            await self._until_allowed(weight)
+            self._under_way.append(weight)
+        try:
+            yield
+        finally:
+            self._under_way.remove(weight)
+            self._room.set()
+
+    def note_weight(self, header: str | None) -> None:
+        """What the venue says of the weight used in this minute; anything but a plain number is ignored."""
+        if header is None or not header.isdecimal() or len(header) > _LONGEST_WEIGHT:
+            return
+        self.used_weight = int(header)
+        if self.used_weight >= _OUR_SHARE and not self.weight_wait_s:
+            # The venue counts by whole minutes of its clock; ours is near enough.
+            wait = _MINUTE_S - self._clock.time() % _MINUTE_S
+            self._weight_free_at = self._clock.monotonic() + wait
+            log.info("REST weight %d of %d used: next request in %.0f s", self.used_weight, WEIGHT_LIMIT, wait)
+
+    def answered(self) -> None:
+        """The venue has answered a request as it should."""
+        self._answered_at = self._clock.monotonic()
+        self._at_once = min(self._at_once * 2, MOST_AT_ONCE)
+        self._room.set()
+
+    def failed(self) -> None:
+        """A request has failed: the next goes alone, and not at once."""
+        self._at_once = 1
+        self._not_before = self._clock.monotonic() + _AFTER_FAILURE_S
+
+    def start_over(self) -> None:
+        """Nothing is known of the venue any more: the next request goes alone, at once."""
+        self._at_once = 1
+        self._not_before = self._clock.monotonic()
+
+    async def _until_allowed(self, weight: int) -> None:
+        patient_until = self._clock.monotonic() + _PATIENCE_S
+        while True:
+            await self._gate.wait_open()
+            now = self._clock.monotonic()
+            if not self._has_room(weight, patient=now < patient_until):
+                self._room.clear()
+                await until_first_ends(self._room.wait(), self._clock.sleep(max(patient_until - now, _AFTER_FAILURE_S)))
+                continue
+            wait = max(self._not_before, self._weight_free_at) - now
+            if wait <= 0:
+                return
+            await self._clock.sleep(wait)  # a ban may come meanwhile, so all is looked at again
+
+    def _has_room(self, weight: int, *, patient: bool) -> bool:
+        if not self._under_way:
+            return True
+        if self._clock.monotonic() - self._answered_at > _KNOWN_FOR_S:
+            self._at_once = 1
+        most = self._at_once if patient else MOST_AT_ONCE
+        return len(self._under_way) < most and (self.used_weight or 0) + sum(self._under_way) + weight <= _OUR_SHARE

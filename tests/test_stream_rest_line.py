@@ -1,0 +1,197 @@
+"""REST on a line that dies and comes back, and gaps of several symbols or of many pages: none waits longer than it must."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+from faults_support import SYMBOL, S, rig
+from stream_support import ManualClock, MemorySink, eventually, settle_loop, trade
+from virtual.loop import run
+from virtual.rig import Rig
+
+from quantai_tui.market.trades import AggTrade, Bar
+from quantai_tui.stream import StreamConfig
+from quantai_tui.stream.feed import Feeds
+from quantai_tui.stream.gate import Gate
+from quantai_tui.stream.repair import Repairer
+from quantai_tui.stream.rest_pace import MOST_AT_ONCE, Pace
+
+RTT_S = 0.16  # of a request to the virtual venue, its connection included
+
+
+async def test_requests_on_a_line_that_died_are_sent_again_when_it_is_back(tmp_path: Path) -> None:
+    async with rig(tmp_path, ping_interval=0.5, pong_timeout=1.0) as rigged:
+        assert len(await rigged.stream.warm_klines(SYMBOL, "1m", 3)) == 3  # by a connection that stays in the pool
+        await rigged.inject("black-hole", port="both", for_s=3600.0)
+        asked = asyncio.create_task(rigged.stream.warm_klines(SYMBOL, "1m", 5))
+        await rigged.until(lambda: S.BACKOFF in rigged.path, "the stream's link is found dead")
+        assert not asked.done()
+        await rigged.mend()
+        began = asyncio.get_running_loop().time()
+        await rigged.recovered()
+        assert len(await asked) == 5
+        assert asyncio.get_running_loop().time() - began < 8.0, "not after the timeout of what was lost"
+
+
+def test_the_first_repair_request_leaves_within_1_s_of_a_working_line() -> None:
+    async def black_hole() -> None:
+        async with Rig(31, rates={"BTCUSDT": 60.0, "ETHUSDT": 30.0}, ping_interval=20.0, pong_timeout=5.0) as rig:
+            await rig.live()
+            await asyncio.sleep(60.0)
+            (link,) = rig.venue.subscribed()
+            link.drops = 5
+            await asyncio.sleep(0.2)  # a gap is known, and its request is on the way into the hole
+            dead_s = 40.0
+            rig.venue.force("rest_hang", dead_s)
+            rig.venue.force("connect_stall", dead_s)
+            link.drops = 5
+            await asyncio.sleep(0.3)
+            link.black_hole = True
+            await rig.until(lambda: rig.stream.state is not S.LIVE, 30.0, "found dead")
+            await rig.until(lambda: rig.stream.state is S.LIVE, 60.0, "live again")
+            live_at = rig.now - rig.stream.snapshot().uptime_s
+            assert rig.stream.snapshot().repair_pending > 0 or rig.venue.requests[-1][0] > live_at
+            await rig.until(lambda: not rig.stream.snapshot().repair_pending, 5.0, "up to 5,000 trades within 5 s")
+            first = next(at for at, _ in rig.venue.requests if at >= live_at)
+            assert first - live_at < 1.0
+            await asyncio.sleep(40.0)
+            assert rig.wrong() == []
+
+    run(black_hole())
+
+
+def test_pages_of_a_long_gap_are_fetched_together_and_stored_in_order() -> None:
+    async def long_gap() -> None:
+        async with Rig(32, rates={"BTCUSDT": 5.0}) as rig:
+            await rig.live()
+            await asyncio.sleep(30.0)
+            (link,) = rig.venue.subscribed()
+            link.drops = 30_000
+            for _ in range(30_000):
+                rig.market.issue("BTCUSDT")
+            began = rig.now
+            await rig.until(lambda: rig.stream.snapshot().repair_pending, 10.0, "a gap")
+            await rig.until(lambda: not rig.stream.snapshot().repair_pending, 60.0, "fetched")
+            assert rig.now - began < 30 * RTT_S / 2, "one page after the other takes twice as long at least"
+            assert rig.sink.backwards == 0
+            await asyncio.sleep(40.0)
+            assert rig.wrong() == []
+
+    run(long_gap())
+
+
+@pytest.mark.parametrize(("initial_s", "least"), [(1.0, 3), (0.1, 6)])
+def test_a_failed_request_is_repeated_by_the_streams_delays_within_5_s(initial_s: float, least: int) -> None:
+    async def outage(seconds: float) -> None:
+        async with Rig(33, rates={"BTCUSDT": 20.0}, initial_delay=initial_s, jitter=0.0) as rig:
+            await rig.live()
+            await asyncio.sleep(30.0)
+            rig.venue.force("rest_503", seconds)
+            (link,) = rig.venue.subscribed()
+            link.drops = 5
+            asked = len(rig.venue.requests)
+            await asyncio.sleep(seconds)
+            times = [at for at, _ in rig.venue.requests[asked:]]
+            assert len(times) >= least, "the first delays are those of the settings"
+            assert max(after - before for before, after in itertools.pairwise(times)) < 5.0 + 2 * RTT_S
+            await rig.until(lambda: not rig.stream.snapshot().repair_pending, 5.5, "repaired 5 s after the outage")
+
+    run(outage(8.0))
+    run(outage(300.0))
+
+
+class OneSided:
+    """REST that never answers about one symbol."""
+
+    used_weight: int | None = None
+    weight_wait_s = 0.0
+
+    def __init__(self, never: str) -> None:
+        self.never = never
+
+    def renew(self) -> None:
+        """There is no line."""
+
+    async def agg_trades(self, symbol: str, from_id: int | None, limit: int = 1000) -> list[AggTrade]:
+        if symbol == self.never:
+            await asyncio.Event().wait()
+        return [trade(id, symbol) for id in range(from_id or 0, (from_id or 0) + limit)]
+
+    async def recent_klines(self, symbol: str, interval: str, count: int) -> list[Bar]:
+        return []
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_the_gap_of_one_symbol_does_not_wait_for_anothers() -> None:
+    clock, sink = ManualClock(), MemorySink()
+    feeds = Feeds(sink, clock)
+    await feeds.load(["AAA", "BBB"], seed=False)
+    config = StreamConfig(symbols=("AAA", "BBB"), jitter=0.0)
+    repairer = Repairer(feeds, OneSided("AAA"), config, rng=random.Random(1), clock=clock)
+    work = asyncio.create_task(repairer.run())
+    for symbol in ("AAA", "BBB"):
+        feed = feeds.get(symbol)
+        assert feed is not None
+        await feeds.take_live(feed, [trade(1, symbol), trade(10, symbol)])
+    repairer.wake()
+    await eventually(lambda: [feed.ledger.missing for feed in feeds] == [8, 0], "only the one that REST is silent about")
+    work.cancel()
+    await asyncio.wait([work])
+
+
+async def in_turn(pace: Pace, left: list[int], number: int, over: asyncio.Event, weight: int = 4) -> None:
+    async with pace.turn(weight):
+        left.append(number)
+        await over.wait()
+        pace.answered()
+
+
+async def test_requests_go_alone_until_an_answer_is_good_and_after_a_failure() -> None:
+    clock = ManualClock()
+    pace, left, over = Pace(Gate(clock), clock), [], asyncio.Event()
+    asking = [asyncio.create_task(in_turn(pace, left, n, over)) for n in range(40)]
+    await settle_loop()
+    assert left == [0]
+    over.set()
+    await asyncio.gather(*asking)
+    assert left == list(range(40)), "in the order in which they were asked for"
+    over.clear()
+    left.clear()
+    asking = [asyncio.create_task(in_turn(pace, left, n, over)) for n in range(40)]
+    await settle_loop()
+    assert len(left) == MOST_AT_ONCE
+    over.set()
+    await asyncio.gather(*asking)
+    pace.failed()
+    over.clear()
+    left.clear()
+    asking = [asyncio.create_task(in_turn(pace, left, n, over)) for n in range(3)]
+    await settle_loop()
+    assert left == []
+    await clock.advance(0.3)
+    assert left == [0]
+    await clock.advance(1.0)
+    assert left == [0, 1], "an answer that does not come does not hold up the others for ever"
+    over.set()
+    await asyncio.gather(*asking)
+
+
+@pytest.mark.parametrize(("used", "leave"), [(4700, 8), (4790, 2), (4797, 1)])
+async def test_requests_that_are_under_way_count_towards_the_weight(used: int, leave: int) -> None:
+    clock = ManualClock()
+    pace, left, over = Pace(Gate(clock), clock), [], asyncio.Event()
+    for _ in range(3):
+        pace.answered()
+    pace.note_weight(str(used))
+    asking = [asyncio.create_task(in_turn(pace, left, n, over)) for n in range(20)]
+    await settle_loop()
+    assert len(left) == leave
+    for task in asking:
+        task.cancel()
+    await asyncio.wait(asking)

@@ -211,14 +211,35 @@ def test_the_wait_does_not_change_its_mind_while_it_lasts():
     assert [reconnector.wait_left() for _ in range(5)] == pytest.approx([delay] * 5)
 
 
-def test_a_link_that_has_proved_stable_shows_no_attempts_though_no_more_data_comes():
+def test_a_link_that_has_proved_stable_makes_the_waits_short_though_no_more_data_comes():
     clock = ManualClock()
     reconnector = ExponentialBackoffReconnector(max_retries=1, stable_after=10.0, clock=clock)
     dial(reconnector, clock, 0.0, None)
-    reconnector.on_data()
     assert (reconnector.attempt, reconnector.should_retry()) == (1, False)
-    clock._now += 10.0
+    reconnector.on_data()
     assert (reconnector.attempt, reconnector.should_retry()) == (0, True)
+    assert reconnector.calculate_next_delay() == 2.0
+    clock._now += 10.0
+    assert reconnector.calculate_next_delay() == 1.0
+
+
+def test_links_that_deliver_and_are_cut_use_up_no_retry_and_make_the_waits_longer():
+    clock = ManualClock()
+    reconnector = ExponentialBackoffReconnector(max_retries=3, clock=clock)
+    delays = []
+    for _ in range(8):
+        dial(reconnector, clock, 0.0, None)
+        reconnector.on_data()
+        clock._now += 5.0
+        reconnector.on_link_down()
+        assert reconnector.should_retry()
+        delays.append(reconnector.calculate_next_delay())
+    assert delays == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert len(reconnector.schedule()) == 3
+    for _ in range(3):
+        assert reconnector.should_retry()
+        dial(reconnector, clock, 0.0, ConnectionRefusedError())
+    assert (reconnector.attempt, reconnector.should_retry()) == (3, False)
 
 
 def test_flapping_for_five_minutes_is_at_most_twenty_dials():
@@ -240,7 +261,7 @@ def test_flapping_for_five_minutes_is_at_most_twenty_dials():
     assert 8 <= dials <= 20
 
 
-def test_a_probe_that_drops_at_once_gives_no_fresh_retries_and_one_that_lasts_gives_all():
+def test_a_probe_that_delivers_nothing_gives_no_fresh_retries():
     clock = ManualClock()
     reconnector = ExponentialBackoffReconnector(max_retries=10, clock=clock)
     while reconnector.should_retry():
@@ -251,16 +272,17 @@ def test_a_probe_that_drops_at_once_gives_no_fresh_retries_and_one_that_lasts_gi
         dial(reconnector, clock, 0.0, outcome)
         assert not reconnector.should_retry(), "up, but not proved"
         if outcome is None:
-            reconnector.on_data()
             clock._now += 2.0
             reconnector.on_link_down()
         assert not reconnector.should_retry()
     clock._now += reconnector.wait_left(300.0)
     dial(reconnector, clock, 0.0, None)
     reconnector.on_data()
-    clock._now += 10.0
-    reconnector.on_link_down()
+    clock._now += 2.0
     assert reconnector.should_retry()
+    assert reconnector.calculate_next_delay() == 60.0, "one at a time, as long as none lasts"
+    clock._now += 8.0
+    reconnector.on_link_down()
     assert reconnector.calculate_next_delay() == 1.0
 
 

@@ -179,8 +179,8 @@ async def test_used_up_retries_otherwise_cool_down_and_probe_once_per_cooldown(e
     await reaches(stream, S.LIVE)
 
 
-async def test_a_server_that_accepts_and_drops_does_not_make_the_waiting_short_again(exchange, start, clock):
-    stream = await start(MemorySink())
+async def test_links_that_deliver_and_are_cut_lengthen_the_waits_and_use_up_no_retry(exchange, start, clock):
+    stream = await start(MemorySink(), max_retries=1, exit_on_failure=True)
     for expected in (1.0, 2.0, 4.0):
         await reaches(stream, S.LIVE)
         await exchange.trade(1)
@@ -191,7 +191,7 @@ async def test_a_server_that_accepts_and_drops_does_not_make_the_waiting_short_a
     await reaches(stream, S.LIVE)
     await clock.advance(10.0)
     await exchange.trade(1)
-    await eventually(lambda: stream.snapshot().attempt == 0)
+    await eventually(lambda: stream.snapshot().backoff_schedule_s[:1] == (1.0,))
     exchange.cut()
     await eventually(lambda: stream.snapshot().backoff_total_s == 1.0)
 

@@ -35,9 +35,11 @@ class ExponentialBackoffReconnector:
 
     The delay runs from the start of an attempt, or from the end of the link that came of it (`wait_left`): an attempt that took
     30 s to time out has done its waiting. An accepted handshake alone does not make the waiting short again: against a server
-    that accepts and drops, that would mean hundreds of dials a second. The count goes back to zero once a link has been up for
-    `stable_after` seconds and has delivered data (`on_data`), or by `reset()`. So, once the retries are used up, a single probe
-    changes nothing unless the link that comes of it proves stable.
+    that accepts and drops, that would mean hundreds of dials a second. The waiting is short again once a link has been up for
+    `stable_after` seconds and has delivered data (`on_data`), or by `reset()`.
+
+    The retries are counted apart from that: an attempt whose link has delivered data, however briefly, is no failed one. So links
+    that deliver and are cut make the waits longer, and never use up the retries.
     """
 
     def __init__(
@@ -57,7 +59,8 @@ class ExponentialBackoffReconnector:
         self.stable_after = stable_after
         self._rng = rng or random.Random()
         self._clock = clock
-        self._attempt = 0  # attempts in a row since the last stable link
+        self._attempt = 0  # attempts in a row since the last stable link: how long to wait
+        self._in_vain = 0  # attempts in a row since the last link that delivered: whether to go on
         self._open = False  # an attempt was begun and its outcome is not known yet
         self._delay = 0.0  # before the attempt that was begun last
         self._planned: float | None = None  # before the next attempt, as last calculated
@@ -90,9 +93,8 @@ class ExponentialBackoffReconnector:
 
     @property
     def attempt(self) -> int:
-        """Attempts in a row since the last stable link."""
-        self._settle()
-        return self._attempt
+        """Attempts in a row since the last link that delivered data: those that count towards `max_retries`."""
+        return self._in_vain
 
     @property
     def total_attempts(self) -> int:
@@ -130,7 +132,7 @@ class ExponentialBackoffReconnector:
     def schedule(self) -> tuple[float, ...]:
         """The waits to come if every dial from now on failed, in seconds, without jitter: as many as retries, 12 at most."""
         self._settle()
-        most = min(12, max(0, self.max_retries - self._attempt)) if self.max_retries else 12
+        most = min(12, max(0, self.max_retries - self._in_vain)) if self.max_retries else 12
         return tuple(self._nominal(self._attempt + ahead) for ahead in range(most))
 
     def _nominal(self, attempt: int) -> float:
@@ -152,8 +154,7 @@ class ExponentialBackoffReconnector:
 
     def should_retry(self) -> bool:
         """Whether another attempt is allowed, rather than single probes; with `max_retries` 0 it always is."""
-        self._settle()
-        return self.max_retries == 0 or self._attempt < self.max_retries
+        return self.max_retries == 0 or self._in_vain < self.max_retries
 
     def on_reconnect_attempt(self, waited: float | None = None) -> None:
         """A dial begins, after waiting `waited` seconds (None: as last calculated). One whose outcome never came is given up."""
@@ -161,6 +162,7 @@ class ExponentialBackoffReconnector:
         self._delay = waited if waited is not None else self._planned or 0.0
         self._planned = None
         self._attempt += 1
+        self._in_vain += 1
         self._total += 1
         self._delay_sum += self._delay
         self._open = True
@@ -215,8 +217,9 @@ class ExponentialBackoffReconnector:
         self._has_data = False
 
     def on_data(self) -> None:
-        """The link has delivered data; once it is old enough as well, earlier attempts are forgotten."""
+        """The link has delivered data: no attempt before it counts as failed; once it is old enough, waits are short again."""
         self._has_data = True
+        self._in_vain = 0
         self._settle()
 
     def on_link_down(self, failure: Failure | None = None) -> float | None:
@@ -233,7 +236,7 @@ class ExponentialBackoffReconnector:
 
     def reset(self) -> None:
         """Forget the attempts in a row; statistics and history stay."""
-        self._attempt = 0
+        self._attempt = self._in_vain = 0
         self._planned = None
 
     def failed_within(self, seconds: float) -> int:
@@ -276,7 +279,7 @@ class ExponentialBackoffReconnector:
         self._history.append(
             ReconnectRecord(
                 timestamp=self._clock.time(),
-                attempt_number=self._attempt,
+                attempt_number=self._in_vain,
                 success=failure is None,
                 error_type=error_type.value if error_type else None,
                 error_message=failure.message if failure else None,

@@ -68,6 +68,8 @@ CASES = [
     (OSError(errno.ETIMEDOUT, "x"), Phase.LIVE, "reset", T.NETWORK_ERROR),
     (untrusted(20), Phase.TLS, "tls_untrusted", T.SSL_ERROR),
     (untrusted(18), Phase.TLS, "tls_untrusted", T.SSL_ERROR),
+    (untrusted(85), Phase.TLS, "tls_unsound", T.SSL_ERROR),
+    (untrusted(66), Phase.TLS, "tls_unsound", T.SSL_ERROR),
     (untrusted(62), Phase.TLS, "tls_hostname", T.SSL_ERROR),
     (untrusted(10), Phase.TLS, "tls_date", T.SSL_ERROR),
     (tls_error("WRONG_VERSION_NUMBER"), Phase.TLS, "not_tls", T.SSL_ERROR),
@@ -147,7 +149,7 @@ def test_the_venue_is_left_alone_as_long_as_it_asks_and_never_for_ever(code, hea
 def test_what_only_a_person_can_mend_is_fatal():
     K = FailureKind
     assert {kind for kind, rule in RULES.items() if rule.fatal} == {
-        *(K.TLS_UNTRUSTED, K.TLS_HOSTNAME, K.TLS_DATE, K.TLS_VERSION, K.TLS_SUITE, K.NOT_TLS),
+        *(K.TLS_UNTRUSTED, K.TLS_NO_CA, K.TLS_UNSOUND, K.TLS_HOSTNAME, K.TLS_DATE, K.TLS_VERSION, K.TLS_SUITE, K.NOT_TLS),
         *(K.LOCATION, K.SUBSCRIBE_REJECTED, K.BAD_SYMBOL, K.CONFIG),
     }
 

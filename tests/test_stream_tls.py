@@ -11,7 +11,7 @@ import trustme
 from stream_support import authority
 from transport_support import alerting_server, dialler, server_tls, tcp_server, trusting, websocket_server
 
-from quantai_tui.stream import LinkFault, Phase, RestClient, classify
+from quantai_tui.stream import Phase, RestClient, classify
 from quantai_tui.stream.gate import Gate
 from quantai_tui.stream.tls import tls_context
 
@@ -135,18 +135,9 @@ async def test_what_is_agreed_on_is_shown_and_is_forward_secret(dialler, authori
     assert link.tls.not_after == pytest.approx(ends.timestamp(), abs=2.0)
 
 
-def test_every_suite_that_is_offered_is_forward_secret_and_authenticated():
-    offered = tls_context(None).get_ciphers()
+def test_every_suite_that_is_offered_is_forward_secret_and_authenticated(authority, tmp_path):
+    offered = tls_context(trusting(authority, tmp_path)).get_ciphers()
     assert offered
     for suite in offered:
         assert suite["aead"], suite["name"]
         assert suite["protocol"] == "TLSv1.3" or suite["kea"] == "kx-ecdhe", suite["name"]
-
-
-def test_an_authority_file_is_named_when_it_cannot_be_used(tmp_path):
-    empty = tmp_path / "empty.pem"
-    empty.write_text("no certificate")
-    for path in (empty, tmp_path / "missing.pem"):
-        with pytest.raises(LinkFault, match="EXCHANGE_CA_FILE") as caught:
-            tls_context(str(path))
-        assert classify(caught.value).fatal

@@ -74,11 +74,9 @@ class Dialler:
 
 
 @pytest.fixture(params=LIBRARIES)
-async def dialler(request: pytest.FixtureRequest, authority: trustme.CA) -> AsyncIterator[Dialler]:
+async def dialler(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Path) -> AsyncIterator[Dialler]:
     """A dialler for each library, which trusts the tests' authority."""
-    context = tls_context(None)
-    authority.configure_trust(context)
-    dialler = Dialler(request.param, context)
+    dialler = Dialler(request.param, tls_context(trusting(authority, tmp_path)))
     yield dialler
     await dialler.close()
 

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from ..output import guard_streams
-from .process import main
+from ..output import guard_streams, say_json
+from ..tls_setup import TlsSetupError, client_context
+
+
+def start() -> int:
+    """See `process.main`. Says in its way why it cannot serve where even its imports would fail."""
+    try:
+        client_context()
+    except TlsSetupError as error:
+        say_json({"error": str(error), "remedy": error.remedy})
+        return 2
+    from .process import main
+
+    return main()
+
 
 guard_streams()
-sys.exit(main())
+sys.exit(start())

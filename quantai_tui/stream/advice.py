@@ -26,6 +26,8 @@ class FailureKind(StrEnum):
     CONNECT_TIMEOUT = "connect_timeout"
     TLS_TIMEOUT = "tls_timeout"
     TLS_UNTRUSTED = "tls_untrusted"
+    TLS_NO_CA = "tls_no_ca"
+    TLS_UNSOUND = "tls_unsound"
     TLS_HOSTNAME = "tls_hostname"
     TLS_DATE = "tls_date"
     TLS_VERSION = "tls_version"
@@ -86,6 +88,16 @@ RULES: dict[FailureKind, Rule] = {
     FailureKind.TLS_UNTRUSTED: Rule(
         _SSL,
         "The certificate's authority is not trusted: if it is yours, name it in EXCHANGE_CA_FILE; else somebody is in between.",
+        fatal=True,
+    ),
+    FailureKind.TLS_NO_CA: Rule(
+        _SSL,
+        "This machine has no certificate authorities: install ca-certificates, or name a PEM file in EXCHANGE_CA_FILE.",
+        fatal=True,
+    ),
+    FailureKind.TLS_UNSOUND: Rule(
+        _SSL,
+        "The certificate breaks a rule that Python insists on (3.13 on more than before): have it issued without that fault.",
         fatal=True,
     ),
     FailureKind.TLS_HOSTNAME: Rule(

@@ -31,6 +31,9 @@ _LONGEST_WAIT_S = 3 * 24 * 3600.0  # Binance's longest ban
 _CERT_NOT_YET_VALID = 9
 _CERT_EXPIRED = 10
 _CERT_HOSTNAME = frozenset({62, 63, 64})  # hostname, e-mail and IP address mismatch
+# Wrong with a certificate itself, whoever issued it: unfit for its purpose, against a constraint, keys or digests too weak. From
+# 79 on the rules of RFC 5280 that strict verification checks, which is Python's default since 3.13.
+_CERT_UNSOUND = frozenset({25, 26, 32, 34, 37, 41, 47, 48, 66, 67, 68, *range(79, 95)})
 
 # EPERM and EACCES are how this machine's own firewall refuses a connection.
 _FORBIDDEN_HERE = frozenset({errno.EPERM, errno.EACCES})
@@ -199,6 +202,8 @@ def _tls(exc: BaseException, phase: Phase) -> tuple[FailureKind, float] | None:
             return FailureKind.TLS_HOSTNAME, 0.0
         if code in (_CERT_EXPIRED, _CERT_NOT_YET_VALID):
             return FailureKind.TLS_DATE, 0.0
+        if code in _CERT_UNSOUND:
+            return FailureKind.TLS_UNSOUND, 0.0
         return FailureKind.TLS_UNTRUSTED, 0.0
     if not isinstance(exc, ssl.SSLError):
         return None

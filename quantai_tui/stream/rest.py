@@ -199,8 +199,9 @@ class RestClient:
                     return body
 
     async def _request(self, path: str, query: dict[str, str]) -> bytes:
+        context = self._context()  # before aiohttp is imported, which fails without a word where this one says why
         # No redirect is followed: the venue's history comes from the venue, over TLS, and within its bans.
-        request = self._open().get(self._base_url + path, params=query, ssl=self._context(), allow_redirects=False)
+        request = self._open().get(self._base_url + path, params=query, ssl=context, allow_redirects=False)
         async with answer_to(path, request) as response:
             try:
                 async with asyncio.timeout(_BODY_TIMEOUT_S):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ssl
+import stat
+from pathlib import Path
 
+from ..tls_setup import TlsSetupError, client_context, missing_authorities, openssl_refuses
 from .advice import FailureKind
 from .failures import LinkFault
 from .transport import TlsInfo
 
 _TLS12_SUITES = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
+_LOOKED_AT_BYTES = 64 * 1024
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
@@ -18,18 +22,60 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     those of TLS 1.3 are so by nature, of TLS 1.2 the ones with ECDHE and an AEAD cipher.
 
     Raises:
-        LinkFault: with kind CONFIG, when the file cannot be read or holds no certificate.
+        LinkFault: with kind CONFIG, when the file cannot be read or holds no certificate, or when the environment or OpenSSL's
+            configuration prevents TLS; with kind TLS_NO_CA, when there is no authority at all.
     """
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_TLS12_SUITES)
-    if ca_file:
+    try:
+        context = client_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            context.load_verify_locations(cafile=ca_file)
-        except OSError as error:
-            reason = error.strerror or getattr(error, "reason", None) or "it holds no certificate"
-            raise LinkFault(FailureKind.CONFIG, f"EXCHANGE_CA_FILE {ca_file} cannot be used: {reason}") from error
+            context.set_ciphers(_TLS12_SUITES)
+        except ssl.SSLError as error:
+            raise openssl_refuses(error) from error
+    except TlsSetupError as error:
+        raise LinkFault(FailureKind.CONFIG, str(error), advice=error.remedy) from error
+    if ca_file:
+        _trust(context, Path(ca_file))
+    if (why := missing_authorities(context)) is not None:
+        raise LinkFault(FailureKind.TLS_NO_CA, f"TLS has no certificate authority to trust: {why}")
     return context
+
+
+def _trust(context: ssl.SSLContext, path: Path) -> None:
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise _unusable(path, "it is a folder")
+        if not stat.S_ISREG(kind):
+            raise _unusable(path, "it is no regular file")  # a pipe would be waited for
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError as error:
+        raise _unusable(path, _what_else_it_is(path)) from error
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from error
+
+
+def _unusable(path: Path, why: str) -> LinkFault:
+    return LinkFault(
+        FailureKind.CONFIG,
+        f"EXCHANGE_CA_FILE {path} cannot be used: {why}",
+        advice="Name a file in EXCHANGE_CA_FILE that holds certificates in PEM form and can be read, or leave it empty.",
+    )
+
+
+def _what_else_it_is(path: Path) -> str:
+    """What a file is that OpenSSL finds no certificate in."""
+    with path.open("rb") as file:
+        content = file.read(_LOOKED_AT_BYTES)
+    if not content:
+        return "it is empty"
+    if b"-----BEGIN CERTIFICATE-----" in content:
+        return "a certificate in it is damaged"
+    if b"PRIVATE KEY-----" in content:
+        return "it holds a private key, and no certificate"
+    if content.startswith(b"\x30"):
+        return f"it is in DER form; make PEM of it: openssl x509 -inform der -in {path.name} -out ca.pem"
+    return "it holds no certificate in PEM form"
 
 
 def tls_info(session: ssl.SSLObject | ssl.SSLSocket | None) -> TlsInfo | None:

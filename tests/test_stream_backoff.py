@@ -211,7 +211,7 @@ def test_the_wait_does_not_change_its_mind_while_it_lasts():
     assert [reconnector.wait_left() for _ in range(5)] == pytest.approx([delay] * 5)
 
 
-def test_a_link_that_has_proved_stable_makes_the_waits_short_though_no_more_data_comes():
+def test_a_link_that_has_proved_stable_makes_the_waits_short():
     clock = ManualClock()
     reconnector = ExponentialBackoffReconnector(max_retries=1, stable_after=10.0, clock=clock)
     dial(reconnector, clock, 0.0, None)
@@ -223,7 +223,7 @@ def test_a_link_that_has_proved_stable_makes_the_waits_short_though_no_more_data
     assert reconnector.calculate_next_delay() == 1.0
 
 
-def test_links_that_deliver_and_are_cut_use_up_no_retry_and_make_the_waits_longer():
+def test_links_that_deliver_and_are_cut_use_up_no_retry():
     clock = ManualClock()
     reconnector = ExponentialBackoffReconnector(max_retries=3, clock=clock)
     delays = []

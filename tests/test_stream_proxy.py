@@ -13,9 +13,11 @@ import pytest
 from stream_support import ScriptedExchange, authority, eventually, exchange
 from transport_support import Collector, dialler, end_of, refusing_port, server_tls, tcp_server, trusting, websocket_server
 
+from quantai_tui.settings import Settings
 from quantai_tui.stream import Phase, RestClient, classify
 from quantai_tui.stream.addresses import open_tcp, proxy_for
 from quantai_tui.stream.gate import Gate
+from quantai_tui.stream.proxies import parse_proxy
 from quantai_tui.stream.tls import tls_context
 
 __all__ = ["authority", "dialler", "exchange"]  # fixtures
@@ -183,7 +185,56 @@ async def test_a_venue_cut_behind_an_https_proxy_is_a_link_cut(dialler, authorit
     assert (failure.kind, failure.phase) == ("proxy", Phase.CONNECT), "a proxy's own certificate is verified"
 
 
+GRANTED = b"HTTP/1.1 200 OK\r\n\r\n"
+INTERIM = {
+    "100": b"HTTP/1.1 100 Continue\r\n\r\n" + GRANTED,
+    "102 and 103": b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + GRANTED,
+}
+
+
+@pytest.mark.parametrize("kind", ["http", "https"])
+@pytest.mark.parametrize("answer", INTERIM.values(), ids=INTERIM)
+async def test_an_interim_answer_of_a_proxy_is_no_refusal(dialler, authority, kind, answer):
+    async def proxy(reader, writer):
+        target = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
+        for piece in answer.split(b"\r\n\r\n")[:-1]:
+            writer.write(piece + b"\r\n\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        await splice(reader, writer, target)
+
+    async with (
+        websocket_server(authority, greets) as url,
+        tcp_server(proxy, server_tls(authority) if kind == "https" else None) as port,
+    ):
+        assert (await dialler.dial(url, proxy=f"{kind}://localhost:{port}")).tls is not None
+
+
+@pytest.mark.parametrize("scheme", ["socks", "SOCKS5", "Socks5h", "HTTP"])
+async def test_a_scheme_is_taken_in_any_case_and_socks_is_socks5(dialler, authority, monkeypatch, scheme):
+    monkeypatch.setattr("quantai_tui.stream.proxies.is_loopback", lambda host: False)
+    async with proxied(authority, "http" if scheme == "HTTP" else "socks5h") as (proxy, url, address):
+        monkeypatch.setenv("ALL_PROXY", f"{scheme}://{address.rpartition('/')[2]}/")
+        assert (await dialler.dial(url)).tls is not None
+        assert len(proxy.targets) == 1
+        await (await dialler.dial(url, proxy=f"{scheme}://{address.rpartition('/')[2]}")).close()
+        assert Settings(PROXY_URL=f"{scheme}://{address.rpartition('/')[2]}").PROXY_URL
+
+
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443), ("socks", 1080), ("socks5", 1080), ("socks5h", 1080)])
+def test_a_proxy_without_a_port_has_its_schemes_own(scheme, port):
+    assert parse_proxy(f"{scheme}://proxy.example", "PROXY_URL").port == port
+    assert str(parse_proxy(f"{scheme}://me:{SECRET}@proxy.example/", "PROXY_URL")) in (
+        f"{scheme}://proxy.example:{port}",
+        f"socks5://proxy.example:{port}",
+    )
+
+
 REFUSALS = {
+    "switching": ("http", "", {"answer": b"HTTP/1.1 101 Switching Protocols\r\n\r\n"}, "101"),
+    "interim alone": ("http", "", {"answer": b"HTTP/1.1 100 Continue\r\n\r\n"}, "hung up in its answer"),
+    "interim for ever": ("http", "", {"answer": b"HTTP/1.1 100 Continue\r\n\r\n" * 2000}, "more than"),
+    "interim, then 403": ("http", "", {"answer": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 No\r\n\r\n"}, "403"),
     "wrong password": ("http", "other:pass", {}, "407"),
     "403": ("http", "", {"answer": b"HTTP/1.1 403 Forbidden\r\n\r\n"}, "403"),
     "502": ("http", "", {"answer": b"HTTP/1.0 502 Bad Gateway\r\nX: y\r\n\r\n"}, "502"),
@@ -280,6 +331,10 @@ async def test_an_address_that_is_no_proxys_is_a_fault_of_the_settings(dialler, 
         ({"HTTPS_PROXY": "http://a:1", "NO_PROXY": "api.binance.com:443"}, "api.binance.com", None, None),
         ({"HTTPS_PROXY": "http://a:1", "NO_PROXY": "api.binance.com:9443"}, "api.binance.com", None, "http://a:1"),
         ({"HTTPS_PROXY": "http://a:1", "NO_PROXY": "*"}, "api.binance.com", None, None),
+        ({"HTTPS_PROXY": "http://a:1", "NO_PROXY": "x.com,10.0.0.0/8"}, "10.1.2.3", None, None),
+        ({"HTTPS_PROXY": "http://a:1", "NO_PROXY": "10.0.0.0/8"}, "11.1.2.3", None, "http://a:1"),
+        ({"HTTPS_PROXY": "http://a:1", "NO_PROXY": "[2001:db8::1], fd00::/8"}, "2001:db8::1", None, None),
+        ({"HTTPS_PROXY": "http://a:1", "NO_PROXY": "fd00::/8"}, "fd12::3", None, None),
         ({"HTTPS_PROXY": "http://a:1"}, "localhost", None, None),
         ({"HTTPS_PROXY": "http://a:1"}, "venue.localhost", None, None),
         ({"HTTPS_PROXY": "http://a:1"}, "127.0.0.1", None, None),

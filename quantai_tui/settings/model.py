@@ -87,7 +87,7 @@ class Settings(BaseSettings):
         "Proxy",
         "For stream and REST: http://host:port or socks5://host:port; empty: as HTTPS_PROXY and ALL_PROXY say; none: never.",
         applies="restart",
-        pattern=r"((https?|socks5h?)://[^/\s?#]+/?|none)?",
+        pattern=r"((?i:https?|socks(5h?)?)://[^/\s?#]+/?|none)?",
         repr=False,  # it may carry a password
     )
     DATA_DIR: str = setting(

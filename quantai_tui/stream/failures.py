@@ -13,11 +13,13 @@ import ssl
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from ..cleaning import one_line
-from ..market.wire import WireError
+from ..market.wire import WireError, decode_rest_error
 from ..masking import masked
 from .advice import RULES, FailureKind, WebSocketErrorType
+from .refusals import LONGEST_WAIT_S, wait_asked_for
 
 __all__ = ["Failure", "FailureKind", "HttpStatusError", "LinkFault", "Phase", "WebSocketErrorType", "classify"]
 
@@ -25,7 +27,6 @@ _MAX_CHAIN = 12
 # How long to leave the venue alone when it says "too many" without saying for how long: its windows are minutes.
 _DEFAULT_WAIT_S = {429: 60.0, 418: 120.0, 403: 60.0}
 _BAD_SYMBOL_CODE = -1121  # Binance's error codes, "BAD_SYMBOL"
-_LONGEST_WAIT_S = 3 * 24 * 3600.0  # Binance's longest ban
 
 # X.509 verify codes, from OpenSSL's x509_vfy.h.
 _CERT_NOT_YET_VALID = 9
@@ -128,6 +129,17 @@ class HttpStatusError(Exception):
         self.retry_after_s = retry_after_s
         self.code = code
 
+    @classmethod
+    def of(cls, status: int, retry_after: Iterable[str], date: str | None, body: bytes, now_s: float) -> Self:
+        """The error that a refusal comes to, whoever met it; the arguments are those of `wait_asked_for`."""
+        told = decode_rest_error(body)
+        return cls(
+            status,
+            retry_after_s=wait_asked_for(retry_after, date=date, body=body, now_s=now_s),
+            code=told.code if told else None,
+            reason=one_line(told.msg) if told else "",
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -168,7 +180,7 @@ def classify(exc: BaseException, phase: Phase = Phase.LIVE) -> Failure:
         message=_describe(said_by, exc, phase),
         advice=(isinstance(said_by, LinkFault) and said_by.advice) or rule.advice,
         fatal=rule.fatal,
-        min_wait_s=min(max(min_wait_s, 0.0), _LONGEST_WAIT_S),
+        min_wait_s=min(max(min_wait_s, 0.0), LONGEST_WAIT_S),
         phase=phase,
     )
 
@@ -232,7 +244,10 @@ def _http(exc: BaseException) -> tuple[FailureKind, float] | None:
     from websockets.exceptions import InvalidStatus
 
     if isinstance(exc, InvalidStatus):
-        return _status(exc.response.status_code, longest_retry_after(exc.response.headers.get_all("Retry-After")))
+        response = exc.response
+        # There is no clock here: of times that are no number of seconds only the transports know what to make.
+        asked = wait_asked_for(response.headers.get_all("Retry-After"), now_s=0.0)
+        return _status(response.status_code, asked)
     return None
 
 
@@ -251,12 +266,6 @@ def _status(status: int, retry_after_s: float | None) -> tuple[FailureKind, floa
     if status >= 500:
         return FailureKind.SERVER_ERROR, wait
     return FailureKind.BAD_STATUS, wait
-
-
-def longest_retry_after(values: Iterable[str]) -> float | None:
-    """Seconds of `Retry-After`, of the longest where an answer has several; None where none is a sane number of seconds."""
-    seconds = [float(value) for value in map(str.strip, values) if value.isdecimal()]
-    return min(max(seconds), _LONGEST_WAIT_S) if seconds else None
 
 
 def _system(exc: BaseException, phase: Phase) -> FailureKind | None:

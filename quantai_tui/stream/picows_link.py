@@ -23,7 +23,7 @@ from ..telemetry import SYSTEM_CLOCK, Clock
 from .addresses import open_tcp
 from .advice import FailureKind
 from .config import StreamConfig
-from .failures import HttpStatusError, LinkFault, Phase, close_kind, longest_retry_after
+from .failures import HttpStatusError, LinkFault, Phase, close_kind
 from .tls import tls_info
 from .transport import (
     CLOSE_TIMEOUT_S,
@@ -274,18 +274,24 @@ class PicowsTransport:
                 connection.carrier.abort()
             sock.close()
             if isinstance(error, WSHandshakeError):
-                raise _refusal(error) from error
+                raise _refusal(error, self._clock.time()) from error
             raise
         return PicowsLink(connection, self._clock)
 
 
-def _refusal(error: WSHandshakeError) -> Exception:
-    """The HTTP status behind a refused upgrade. Read from the raw answer: the library drops statuses that it has no name for."""
+def _refusal(error: WSHandshakeError, now_s: float) -> Exception:
+    """The HTTP status behind a refused upgrade. Read from the raw answer: the library drops statuses that it has no name for.
+
+    Of its body the library has what came together with the headers.
+    """
     lines = (error.raw_header or b"").split(b"\r\n")
     version, _, rest = lines[0].partition(b" ")
     status = rest[:3]
     if not version.startswith(b"HTTP/") or not status.isdigit() or status == b"101":
         return LinkFault(FailureKind.PROTOCOL, one_line(f"{Phase.UPGRADE.value}: {error}"))
-    headers = [line.decode("latin-1").partition(":") for line in lines[1:]]
-    waits = [value for name, _, value in headers if name.strip().lower() == "retry-after"]
-    return HttpStatusError(int(status), retry_after_s=longest_retry_after(waits))
+    headers = [
+        (name.strip().lower(), value.strip()) for name, _, value in (line.decode("latin-1").partition(":") for line in lines[1:])
+    ]
+    waits = [value for name, value in headers if name == "retry-after"]
+    date = next((value for name, value in headers if name == "date"), None)
+    return HttpStatusError.of(int(status), waits, date, error.raw_body or b"", now_s)

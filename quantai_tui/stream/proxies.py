@@ -23,9 +23,12 @@ from .tunnel import relay
 
 NONE = "none"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+_ALIASES = {"socks": "socks5"}  # as desktops write it into ALL_PROXY
 _MAX_ANSWER_BYTES = 16 * 1024
 _SHUTDOWN_TIMEOUT_S = 0.5
 _CREDENTIALS_WANTED = 407
+# RFC 9110 section 15.2: any number of them may come before the answer. 101 would be one, to a question that was not asked.
+_INTERIM = frozenset(range(100, 200)) - {101}
 # RFC 1928 section 6.
 _SOCKS_REPLIES = {
     1: "general failure",
@@ -64,8 +67,8 @@ def proxy_for(host: str, setting: str | None, port: int = 443) -> str | None:
     """The URL of the proxy to take to `host`; None for none.
 
     `setting` is PROXY_URL: a URL counts for every host, "none" for none. Empty leaves it to the environment by urllib's rules:
-    HTTPS_PROXY, else ALL_PROXY, except for the hosts of NO_PROXY; lower case wins. This machine itself is never reached by a
-    proxy of the environment: none could, and the embedded exchange lives there.
+    HTTPS_PROXY, else ALL_PROXY, except for the hosts, addresses and networks of NO_PROXY; lower case wins. This machine itself is
+    never reached by a proxy of the environment: none could, and the embedded exchange lives there.
     """
     if setting:
         return None if setting == NONE else setting
@@ -73,9 +76,24 @@ def proxy_for(host: str, setting: str | None, port: int = 443) -> str | None:
         return None
     proxies = getproxies_environment()
     url = proxies.get("https") or proxies.get("all")
-    if not url or proxy_bypass_environment(_authority(host, port), proxies):
+    if not url or proxy_bypass_environment(_authority(host, port), proxies) or _in_networks(host, proxies.get("no", "")):
         return None
     return url if "://" in url else f"http://{url}"
+
+
+def _in_networks(host: str, excepted: str) -> bool:
+    """Whether NO_PROXY names an address, or a network that it lies in, such as 10.0.0.0/8: urllib compares texts alone."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for name in excepted.split(","):
+        try:
+            if address in ipaddress.ip_network(name.strip().strip("[]"), strict=False):
+                return True
+        except ValueError:
+            continue  # a name, which urllib has compared
+    return False
 
 
 def is_loopback(host: str) -> bool:
@@ -103,11 +121,12 @@ def parse_proxy(url: str, source: str) -> Proxy:
         username, password = unquote(parts.username or "", errors="strict"), unquote(parts.password or "", errors="strict")
     except ValueError:
         host = None
-    if not host or parts.scheme not in _DEFAULT_PORTS or parts.query or parts.fragment:
+    scheme = "" if host is None else _ALIASES.get(parts.scheme, parts.scheme)
+    if not host or scheme not in _DEFAULT_PORTS or parts.query or parts.fragment:
         known = ", ".join(f"{scheme}://" for scheme in _DEFAULT_PORTS)
         message = f"{source} is no address of a proxy: it must be one of {known} with a host, and a port if any"
         raise LinkFault(FailureKind.CONFIG, message, advice=advice)
-    return Proxy(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], source, username, password)
+    return Proxy(scheme, host, port or _DEFAULT_PORTS[scheme], source, username, password)
 
 
 def source_of(setting: str | None) -> str:
@@ -199,15 +218,23 @@ async def _ask_http(proxy: Proxy, wire: _PlainWire | _TlsWire, host: str, port: 
         lines.append(f"Proxy-Authorization: Basic {credentials}")
     await wire.send("\r\n".join([*lines, "", ""]).encode())
     answer = bytearray()
-    while (end := answer.find(b"\r\n\r\n")) < 0:
-        if len(answer) > _MAX_ANSWER_BYTES:
-            raise proxy.fault(f"answered CONNECT with more than {_MAX_ANSWER_BYTES} bytes")
-        more = await wire.receive()
-        if not more:
-            raise proxy.fault("hung up without an answer to CONNECT" if not answer else "hung up in its answer to CONNECT")
-        answer += more
-    version, _, rest = bytes(answer[:end]).split(b"\r\n", 1)[0].partition(b" ")
-    status = int(rest[:3]) if version.startswith(b"HTTP/") and rest[:3].isdigit() else None
+    heads = 0  # bytes of interim answers, which say nothing yet
+    while True:
+        while (end := answer.find(b"\r\n\r\n")) < 0:
+            if heads + len(answer) > _MAX_ANSWER_BYTES:
+                raise proxy.fault(f"answered CONNECT with more than {_MAX_ANSWER_BYTES} bytes")
+            more = await wire.receive()
+            if not more:
+                raise proxy.fault(
+                    "hung up in its answer to CONNECT" if heads or answer else "hung up without an answer to CONNECT"
+                )
+            answer += more
+        version, _, rest = bytes(answer[:end]).split(b"\r\n", 1)[0].partition(b" ")
+        status = int(rest[:3]) if version.startswith(b"HTTP/") and rest[:3].isdigit() else None
+        if status not in _INTERIM:
+            break
+        heads += end + 4
+        del answer[: end + 4]
     if status is None:
         raise proxy.fault("does not speak HTTP: wrong scheme or port?")
     if status == _CREDENTIALS_WANTED:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -12,11 +14,11 @@ import msgspec
 from ..arguments import check_type
 from ..cleaning import one_line
 from ..market.trades import INTERVALS, AggTrade, Bar
-from ..market.wire import WireError, decode_agg_trades, decode_klines, decode_rest_error
+from ..market.wire import WireError, decode_agg_trades, decode_klines
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .addresses import checked_address
 from .advice import FailureKind
-from .failures import HttpStatusError, LinkFault, Phase, classify, longest_retry_after
+from .failures import HttpStatusError, LinkFault, Phase, classify
 from .gate import Gate
 from .rest_connections import answer_to, open_session
 from .rest_pace import Pace
@@ -24,6 +26,8 @@ from .tasks import all_ended, unless
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
+
+log = logging.getLogger("quantai_tui.stream")
 
 PAGE = 1000  # the most rows that aggTrades and klines give at a time
 
@@ -33,6 +37,7 @@ _WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
 _AGG_TRADES_WEIGHT, _KLINES_WEIGHT, _TIME_WEIGHT = 4, 2, 1
 # A page of 1,000 rows is about 150 KB.
 _MAX_BODY_BYTES = 8 * 1024 * 1024
+_REFUSAL_BODY_S = 4.0
 _BODY_TIMEOUT_S = 30.0  # all of an answer, once it has begun; `rest_connections` bounds what comes before, and each pause in it
 
 
@@ -100,6 +105,7 @@ class RestClient:
         self._context = context
         self._gate = gate
         self._proxy = proxy
+        self._clock = clock
         self._pace = Pace(gate, clock)
         self._session: ClientSession | None = None
         self._renewed = asyncio.Event()
@@ -217,26 +223,45 @@ class RestClient:
 
     async def _read(self, response: ClientResponse) -> bytes:
         self._pace.note_weight(response.headers.get(_WEIGHT_HEADER))
-        retry_after_s = longest_retry_after(response.headers.getall("Retry-After", []))
         if response.status != 200:
-            # Before the body, which may never come: from now on nothing leaves.
-            refusal = classify(HttpStatusError(response.status, retry_after_s=retry_after_s), Phase.REST)
-            if refusal.min_wait_s:
-                self._gate.close_for(refusal.min_wait_s, refusal.message)
-        body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > _MAX_BODY_BYTES:
-                raise LinkFault(FailureKind.OVERSIZED, f"an answer of more than {_MAX_BODY_BYTES} bytes to {response.url.path}")
-        if response.status == 200:
-            return bytes(body)
-        told = decode_rest_error(bytes(body))
-        raise HttpStatusError(
-            response.status,
-            retry_after_s=retry_after_s,
-            code=told.code if told else None,
-            reason=one_line(told.msg) if told else "",
+            raise await self._refusal(response)
+        return await _body(response)
+
+    async def _refusal(self, response: ClientResponse) -> HttpStatusError:
+        """What a refusal comes to. Nothing leaves from its first byte on, for as long as it asks.
+
+        Where the headers name no time, the body may name the end of a ban: it is waited for, with everything at rest.
+        """
+        refused = self._refused(response, b"")
+        self._rest(refused, at_most_s=math.inf if refused.retry_after_s is not None else _REFUSAL_BODY_S)
+        try:
+            async with asyncio.timeout(_REFUSAL_BODY_S):
+                refused = self._refused(response, await _body(response))
+        except Exception as error:  # noqa: BLE001 - the status says enough
+            log.info("REST: the body of HTTP %d did not come: %s", response.status, one_line(str(error) or type(error).__name__))
+        finally:
+            self._rest(refused)
+        return refused
+
+    def _refused(self, response: ClientResponse, body: bytes) -> HttpStatusError:
+        headers = response.headers
+        return HttpStatusError.of(
+            response.status, headers.getall("Retry-After", []), headers.get("Date"), body, self._clock.time()
         )
+
+    def _rest(self, refused: HttpStatusError, at_most_s: float = math.inf) -> None:
+        """Close the gate for as long as a refusal asks, if it does."""
+        failure = classify(refused, Phase.REST)
+        self._gate.close_for(min(failure.min_wait_s, at_most_s), failure.message)
+
+
+async def _body(response: ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise LinkFault(FailureKind.OVERSIZED, f"an answer of more than {_MAX_BODY_BYTES} bytes to {response.url.path}")
+    return bytes(body)
 
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .addresses import open_tcp
 from .config import StreamConfig
-from .failures import Phase
+from .failures import HttpStatusError, Phase
 from .tasks import settle
 from .tls import tls_info
 from .transport import CLOSE_TIMEOUT_S, MAX_FRAME_BYTES, UPGRADE_TIMEOUT_S, Receiver, SendPace, endpoint
@@ -77,6 +77,7 @@ class WebsocketsTransport:
         """See `Transport.dial`. The TCP connection is made here and handed over, so that a stall can be named by its phase."""
         # Imported at the first dial: the dashboard side of the program never needs it.
         from websockets.asyncio.client import connect
+        from websockets.exceptions import InvalidStatus
 
         on_phase(Phase.CONNECT)
         target = endpoint(config)
@@ -120,6 +121,12 @@ class WebsocketsTransport:
                 # A line that breaks before the answer is to the library just an answer that is not valid. After one that was
                 # read and refused the line breaks too, by our own hanging up: that explains nothing.
                 raise lost_by[0] from error
+            if isinstance(error, InvalidStatus):
+                answer = error.response
+                waits, date = answer.headers.get_all("Retry-After"), answer.headers.get("Date")
+                raise HttpStatusError.of(
+                    answer.status_code, waits, date, bytes(answer.body or b""), self._clock.time()
+                ) from error
             raise
         return WebsocketsLink(connection, receiver, self._clock)
 

@@ -142,8 +142,10 @@ async def test_within_the_time_that_a_429_asks_for_not_one_request_leaves(exchan
 async def test_requests_pause_when_the_weight_is_nearly_used_up(exchange, start, clock):
     sink = MemorySink()
     exchange.rest_headers = {"X-MBX-USED-WEIGHT-1M": "4900"}
-    await live_with_a_gap(exchange, start, sink, 1500)
+    stream = await live_with_a_gap(exchange, start, sink, 1500)
     await eventually(lambda: sink.appended == 4 + 1000)
+    await eventually(lambda: "the weight of this minute is used up" in stream.snapshot().cause)
+    assert stream.snapshot().repair_pending == 500
     await asyncio.sleep(0.1)
     assert len(exchange.rest_requests) == 1
     exchange.rest_headers = {}

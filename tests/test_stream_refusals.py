@@ -11,7 +11,7 @@ from http import HTTPStatus
 import pytest
 from aiohttp import web
 from stream_support import SYMBOL, ManualClock, MemorySink, authority, clock, exchange, reaches, start
-from transport_support import LIBRARIES, Collector, server_tls, websocket_server
+from transport_support import LIBRARIES, Collector, server_tls, tcp_server, websocket_server
 from websockets.asyncio.server import Response
 from websockets.datastructures import Headers
 
@@ -144,6 +144,28 @@ async def test_a_ban_on_the_upgrade_is_understood_as_on_rest(authority, library,
             await transport.dial(config, Collector(), lambda phase: None)
     failure = classify(caught.value, Phase.UPGRADE)
     assert (failure.kind, failure.min_wait_s) == ("banned", wait)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("then", ["hangs", "hangs up"])
+async def test_a_ban_on_the_upgrade_counts_though_its_body_does_not_come(authority, library, then):
+    async def banned(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 418 I'm a teapot\r\nRetry-After: 130\r\nContent-Length: 500\r\n\r\n{")
+        await writer.drain()
+        await asyncio.sleep(60.0 if then == "hangs" else 0.0)
+        writer.close()
+
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    phases: list[Phase] = []
+    async with tcp_server(banned, server_tls(authority)) as port:
+        config = StreamConfig(symbols=(SYMBOL,), ws_url=f"wss://localhost:{port}", transport=library)
+        async with asyncio.timeout(8):
+            with pytest.raises(HttpStatusError) as caught:
+                await ConfiguredTransport(lambda: context).dial(config, Collector(), phases.append)
+    failure = classify(caught.value, phases[-1])
+    assert (failure.kind, failure.min_wait_s) == ("banned", 130.0)
 
 
 async def test_a_ban_in_the_words_of_the_upgrade_keeps_every_dial_away(exchange, start, clock):

@@ -140,6 +140,19 @@ class HttpStatusError(Exception):
             reason=one_line(told.msg) if told else "",
         )
 
+    @classmethod
+    def in_answer(cls, head: bytes, body: bytes, now_s: float) -> Self | None:
+        """The same from the raw bytes of an answer to an upgrade; None where they are no refusal over HTTP."""
+        lines = head.decode("latin-1").split("\r\n")
+        version, _, rest = lines[0].partition(" ")
+        status = rest[:3]
+        if not version.startswith("HTTP/") or not (status.isascii() and status.isdecimal()) or status == "101":
+            return None
+        headers = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])]
+        waits = [value for name, value in headers if name == "retry-after"]
+        date = next((value for name, value in headers if name == "date"), None)
+        return cls.of(int(status), waits, date, body, now_s)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -274,24 +274,14 @@ class PicowsTransport:
                 connection.carrier.abort()
             sock.close()
             if isinstance(error, WSHandshakeError):
-                raise _refusal(error, self._clock.time()) from error
+                raise self._refusal(error) from error
             raise
         return PicowsLink(connection, self._clock)
 
+    def _refusal(self, error: WSHandshakeError) -> Exception:
+        """What a refused upgrade comes to, read from the raw answer: the library drops statuses that it has no name for.
 
-def _refusal(error: WSHandshakeError, now_s: float) -> Exception:
-    """The HTTP status behind a refused upgrade. Read from the raw answer: the library drops statuses that it has no name for.
-
-    Of its body the library has what came together with the headers.
-    """
-    lines = (error.raw_header or b"").split(b"\r\n")
-    version, _, rest = lines[0].partition(b" ")
-    status = rest[:3]
-    if not version.startswith(b"HTTP/") or not status.isdigit() or status == b"101":
-        return LinkFault(FailureKind.PROTOCOL, one_line(f"{Phase.UPGRADE.value}: {error}"))
-    headers = [
-        (name.strip().lower(), value.strip()) for name, _, value in (line.decode("latin-1").partition(":") for line in lines[1:])
-    ]
-    waits = [value for name, value in headers if name == "retry-after"]
-    date = next((value for name, value in headers if name == "date"), None)
-    return HttpStatusError.of(int(status), waits, date, error.raw_body or b"", now_s)
+        Of its body the library has what came together with the headers.
+        """
+        refused = HttpStatusError.in_answer(error.raw_header or b"", error.raw_body or b"", self._clock.time())
+        return refused or LinkFault(FailureKind.PROTOCOL, one_line(f"{Phase.UPGRADE.value}: {error}"))

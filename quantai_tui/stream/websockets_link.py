@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Frames that the library may queue before it stops reading. Only fragments and binary frames, which no venue sends, are queued.
 _MAX_QUEUE = 64
+_ANSWER_BYTES = 16 * 1024
+_REFUSAL_BODY_S = 1.0
 
 _wire_log = logging.getLogger("quantai_tui.stream.websocket")
 _wire_log.setLevel(logging.WARNING)
@@ -84,6 +86,7 @@ class WebsocketsTransport:
         context = self._tls()
         sock = await open_tcp(target.host, target.port, proxy=config.proxy, timeout=config.connect_timeout, context=context)
         made: list[asyncio.Transport] = []
+        answer = bytearray()
         lost_by: list[Exception] = []
         bound = asyncio.timeout(None)
 
@@ -91,6 +94,11 @@ class WebsocketsTransport:
             made.append(transport)
             bound.reschedule(asyncio.get_running_loop().time() + UPGRADE_TIMEOUT_S)
             on_phase(Phase.UPGRADE)
+
+        def answered() -> None:
+            if _refusal_in(answer, self._clock.time()) is not None:
+                # The library waits for the whole of its body, which may never come.
+                bound.reschedule(asyncio.get_running_loop().time() + _REFUSAL_BODY_S)
 
         try:
             on_phase(Phase.TLS)
@@ -106,7 +114,7 @@ class WebsocketsTransport:
                     max_size=MAX_FRAME_BYTES,
                     max_queue=_MAX_QUEUE,
                     logger=_wire_log,
-                    create_connection=_pushing(receiver, tls_is_done, lost_by.append),
+                    create_connection=_pushing(receiver, tls_is_done, lost_by.append, answer, answered),
                     ssl=context,
                     server_hostname=target.host,
                     ssl_handshake_timeout=config.ssl_timeout,
@@ -117,26 +125,37 @@ class WebsocketsTransport:
             for transport in made:
                 transport.abort()
             sock.close()
+            if isinstance(error, InvalidStatus):
+                headers, body = error.response.headers, bytes(error.response.body or b"")
+                waits, date = headers.get_all("Retry-After"), headers.get("Date")
+                raise HttpStatusError.of(error.response.status_code, waits, date, body, self._clock.time()) from error
+            if isinstance(error, Exception) and (refused := _refusal_in(answer, self._clock.time())) is not None:
+                raise refused from error  # its body did not come, or not whole
             if lost_by and isinstance(error.__cause__, EOFError):
                 # A line that breaks before the answer is to the library just an answer that is not valid. After one that was
                 # read and refused the line breaks too, by our own hanging up: that explains nothing.
                 raise lost_by[0] from error
-            if isinstance(error, InvalidStatus):
-                answer = error.response
-                waits, date = answer.headers.get_all("Retry-After"), answer.headers.get("Date")
-                raise HttpStatusError.of(
-                    answer.status_code, waits, date, bytes(answer.body or b""), self._clock.time()
-                ) from error
             raise
         return WebsocketsLink(connection, receiver, self._clock)
 
 
+def _refusal_in(answer: bytearray, now_s: float) -> HttpStatusError | None:
+    """The refusal in what has come of an answer, once its headers are whole."""
+    head, whole, body = bytes(answer).partition(b"\r\n\r\n")
+    return HttpStatusError.in_answer(head, body, now_s) if whole else None
+
+
 def _pushing(
-    receiver: Receiver, on_made: Callable[[asyncio.Transport], None], on_broken: Callable[[Exception], None]
+    receiver: Receiver,
+    on_made: Callable[[asyncio.Transport], None],
+    on_broken: Callable[[Exception], None],
+    answer: bytearray,
+    on_answer: Callable[[], None],
 ) -> type[ClientConnection]:
     """A connection class that hands whole text frames to `receiver` as they are parsed, and its transport to `on_made`.
 
-    `on_broken` is told what broke the line, should it not end in good order.
+    `on_broken` is told what broke the line, should it not end in good order. What comes of the answer to the upgrade is also put
+    into `answer`, its beginning at least, and `on_answer` is called.
 
     The library's own way, a queue that a task drains with `recv`, costs about a third of all processor time per message. What is
     rare (fragments, binary, control frames) still takes it.
@@ -166,7 +185,11 @@ def _pushing(
                 super().process_event(event)
 
         def data_received(self, data: bytes) -> None:
+            unanswered = self.response is None
             super().data_received(data)
+            if unanswered and len(answer) < _ANSWER_BYTES:
+                answer.extend(data)
+                on_answer()
             if is_full():
                 self.transport.pause_reading()
             if self.close_deadline is not None and self.ending is None:

@@ -146,10 +146,10 @@ async def test_the_gap_of_one_symbol_does_not_wait_for_anothers() -> None:
 
 
 async def in_turn(pace: Pace, left: list[int], number: int, over: asyncio.Event, weight: int = 4) -> None:
-    async with pace.turn(weight):
+    async with pace.turn(weight) as turn:
         left.append(number)
         await over.wait()
-        pace.answered()
+        turn.answered()
 
 
 async def test_requests_go_alone_until_an_answer_is_good_and_after_a_failure() -> None:
@@ -195,3 +195,24 @@ async def test_requests_that_are_under_way_count_towards_the_weight(used: int, l
     for task in asking:
         task.cancel()
     await asyncio.wait(asking)
+
+
+async def test_the_weight_of_requests_that_were_given_up_counts() -> None:
+    clock = ManualClock()
+    pace, left, over = Pace(Gate(clock), clock), [], asyncio.Event()
+    for _ in range(3):
+        pace.answered()
+    pace.note_weight("4780")
+    given_up = [asyncio.create_task(in_turn(pace, left, n, over)) for n in range(4)]
+    await settle_loop()
+    for task in given_up:
+        task.cancel()
+    await asyncio.wait(given_up)
+    pace.note_weight("4772")  # an answer that was overtaken
+    asking = [asyncio.create_task(in_turn(pace, left, 10 + n, over)) for n in range(4)]
+    await settle_loop()
+    assert left == [0, 1, 2, 3, 10], "one alone, whose answer will tell"
+    await clock.advance(60.0)
+    assert left[:6] == [0, 1, 2, 3, 10, 11]
+    over.set()
+    await asyncio.gather(*asking)

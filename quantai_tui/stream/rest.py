@@ -187,21 +187,21 @@ class RestClient:
     async def _get(self, path: str, query: dict[str, str], weight: int) -> bytes:
         checked_address(self._base_url, "https", "EXCHANGE_REST_URL")
         while True:
-            async with self._pace.turn(weight):
+            async with self._pace.turn(weight) as turn:
                 try:
                     body = await unless(self._renewed, self._request(path, query))
                 except HttpStatusError as error:
                     # That the venue refuses this one request says nothing against the next.
                     if error.status == _BAD_REQUEST:
-                        self._pace.answered()
+                        turn.answered()
                     else:
-                        self._pace.failed()
+                        turn.failed()
                     raise
                 except Exception:
-                    self._pace.failed()
+                    turn.failed()
                     raise
                 if body is not None:
-                    self._pace.answered()
+                    turn.answered()
                     return body
 
     async def _request(self, path: str, query: dict[str, str]) -> bytes:

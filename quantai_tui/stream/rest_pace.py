@@ -20,9 +20,27 @@ _LONGEST_WEIGHT = 9  # digits
 _MINUTE_S = 60.0
 MOST_AT_ONCE = 8
 """Requests under way at a time. 20 pages a second use up the weight, so this many do even where each takes 0.4 s."""
+_MOST_UNDER_WAY = MOST_AT_ONCE * 4  # weight
 _KNOWN_FOR_S = 10.0  # an answer older than this says nothing about the venue now
 _AFTER_FAILURE_S = 0.25  # between requests while they fail, whoever asks
 _PATIENCE_S = 1.0  # one request whose answer takes longer does not hold up those of other symbols
+
+
+class Turn:
+    """A request that has left. Whoever sent it says here what became of it."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self.counted = False
+
+    def answered(self) -> None:
+        """The venue has answered as it should."""
+        self.counted = True
+        self._pace.answered()
+
+    def failed(self) -> None:
+        """It has failed: the next goes alone, and not at once."""
+        self._pace.failed()
 
 
 class Pace:
@@ -40,6 +58,8 @@ class Pace:
         self._room = asyncio.Event()
         self._at_once = 1
         self._under_way: list[int] = []  # the weight of each
+        self._lost = 0  # the weight of those whose answer never told what is in use, in this minute
+        self._minute = 0
         self._not_before = clock.monotonic()
         self._weight_free_at = clock.monotonic()
         self._answered_at = clock.monotonic()
@@ -51,36 +71,42 @@ class Pace:
         return max(0.0, self._weight_free_at - self._clock.monotonic())
 
     @asynccontextmanager
-    async def turn(self, weight: int) -> AsyncIterator[None]:
+    async def turn(self, weight: int) -> AsyncIterator[Turn]:
         """Wait until a request of this weight may leave; it counts as under way until the block ends."""
         async with self._queue:
             await self._until_allowed(weight)
             self._under_way.append(weight)
+        turn = Turn(self)
         try:
-            yield
+            yield turn
         finally:
             self._under_way.remove(weight)
+            if not turn.counted:
+                self._lost += weight  # given up or failed, and the venue may have counted it all the same
             self._room.set()
 
     def note_weight(self, header: str | None) -> None:
         """What the venue says of the weight used in this minute; anything but a plain number is ignored."""
         if header is None or not header.isdecimal() or len(header) > _LONGEST_WEIGHT:
             return
-        self.used_weight = int(header)
-        if self.used_weight >= _OUR_SHARE and not self.weight_wait_s:
+        used = int(header)
+        # Answers may overtake each other; one that is much lower than another comes of a new minute.
+        overtaken = self.used_weight is not None and 0 < self.used_weight - used <= _MOST_UNDER_WAY
+        self.used_weight = self.used_weight if overtaken else used
+        if used >= _OUR_SHARE and not self.weight_wait_s:
             # The venue counts by whole minutes of its clock; ours is near enough.
             wait = _MINUTE_S - self._clock.time() % _MINUTE_S
             self._weight_free_at = self._clock.monotonic() + wait
             log.info("REST weight %d of %d used: next request in %.0f s", self.used_weight, WEIGHT_LIMIT, wait)
 
     def answered(self) -> None:
-        """The venue has answered a request as it should."""
+        """See `Turn.answered`."""
         self._answered_at = self._clock.monotonic()
         self._at_once = min(self._at_once * 2, MOST_AT_ONCE)
         self._room.set()
 
     def failed(self) -> None:
-        """A request has failed: the next goes alone, and not at once."""
+        """See `Turn.failed`."""
         self._at_once = 1
         self._not_before = self._clock.monotonic() + _AFTER_FAILURE_S
 
@@ -105,8 +131,15 @@ class Pace:
 
     def _has_room(self, weight: int, *, patient: bool) -> bool:
         if not self._under_way:
-            return True
+            return True  # its answer will tell what is in use
         if self._clock.monotonic() - self._answered_at > _KNOWN_FOR_S:
             self._at_once = 1
         most = self._at_once if patient else MOST_AT_ONCE
-        return len(self._under_way) < most and (self.used_weight or 0) + sum(self._under_way) + weight <= _OUR_SHARE
+        return len(self._under_way) < most and self._in_use() + weight <= _OUR_SHARE
+
+    def _in_use(self) -> int:
+        """The weight used in this minute at most, with all that the venue may not have told of yet."""
+        minute = int(self._clock.time() // _MINUTE_S)
+        if minute != self._minute:
+            self._minute, self._lost = minute, 0
+        return (self.used_weight or 0) + sum(self._under_way) + self._lost

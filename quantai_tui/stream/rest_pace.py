@@ -87,7 +87,7 @@ class Pace:
 
     def note_weight(self, header: str | None) -> None:
         """What the venue says of the weight used in this minute; anything but a plain number is ignored."""
-        if header is None or not header.isdecimal() or len(header) > _LONGEST_WEIGHT:
+        if header is None or not (header.isascii() and header.isdecimal()) or len(header) > _LONGEST_WEIGHT:
             return
         used = int(header)
         # Answers may overtake each other; one that is much lower than another comes of a new minute.

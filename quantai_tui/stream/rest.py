@@ -264,7 +264,6 @@ async def _body(response: ClientResponse) -> bytes:
     return bytes(body)
 
 
-
 async def _abandon(session: ClientSession) -> None:
     """Close a session without a good-bye to anybody: nobody would hear it."""
     if session.connector is not None:

@@ -83,7 +83,9 @@ def test_what_was_lost_before_a_restart_still_counts():
 
 
 @pytest.mark.parametrize("start_at", ["earliest", FIRST_ID + 10])
-async def test_history_asked_for_is_fetched_although_the_program_ended_before_rest_answered(exchange, start, tmp_path, start_at):
+async def test_history_asked_for_is_fetched_although_the_program_ended_before_rest_answered(
+    exchange, start, clock, tmp_path, start_at
+):
     exchange.step_ms = HOUR_MS
     exchange.make(40)
     exchange.rest_answers = [(500, {})] * 50
@@ -91,6 +93,8 @@ async def test_history_asked_for_is_fetched_although_the_program_ended_before_re
     stream = await start(store, backfill_start=start_at, backfill_max_age_h=1.0)
     await reaches(stream, S.LIVE)
     await exchange.trade(2)
+    await eventually(lambda: len(exchange.rest_requests) == 1)
+    await clock.advance(0.5)  # the next request leaves a moment after one that failed
     await eventually(lambda: symbol_of(stream).stored == 2)
     await stream.stop()
     await store.close()

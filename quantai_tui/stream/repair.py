@@ -23,6 +23,7 @@ from .backoff import ExponentialBackoffReconnector
 from .config import StreamConfig
 from .failures import Failure, LinkFault, Phase, classify
 from .feed import Feeds, Numbering, SymbolFeed
+from .gap_age import first_since, time_of
 from .ledger import Outcome, Span
 from .pages import PagesAhead, Room
 from .rest import PAGE, History
@@ -34,7 +35,6 @@ log = logging.getLogger("quantai_tui.stream")
 # A request that failed is sent again after the stream's own delays, and after so long at most: an outage of REST may be short.
 _LONGEST_RETRY_S = 5.0
 _PAGES_AHEAD = 16  # for all symbols together: 16,000 trades in memory
-_WITNESSES = 3  # trades that are looked at to learn when the first of them was
 
 
 class _Care:
@@ -346,39 +346,12 @@ class Repairer:
         if gap[0] < feed.exempt_below or feed.last_time_us is None:
             return False
         cutoff = feed.last_time_us - int(self._config.backfill_max_age_h * 3600e6)
-        if _time_us(page) >= cutoff:
+        if time_of(page) >= cutoff:
             return False
-        first_young = await self._first_since(feed.symbol, gap, cutoff)
+        first_young = await first_since(functools.partial(self._ask, feed.symbol), gap, cutoff)
         why = f"older than BACKFILL_MAX_AGE_H ({self._config.backfill_max_age_h:g} h), given up by choice"
         await self._feeds.give_up(feed, (gap[0], first_young - 1), Outcome.UNRECOVERABLE, why)
         return True
-
-    async def _first_since(self, symbol: str, gap: Span, cutoff_us: int) -> int:
-        """The lowest id in `gap` whose trade is not older than the cutoff, by bisection; the id after the gap if all are."""
-        old, young = gap[0], gap[1] + 1
-        before = gap[0]  # the highest id that was found old before `old` was
-        while True:
-            while young - old > 1:
-                found = await self._old_from(symbol, (old + young) // 2, young, cutoff_us)
-                if found is None:
-                    young = (old + young) // 2
-                else:
-                    before, old = old, found
-            # One trade with a wrong time must not make all before it old: the one before it says so too, or it is not believed.
-            if old - before <= 1 or await self._old_from(symbol, old - 1, old, cutoff_us) is not None:
-                return young
-            old, young = before, old
-            before = gap[0]
-
-    async def _old_from(self, symbol: str, id: int, below: int, cutoff_us: int) -> int | None:
-        """The lowest id from `id` on, if it lies below the other one and its trade is older than the cutoff."""
-        found = await self._ask(symbol, id, 1)
-        return found[0].id if found and found[0].id < below and found[0].time_us < cutoff_us else None
-
-
-def _time_us(rows: Sequence[AggTrade]) -> int:
-    """When the first of some trades was, by the latest of the first three: a wrong time must not make young ones old."""
-    return max(row.time_us for row in rows[:_WITNESSES])
 
 
 def _behind(feed: SymbolFeed, id: int) -> LinkFault:

@@ -212,6 +212,31 @@ async def test_leaving_a_live_engine_leaves_it_running_and_a_failed_one_ends_the
     assert "engine link: failed: the engine has ended" in listener.text
 
 
+async def test_quitting_a_demo_that_starts_stops_it_once_it_is_there() -> None:
+    link = live()
+    link.state = LinkState.STARTING
+    listener = Listener(link, stop_on_quit=True)
+    running = asyncio.ensure_future(listener.view.run())
+    listener.view.hear("quit")
+    await listener.answered("as soon as the engine has started")
+    assert (link.sent, running.done()) == ([], False)
+
+    link.state = LinkState.ATTACHED
+    assert await running == "stop"
+    assert link.sent == [CommandName.STOP]
+
+
+async def test_a_second_quit_does_not_wait_for_the_start() -> None:
+    link = live()
+    link.state = LinkState.STARTING
+    listener = Listener(link, stop_on_quit=True)
+    running = asyncio.ensure_future(listener.view.run())
+    listener.view.hear("quit")
+    listener.view.hear("quit")
+    assert await running == "detach"
+    assert link.sent == []
+
+
 @LINUX_ONLY
 @pytest.mark.timeout(120)
 def test_the_demo_is_told_in_lines_obeys_words_and_leaves_nothing_behind(stage: Stage) -> None:

@@ -52,6 +52,8 @@ class PlainView:
         self._stop_on_quit = stop_on_quit
         self._commands = Commands(link, lambda text, token: self.say(text))
         self._left = asyncio.Event()
+        self._started_up = asyncio.Event()  # the engine can be told things, or has failed
+        self._leaving = False
         self._outcome = "detach"
         self._asked: str | None = None
         self._told: EngineSnapshot | None = None
@@ -88,6 +90,8 @@ class PlainView:
     def look(self) -> None:
         """Say what is new since the last look."""
         link = self._link
+        if link.state is not LinkState.STARTING:
+            self._started_up.set()
         if link.state is not self._state:
             self._state = link.state
             detail = f": {clean(link.detail)}" if link.detail else ""
@@ -119,8 +123,9 @@ class PlainView:
         self._print(line)
 
     def leave(self) -> None:
-        """Ctrl-C or a signal: what is made up or replayed is stopped, an engine of use goes on."""
-        if self._quit_stops and self._link.state is LinkState.ATTACHED and not self._left.is_set():
+        """Ctrl-C or a signal: what is made up or replayed is stopped, an engine of use goes on. A second one does not wait."""
+        if self._quit_stops and not self._leaving and self._link.state in (LinkState.STARTING, LinkState.ATTACHED):
+            self._leaving = True
             self._order(CommandName.STOP, "stop")
         else:
             self._left.set()
@@ -178,12 +183,16 @@ class PlainView:
         if command is not CommandName.STOP:
             await self._commands.send(command, word, **_ARGUMENTS.get(command, {}))
             return
+        if not self._started_up.is_set():
+            self.say("stop: as soon as the engine has started; quit again leaves it running")
+            await self._started_up.wait()
         self.say("stop: sent")
         ack = await self._commands.ask(command)
         if ack.ok or self._link.state in {LinkState.FAILED, LinkState.CLOSED}:
             self._outcome = "stop"
             self._left.set()
         else:
+            self._leaving = False
             self.say(f"stop: not done, {clean(ack.message)}")
 
 

@@ -50,6 +50,7 @@ def own_home(tmp_path: Path, temporary_folder: Path, monkeypatch: pytest.MonkeyP
     for variable, folder in (("CONFIG", "config"), ("DATA", "data"), ("STATE", "state"), ("CACHE", "cache")):
         (home / folder).mkdir(parents=True)
         monkeypatch.setenv(f"XDG_{variable}_HOME", str(home / folder))
+    monkeypatch.setenv("TEST_HOME", str(home))  # by which a test finds its processes
     work = home / "work"
     work.mkdir()
     monkeypatch.chdir(work)

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import pytest
 from e2e_terminal import POLL_S, Terminal, wait_until
@@ -29,6 +29,9 @@ PROGRAM = (sys.executable, "-m", "quantai_tui")
 SPARKS = frozenset("▁▂▃▄▅▆▇█")
 
 LINUX_ONLY = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc, which is not here")
+
+
+Program = TypeVar("Program", Terminal, "subprocess.Popen[bytes]")
 
 
 class Process(NamedTuple):
@@ -51,7 +54,7 @@ class Stage:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.work = home / "work"
-        self._mark = f"XDG_STATE_HOME={home / 'state'}".encode()
+        self._mark = f"TEST_HOME={home}".encode()
         self._closers: list[Callable[[], object]] = []
 
     # Starting programs
@@ -65,9 +68,21 @@ class Stage:
         environment = {**os.environ, "TERM": term, "LC_ALL": "C.UTF-8"}
         for name in ("NO_COLOR", "COLORTERM", "SSH_CONNECTION", "TMUX"):
             environment.pop(name, None)
-        terminal = Terminal(command, columns, rows, environment)
-        self._closers.append(terminal.close)
-        return terminal
+        return self.owns(Terminal(command, columns, rows, environment))
+
+    def owns(self, program: Program) -> Program:
+        """`program` ends with the stage at the latest."""
+
+        def end() -> None:
+            if isinstance(program, Terminal):
+                program.close()
+                return
+            if program.poll() is None:
+                program.kill()
+            program.wait()
+
+        self._closers.append(end)
+        return program
 
     def run(self, *arguments: str, within: float = 60.0) -> subprocess.CompletedProcess[str]:
         """`quantai-tui ARGUMENTS` without a terminal, to its end."""
@@ -79,14 +94,7 @@ class Stage:
         """The same in the background; what it says goes to the file `log` in the working folder, errors to `log`.err."""
         with self._open(log) as output, self._open(f"{log}.err") as errors:
             process = subprocess.Popen((*PROGRAM, *arguments), stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
-
-        def end() -> None:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-
-        self._closers.append(end)
-        return process
+        return self.owns(process)
 
     def venue(self, seed: int) -> dict[str, Any]:
         """A synthetic exchange that no engine owns, as a far venue would be; returns what it says when it is ready."""

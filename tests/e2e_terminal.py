@@ -76,6 +76,7 @@ class Terminal:
         self._screen = _Screen(columns, rows, self.press)
         self._stream = pyte.ByteStream(self._screen)
         self._pending = b""
+        self._raw = bytearray()
         self._text: str | None = None
         self._lock = threading.Lock()
         self._reading = threading.Event()
@@ -102,6 +103,11 @@ class Terminal:
             if self._text is None:  # reading a whole screen is slow: once for everything that was written
                 self._text = "\n".join(line.rstrip() for line in self._screen.display)
             return self._text
+
+    @property
+    def raw(self) -> bytes:
+        """Every byte that has come so far."""
+        return bytes(self._raw)
 
     @property
     def alternate(self) -> bool:
@@ -218,6 +224,7 @@ class Terminal:
             self._feed(data)
 
     def _feed(self, data: bytes) -> None:
+        self._raw += data
         data = _UNKNOWN_TO_PYTE.sub(b"", self._pending + data)
         unfinished = _UNFINISHED.search(data)
         self._pending = data[unfinished.start() :] if unfinished else b""

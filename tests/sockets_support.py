@@ -45,10 +45,11 @@ def process_tree(root: int) -> list[int]:
 
 def listeners(root: int) -> list[Listener]:
     """The listening sockets of process `root` and of all that descend from it."""
-    return sorted({each for pid in process_tree(root) for each in _of(pid)})
+    return sorted({each for pid in process_tree(root) for each in listeners_of(pid)})
 
 
-def _of(pid: int) -> list[Listener]:
+def listeners_of(pid: int) -> list[Listener]:
+    """The listening sockets of one process alone."""
     inodes = set()
     try:
         for handle in Path(f"/proc/{pid}/fd").iterdir():

@@ -2,7 +2,7 @@
 
 import sys
 
-if getattr(sys, "argv", [])[:1] == ["-m"]:  # `python -m` is looking for a module of this package; as a library we change nothing
+if getattr(sys, "argv", [])[:1] == ["-m"]:  # `python -m` imports this package; a library user's sys.path stays unchanged
     from .working_folder import forget
 
     forget()

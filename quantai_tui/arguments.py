@@ -1,6 +1,6 @@
-"""Checks of what a caller passes to a public class, or types: errors that name the argument, the value and the remedy.
+"""Checks of arguments from callers and the command line. Errors name the argument, the value and the remedy.
 
-What has the wrong type raises TypeError, what is out of bounds ValueError. NumPy's numbers are numbers; True and False are none.
+A wrong type raises TypeError, a value out of bounds ValueError. NumPy numbers are accepted; True and False are not numbers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def check_number(
     at_most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Raise unless `value` is a finite number within the bounds given."""
+    """Raise unless `value` is a finite number within the bounds."""
     if type(value) not in _PLAIN and not _is_a(numbers.Real, value):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     rules = (
@@ -52,7 +52,7 @@ def check_number(
 
 
 def check_whole(name: str, value: Any, *, at_least: int | None = None, at_most: int | None = None) -> None:
-    """Raise unless `value` is a whole number within the bounds given."""
+    """Raise unless `value` is a whole number within the bounds."""
     if type(value) is not int and not _is_a(numbers.Integral, value):
         raise TypeError(f"{name} must be a whole number, got {shown(value)}")
     check_number(name, value, at_least=at_least, at_most=at_most)
@@ -68,7 +68,7 @@ def check_methods(name: str, value: Any, kind: str, methods: tuple[str, ...]) ->
     """Raise unless `value` has all the methods of the protocol `kind`."""
     lacking = [method for method in methods if not callable(getattr(value, method, None))]
     if lacking or isinstance(value, type):
-        what = f"{shown(value)} lacks {', '.join(lacking)}" if lacking else f"got the class {value.__name__}: make one of it"
+        what = f"{shown(value)} lacks {', '.join(lacking)}" if lacking else f"got the class {value.__name__}; pass an instance"
         raise TypeError(f"{name} must have the methods of {kind}; {what}")
 
 
@@ -79,29 +79,29 @@ def check_type(name: str, value: Any, kind: type | tuple[type, ...], what: str) 
 
 
 def typed_number(text: str) -> float:
-    """A number as a person types it: ASCII digits with a sign, a point and an exponent where wanted, spaces around it.
+    """Parse a typed number: ASCII digits, optionally with a sign, a point, an exponent and surrounding spaces.
 
-    `float` and `int` take more: underscores, the digits of other scripts, "inf" and "nan". Raises ValueError for those, and for a
-    number that no float holds.
+    `float` and `int` accept more: underscores, digits of other scripts, "inf" and "nan". Raises ValueError for those, and for a
+    number outside the range of float.
     """
     text = text.strip()
     if _TYPED.fullmatch(text) and math.isfinite(number := float(text)):
         return number
-    raise ValueError(f"{shown(text)} is no number in plain digits")
+    raise ValueError(f"{shown(text)} is not a number in plain digits")
 
 
 def path_from(name: str, value: Any) -> Path:
-    """`value`, text or a path, as a path."""
+    """Convert text or a path to a path."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise TypeError(f"{name} must be a path, got {_kind_of(value)}")
     return Path(value)
 
 
 def normalise_fields(config: Any, *, leave: frozenset[str] = frozenset()) -> None:
-    """Bring the fields of a frozen dataclass or Struct to the types that they are declared with.
+    """Convert the fields of a frozen dataclass or Struct to their declared types.
 
-    Whole numbers become int, other numbers float: NumPy's do not travel in JSON. True, False and text are left. Fields named in
-    `leave`, and those declared as something else, are not looked at. Raises TypeError, and ValueError for what no float holds.
+    Whole numbers become int, other numbers float, because JSON cannot encode NumPy numbers. True, False and text stay. Fields in
+    `leave`, and those with other declared types, are not checked. Raises TypeError, or ValueError outside the range of float.
     """
     assign = object.__setattr__ if is_dataclass(config) else msgspec.structs.force_setattr
     made_of: Any = type(config)
@@ -117,12 +117,12 @@ def normalise_fields(config: Any, *, leave: frozenset[str] = frozenset()) -> Non
 
 
 def shown(value: Any) -> str:
-    """A value as an error message quotes it: short, whatever it is."""
+    """Return a short form of a value for an error message."""
     return reprlib.repr(value)
 
 
 def _kind_of(value: Any) -> str:
-    """What a value is, without showing it: an address may hold a password."""
+    """Describe the type of a value without showing it: an address may hold a password."""
     if isinstance(value, type):
         return f"the class {value.__name__} itself"
     return "None" if value is None else type(value).__name__
@@ -174,5 +174,5 @@ def _is_a(kind: Any, value: Any) -> bool:
 def _is_finite(value: Any) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
+    except OverflowError:  # a whole number outside the range of float
         return False

@@ -1,7 +1,7 @@
-"""User names and passwords kept out of everything that is shown, logged or written down.
+"""Masks user names and passwords in everything that is shown, logged or saved.
 
-The only place that masks. `masked` is for text of any kind, `masked_value` for a value whose name is known. Text may be long and
-hostile: every pattern here takes time in proportion to its length. Imports nothing of ours.
+The only module that masks. `masked` takes text of any kind, `masked_value` a value whose name is known. Text may be long and
+hostile: every pattern here runs in linear time. Imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _ASSIGNMENT = re.compile(
 )
 _QUOTED = re.compile(rf"""^(["'])(\1\1)?({_SCHEME})?(?:(?!\1).)*@""")
 _WORD = re.compile(r"\S+")
-# user:password without a scheme. `"stream":"ethusdt@aggTrade"` is none: its colon comes after a quote.
+# user:password without a scheme. `"stream":"ethusdt@aggTrade"` does not match: its colon follows a quote.
 _BEFORE_USER = "\"'=([{,<>/@:"
 _USER_ENDS = re.compile(rf"[^{re.escape(_BEFORE_USER)}](?=:[^@])")
 
 _TO_LAST_AT = re.compile(rf"^({_SCHEME})?.*@", re.DOTALL)
-# A colon that no port follows: a user and a password whose host is missing.
+# A colon without a port after it: user and password, but no host.
 _NO_PORT = re.compile(rf"^({_SCHEME})?(?!\[)[^:/?#]*:(?!\d*(?:[/?#]|$)).*", re.DOTALL)
 _QUERY = re.compile(r"\?.*", re.DOTALL)
 
 
 def masked(text: str) -> str:
-    """A text of any length, user and password of every address in it masked."""
+    """Mask user and password of every address in a text."""
     if "=" in text:
         text = _ASSIGNMENT.sub(_masked_assignment, text)
     return _WORD.sub(_masked_word, text) if "@" in text else text
@@ -47,7 +47,7 @@ def _masked_assignment(match: re.Match[str]) -> str:
 
 
 def _masked_word(match: re.Match[str]) -> str:
-    """Up to the last @: one in a password makes an address that nobody can use, but what comes after it must not be shown."""
+    """Mask up to the last @: an @ in a password makes the address unusable, but the rest must not be shown."""
     head, at, rest = match[0].rpartition("@")
     if not at:
         return match[0]
@@ -60,7 +60,7 @@ def _masked_word(match: re.Match[str]) -> str:
 
 
 def masked_value(name: str, text: str) -> str:
-    """The value of a setting or variable of this name, which need not exist: a misspelt PROXY_URL keeps its secret too."""
+    """Mask the value of a setting or variable. Unknown names are masked too, such as a misspelt PROXY_URL."""
     if _NAMES_SECRET.search(name):
         return MASK
     if not _NAMES_ADDRESS.search(name):
@@ -70,7 +70,7 @@ def masked_value(name: str, text: str) -> str:
 
 
 def masked_deep(value: object) -> object:
-    """A value of dicts, lists and scalars with each text in it masked."""
+    """Mask every text in a value of dicts, lists and scalars."""
     if isinstance(value, str):
         return masked(value)
     if isinstance(value, dict):
@@ -81,7 +81,7 @@ def masked_deep(value: object) -> object:
 
 
 def is_cut_short(url: str) -> bool:
-    """Whether `#`, `/` or `?` in the user or password ends the authority early, so that its rest would count as the path."""
+    """Whether `#`, `/` or `?` in the user or password ends the authority early and makes the rest the path."""
     _, slashes, rest = url.partition("://")
     _, *cut = re.split("[/?#]", rest if slashes else url, maxsplit=1)
     return bool(cut) and "@" in cut[0]

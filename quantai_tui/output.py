@@ -1,7 +1,7 @@
-"""The exits of the program: standard output, standard error, log files and JSON lines.
+"""All output of the program: standard output, standard error, log files and JSON lines.
 
-Whatever leaves through them is cleaned of control characters (`cleaning`) and of passwords (`masking`) here, and not where the
-text comes from. Only the dashboard writes to the terminal past this module; its cells are cleaned one by one.
+This module removes control characters (`cleaning`) and passwords (`masking`) from all output; callers do
+not. Only the dashboard writes to the terminal directly, and cleans each cell.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 
 
 def safe_line(text: str) -> str:
-    """`text` as one line that may leave the program."""
+    """Return `text` as one clean and masked line."""
     return masked(clean(text))
 
 
 def safe_lines(text: str) -> str:
-    """The same for text of many lines."""
+    """Like `safe_line`, for text of several lines."""
     return masked(clean_lines(text))
 
 
 class SafeStream(io.TextIOBase):
-    """Standard output or error as everything in the process sees it: tracebacks, warnings, libraries, usage errors."""
+    """Standard output or error for the whole process: tracebacks, warnings, libraries, usage errors."""
 
     def __init__(self, inner: TextIO) -> None:
         self.inner = inner
@@ -61,7 +61,7 @@ class SafeStream(io.TextIOBase):
         return True
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]  # read-only in the base class too, as far as anybody uses it
+    def encoding(self) -> str:  # type: ignore[override]  # writable in the base class, but nothing sets it
         return self.inner.encoding
 
     @property
@@ -70,16 +70,16 @@ class SafeStream(io.TextIOBase):
 
 
 def _open_closed() -> None:
-    """Put /dev/null in the place of those that are closed. Call it before anything is opened.
+    """Open /dev/null for closed standard streams. Call it before anything else is opened.
 
-    Otherwise the first file or socket gets the number of a closed one, and what is printed goes into it; and Python has None for
+    Otherwise the first file or socket gets the descriptor of a closed stream and receives its output; and Python has None for
     the stream.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
             os.set_inheritable(number, True)
     sys.stdin = sys.stdin or _stream(0, "r")
     sys.stdout = sys.stdout or _stream(1, "w")
@@ -91,14 +91,14 @@ def _stream(number: int, mode: str) -> TextIO:
 
 
 def guard_streams() -> None:
-    """Make standard output and error of this process safe, and open what was closed. Each program of ours begins with it."""
+    """Make standard output and error of this process safe and open closed ones. Each program of ours calls this first."""
     _open_closed()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or isinstance(stream, SafeStream):
             continue
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # what the locale cannot say becomes a question mark, not an exception
+            stream.reconfigure(errors="replace")  # print a question mark for characters that the locale cannot encode
         setattr(sys, name, SafeStream(stream))
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(LogFormatter("%(message)s"))
@@ -107,7 +107,7 @@ def guard_streams() -> None:
 def say(*lines: str, err: bool = False, bold: bool = False) -> None:
     """Print lines on standard output or error. Each argument is one line, whatever it contains. Raises OSError.
 
-    Where there is no such stream, nothing is printed. `bold` shows on terminals alone.
+    Without that stream, nothing is printed. `bold` applies to terminals only.
     """
     stream = _unguarded(err)
     if stream is None:
@@ -118,7 +118,7 @@ def say(*lines: str, err: bool = False, bold: bool = False) -> None:
 
 
 def say_json(value: object) -> None:
-    """Print `json_line(value)` on standard output, at once. Raises OSError."""
+    """Print `json_line(value)` on standard output and flush. Raises OSError."""
     stream = _unguarded(err=False)
     if stream is not None:
         stream.write(json_line(value) + "\n")
@@ -126,7 +126,7 @@ def say_json(value: object) -> None:
 
 
 def say_over(line: str) -> None:
-    """Print a line on the error output's terminal over the one before; `say(err=True)` with an empty line goes on below it."""
+    """Overwrite the current line of standard error's terminal; `say("", err=True)` starts a new line."""
     stream = _unguarded(err=True)
     if stream is not None:
         stream.write(f"\r{safe_line(line)}")
@@ -140,18 +140,18 @@ def _unguarded(err: bool) -> TextIO | None:
 
 @contextmanager
 def output_failures_told() -> Iterator[None]:
-    """Output that cannot be written ends the program with one message and exit code 1; a full disk is the usual cause.
+    """End the program with one message and exit code 1 when output cannot be written, usually because the disk is full.
 
-    A reader that has left (EPIPE) is not meant: that is no failure, and click ends quietly.
+    A closed pipe (EPIPE) is not a failure: click exits quietly.
     """
     try:
         yield
     except OSError as error:
         if error.filename is not None or error.errno not in _CANNOT_WRITE:
             raise
-        with suppress(OSError):  # it may be standard error itself; then nobody can be told
+        with suppress(OSError):  # standard error itself may be unwritable
             say(f"quantai-tui: the output cannot be written: {error.strerror}", err=True)
-        # What is left in the buffer would fail once more, at the interpreter's exit.
+        # The rest of the buffer would fail again at the interpreter's exit.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.close(null)
@@ -159,7 +159,7 @@ def output_failures_told() -> Iterator[None]:
 
 
 class LogFormatter(logging.Formatter):
-    """The format of every log of ours, in UTC. A record begins its first line; its further lines are indented."""
+    """The format of all our logs, in UTC. The further lines of a record are indented."""
 
     converter = staticmethod(time.gmtime)
 
@@ -168,14 +168,14 @@ class LogFormatter(logging.Formatter):
 
 
 def log_to_stderr(form: str) -> None:
-    """Let the root logger write to standard error from INFO on."""
+    """Make the root logger write to standard error, from level INFO."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LogFormatter(form))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def json_line(value: object) -> str:
-    """`value` as one line of JSON in plain ASCII: all that is not is escaped. Nothing is masked: others may read it back."""
+    """Encode `value` as one line of ASCII JSON. Nothing is masked, because programs may read it back."""
     text = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(value))).decode()
     return _NOT_PLAIN.sub(_escaped, text)
 
@@ -186,7 +186,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _without_surrogates(value: object) -> object:
-    """msgspec refuses lone surrogates, which a file name may have."""
+    """Replace lone surrogates, which a file name may have and msgspec refuses."""
     if isinstance(value, str):
         return escaped(value)
     if isinstance(value, dict):

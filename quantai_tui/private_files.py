@@ -1,5 +1,5 @@
-"""Files and folders that belong to this user alone. Others can place links, files and folders where a folder was open to them:
-none of those is used. All functions raise OSError, with a reason that can be shown. Imports nothing of ours.
+"""Files and folders that belong to this user alone. In a folder that was open to others, they may have placed links or files:
+these are refused. All functions raise OSError with a printable reason. Imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _OTHERS = 0o077
 
 
 def make_folders(path: Path) -> None:
-    """Make a folder and those above it that are missing, each for its owner alone whatever the umask is."""
+    """Make a folder and its missing parents, each private to its owner regardless of the umask."""
     if path.is_dir():
         return
     if path.exists() or path.is_symlink():
@@ -23,9 +23,9 @@ def make_folders(path: Path) -> None:
 
 
 def make_private_folder(path: Path) -> None:
-    """Make a folder, or take one that is there and owned by this user; nobody else can look into it from then on."""
+    """Make a folder, or take an existing one of this user, and make it private."""
     make_folders(path)
-    check_owner(path)  # of a link: who has put it there
+    check_owner(path)  # for a link: the owner of the link
     info = path.stat()
     _check(path, info)
     if info.st_mode & _OTHERS:
@@ -33,7 +33,7 @@ def make_private_folder(path: Path) -> None:
 
 
 def check_owner(path: Path) -> None:
-    """What has this name, if anything, must belong to this user; a link is not followed."""
+    """Raise unless the path is free or belongs to this user; a link is not followed."""
     try:
         info = path.lstat()
     except FileNotFoundError:
@@ -44,11 +44,11 @@ def check_owner(path: Path) -> None:
 def open_private(path: str | Path, flags: int) -> int:
     """`os.open` for a regular file of this user, mode 0600 when it is made; also the `opener` that `open` takes.
 
-    A link in the last place is not followed, a file of somebody else and a pipe are refused, and a file that others can read or
-    write is closed to them.
+    Refuses a link as the last component, another user's file, and a pipe. A file that others can read or
+    write is made private.
     """
     try:
-        # Without waiting: a pipe under this name would wait for its other end. Nothing is cut off before the checks.
+        # Non-blocking, because a pipe would wait for its other end. Truncating waits until after the checks.
         handle = os.open(path, flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
@@ -58,7 +58,7 @@ def open_private(path: str | Path, flags: int) -> int:
         info = os.fstat(handle)
         _check(path, info)
         if not stat.S_ISREG(info.st_mode):
-            raise OSError(errno.EINVAL, "is no regular file; remove it", str(path))
+            raise OSError(errno.EINVAL, "is not a regular file; remove it", str(path))
         if info.st_mode & _OTHERS:
             os.fchmod(handle, stat.S_IMODE(info.st_mode) & ~_OTHERS)
         if flags & os.O_TRUNC:
@@ -70,13 +70,13 @@ def open_private(path: str | Path, flags: int) -> int:
 
 
 def identity(path: Path) -> tuple[int, int]:
-    """Device and inode number. They tell two files apart only while the first is held open, as a bound socket is."""
+    """Device and inode number. They are unique only while the file is open, as a bound socket is."""
     info = path.lstat()
     return info.st_dev, info.st_ino
 
 
 def remove_if_same(path: Path, wanted: tuple[int, int] | None) -> None:
-    """Remove a name that still means the file with this `identity`; one that somebody else has put in its place stays."""
+    """Remove a name if it still refers to the file with this `identity`."""
     try:
         if identity(path) == wanted:
             path.unlink()

@@ -1,4 +1,4 @@
-"""What a trading symbol looks like, wherever one is named: in settings, in a file's name, on the embedded exchange.
+"""The syntax of a trading symbol in settings, file names and the embedded exchange.
 
 Imports nothing of ours.
 """
@@ -13,5 +13,5 @@ SYMBOL_RULE = "2 to 20 letters, digits and underscores, such as ETHUSDT"
 
 
 def is_symbol(text: str) -> bool:
-    """Whether `text`, in capitals, can be a symbol. Whether a venue has it is another question."""
+    """Whether `text`, in capitals, can be a symbol; a venue need not have it."""
     return _SYMBOL.fullmatch(text) is not None

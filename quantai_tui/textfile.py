@@ -1,6 +1,6 @@
-"""Reading the small files that people write: settings, themes, fault scripts.
+"""Reads the small files that people write: settings, themes, fault scripts.
 
-A file is read once, whole, and up to a limit. Only regular files are opened: a pipe would wait for its writer, a device may have
+A file is read once, whole, up to a limit. Only regular files are opened: a pipe would wait for its writer, and a device may have
 no end.
 """
 
@@ -22,7 +22,7 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class UnusableFile(ValueError):
-    """Why a file cannot be used, in words that follow its name: "is a pipe, not a file"."""
+    """Why a file cannot be used, as text that follows its name: "is a pipe, not a file"."""
 
 
 class IsFolder(UnusableFile):
@@ -33,12 +33,12 @@ class IsFolder(UnusableFile):
 
 
 def read_bytes(path: Path, most_bytes: int) -> bytes:
-    """A regular file's content. Raises FileNotFoundError, IsFolder, and UnusableFile for all else that is wrong with it."""
+    """A regular file's content. Raises FileNotFoundError, IsFolder, and UnusableFile for every other problem."""
     try:
-        _need_regular(path.stat().st_mode)  # before it is opened: that alone would wake whoever writes into a pipe
+        _need_regular(path.stat().st_mode)  # before opening, which would wake the writer of a pipe
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
-            _need_regular(os.fstat(descriptor).st_mode)  # another file may have taken the name
+            _need_regular(os.fstat(descriptor).st_mode)  # the file may have been replaced
             content = file.read(most_bytes + 1)
     except FileNotFoundError:
         raise
@@ -54,12 +54,12 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
 
 
 def read_text(path: Path, most_bytes: int) -> str:
-    """A text file's content, UTF-8, line ends as they are; a byte order mark is left out. Raises as `read_bytes`."""
+    """A UTF-8 file's text with its line ends, without a byte order mark. Raises like `read_bytes`."""
     return decode(read_bytes(path, most_bytes))
 
 
 def decode(content: bytes) -> str:
-    """UTF-8 text without its byte order mark. Raises UnusableFile for anything else, zero bytes among it."""
+    """Decode UTF-8 without its byte order mark. Raises UnusableFile for anything else, including zero bytes."""
     if content.startswith(_UTF16_MARKS):
         raise UnusableFile("is UTF-16 text: save it as UTF-8")
     try:
@@ -73,12 +73,12 @@ def decode(content: bytes) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text that can be encoded: bytes of a file's or a variable's name that are no UTF-8 are written as escapes."""
+    """Make a text encodable: bytes of a file's or a variable's name that are not UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The table that a TOML text holds. Raises UnusableFile, and nothing else whatever the text."""
+    """The table of a TOML text. Raises only UnusableFile, whatever the text."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

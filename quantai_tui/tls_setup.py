@@ -1,7 +1,7 @@
-"""TLS as this machine sets it up: environment variables, authorities, OpenSSL's configuration, and words for what is wrong.
+"""TLS setup of this machine: environment variables, authorities, OpenSSL's configuration, and their error messages.
 
-Stream and embedded exchange use it. aiohttp makes a context of its own while it is imported, so what is wrong here breaks that
-import, with an error that names nothing: use this before.
+Stream and embedded exchange use it. aiohttp makes its own context while it is imported, so a fault here breaks that
+import without naming the cause: call this first.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import ssl
 import stat
 from pathlib import Path
 
-_HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")  # how OpenSSL finds certificates in a folder
+_HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")  # the names under which OpenSSL finds certificates in a folder
 
 
 class TlsSetupError(Exception):
-    """TLS cannot be set up on this machine. The text names what is wrong; `remedy` is a sentence on what to do."""
+    """TLS cannot be set up on this machine. The text names the cause; `remedy` is a sentence."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ def client_context() -> ssl.SSLContext:
 
 
 def openssl_refuses(error: ssl.SSLError) -> TlsSetupError:
-    """What to say when OpenSSL cannot make a context or has no cipher for it: that comes of its configuration."""
+    """The error when OpenSSL cannot make a context or has no cipher for it, because of its configuration."""
     told = (error.reason or str(error)).replace("_", " ").lower()
     file = os.environ.get("OPENSSL_CONF")
     if file:
@@ -52,7 +52,7 @@ def openssl_refuses(error: ssl.SSLError) -> TlsSetupError:
 
 
 def missing_authorities(context: ssl.SSLContext) -> str | None:
-    """Why `context` trusts nobody, so that every certificate would be refused; None where it trusts somebody."""
+    """Why `context` has no authority and would refuse every certificate; None if it has one."""
     if context.cert_store_stats()["x509_ca"] or _has_hashed_certificates(ssl.get_default_verify_paths().capath):
         return None
     broken = [why for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if (why := _why_unused(name, os.environ.get(name, "")))]
@@ -65,9 +65,9 @@ def _check_key_log(path: str) -> None:
     try:
         is_pipe = stat.S_ISFIFO(Path(path).stat().st_mode)
     except (OSError, ValueError):
-        return  # it is opened next, which says why it cannot be
+        return  # opening it next gives the reason
     if is_pipe:
-        raise _bad_key_log("it is a pipe, which would be waited for")
+        raise _bad_key_log("it is a pipe, which would block")
 
 
 def _bad_key_log(why: str) -> TlsSetupError:
@@ -78,7 +78,7 @@ def _bad_key_log(why: str) -> TlsSetupError:
 
 
 def _has_hashed_certificates(folder: str | None) -> bool:
-    """Those of a folder are read when they are needed: a context does not count them."""
+    """Certificates of a folder are read on demand, so a context does not count them."""
     if folder is None:
         return False
     try:
@@ -98,6 +98,6 @@ def _why_unused(name: str, value: str) -> str | None:
         return (
             f"{name} {value} holds no certificate under a hashed name (openssl rehash)"
             if path.is_dir()
-            else f"{name} {value} is no folder"
+            else f"{name} {value} is not a folder"
         )
     return f"{name} {value} holds no certificate in PEM form that can be read"

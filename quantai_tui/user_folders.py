@@ -1,4 +1,4 @@
-"""The user's own folders for configuration, data and state on this system. Imports nothing of ours."""
+"""The user's folders for configuration, data and state. Imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class PlaceError(Exception):
 
 
 def user_folder(kind: Literal["config", "data", "state"]) -> Path:
-    """Ours below XDG_CONFIG_HOME and the like, or what the system has for it. It is not made here.
+    """Our folder below XDG_CONFIG_HOME and so on, or the system's default. Does not make it.
 
-    Raises PlaceError where none is set and the user has no home: a container often runs under a uid that has no account.
+    Raises PlaceError if none is set and the user has no home: containers often run under a uid without an account.
     """
     ask = {"config": platformdirs.user_config_path, "data": platformdirs.user_data_path, "state": platformdirs.user_state_path}
     try:
         found = ask[kind](APP, appauthor=False)
     except RuntimeError:
         found = Path("~")
-    if str(found).startswith("~"):  # older releases of platformdirs hand it back as it is
+    if str(found).startswith("~"):  # older releases of platformdirs return it unexpanded
         raise PlaceError(f"user {os.getuid()} has no home folder: set HOME, or XDG_{kind.upper()}_HOME, to an absolute path")
     return found

@@ -23,7 +23,7 @@ _MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux and 104 on macOS, th
 
 
 def state_root() -> Path:
-    """What belongs to the user and not to one engine: the registry of engines, crash reports. Raises PlaceError."""
+    """The folder shared by a user's engines: their registry, crash reports. Raises PlaceError."""
     return user_folder("state")
 
 
@@ -75,7 +75,7 @@ def read_entry(path: Path) -> Entry | None:
 def is_alive(entry: Entry) -> bool:
     """Whether an engine holds the folder's lock; the kernel lets go of it however a process ends."""
     try:
-        # For reading: the folder of a dead engine may be on a disk that cannot be written any more.
+        # For reading: the folder of a dead engine may be on a disk that is now read-only.
         handle = os.open(Path(entry.folder) / "lock", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return False
@@ -94,13 +94,13 @@ def is_alive(entry: Entry) -> bool:
 
 
 def _listens(entry: Entry) -> bool:
-    """Whether somebody listens on the engine's socket: for a folder that cannot be looked into."""
+    """Whether the engine's socket is listening, for a folder that cannot be read."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(entry.socket)
         except BlockingIOError:
-            return True  # it has not taken the callers before us yet
+            return True  # its backlog is full
         except (OSError, ValueError):
             return False
     return True

@@ -1,4 +1,4 @@
-"""What a caller passes to the public classes: taken as it is meant, or refused by name before anything starts."""
+"""Arguments of the public classes are normalised, or refused by name before anything starts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_symbols_are_normalised(given: object) -> None:
         ((f"S{number}" for number in range(10**9)), ValueError, "more than 1024"),
     ],
 )
-def test_symbols_that_cannot_be_meant_are_refused(given: object, error: type[Exception], told: str) -> None:
+def test_invalid_symbols_are_refused(given: object, error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):
         config(symbols=given)
 
@@ -81,12 +81,12 @@ def test_every_number_of_a_stream_config_is_checked(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["max_retries", "buffer_trades", "reorder_trades"])
-def test_what_is_counted_is_a_whole_number(name: str) -> None:
+def test_counts_must_be_whole_numbers(name: str) -> None:
     with pytest.raises(TypeError, match=f"^{name} must be a whole number, such as"):
         config(**{name: 1.5})
 
 
-def test_numbers_of_numpy_become_numbers_of_python() -> None:
+def test_numpy_numbers_become_python_numbers() -> None:
     made = config(max_retries=np.int64(3), jitter=np.float32(0.25), initial_delay=np.int32(2), backfill_start=np.int64(7))
     assert (made.max_retries, made.jitter, made.initial_delay, made.backfill_start) == (3, 0.25, 2.0, 7)
     kinds = [type(one) for one in (made.max_retries, made.jitter, made.initial_delay, made.backfill_start)]
@@ -133,7 +133,7 @@ def test_a_wrong_address_is_refused_without_being_shown(name: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_paths_and_empty_values_are_taken_as_they_are_meant() -> None:
+def test_paths_and_empty_values_are_normalised() -> None:
     made = config(ca_file=Path("ca.pem"), proxy="", backfill_start="12")
     assert (made.ca_file, made.proxy, made.backfill_start) == ("ca.pem", None, 12)
     assert config(ca_file="").ca_file is None
@@ -223,7 +223,7 @@ def test_a_typed_number_may_have_sign_point_and_exponent(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "1_0", "\uff11", "\u0661", "inf", "nan", "0x1", "1e999", "1" * 1000, "1 2", "one"])
 def test_a_typed_number_is_finite_and_in_plain_digits(text: str) -> None:
-    with pytest.raises(ValueError, match="is no number in plain digits"):
+    with pytest.raises(ValueError, match="is not a number in plain digits"):
         typed_number(text)
 
 
@@ -240,7 +240,7 @@ def test_a_typed_number_is_finite_and_in_plain_digits(text: str) -> None:
         ("replay", "FILE", "--speed", "\uff11"),
     ],
 )
-def test_numbers_on_the_command_line_are_plain(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_command_line_accepts_only_plain_numbers(arguments: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / "ETHUSDT-aggTrades-2024-01.csv"
     file.write_text("1,1.0,1.0,1,1,1,true,true\n")
     done = CliRunner().invoke(cli, [str(file) if one == "FILE" else one for one in arguments])
@@ -249,7 +249,7 @@ def test_numbers_on_the_command_line_are_plain(arguments: tuple[str, ...], tmp_p
 
 
 @pytest.mark.parametrize("name", ["WS_RECONNECT_MAX_RETRIES", "WS_PING_INTERVAL"])
-def test_a_setting_that_is_a_number_is_plain(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numeric_settings_accept_only_plain_numbers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("1_0", "1_0.5", "\uff11", "inf"):
         monkeypatch.setenv(name, text)
         with pytest.raises(ValueError, match=name):

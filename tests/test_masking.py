@@ -1,4 +1,4 @@
-"""User names and passwords: in which text they are found, what is left of it, and which addresses are refused."""
+"""Where user names and passwords are masked, and which addresses are refused."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def test_text_without_a_password_stays_as_it_is(text: str) -> None:
         ("KEYS", ("rotate=ctrl+r",), "rotate=ctrl+r"),
     ],
 )
-def test_a_value_is_shown_by_what_its_name_and_shape_tell(name: str, value: object, left: str) -> None:
+def test_value_is_masked_by_its_name_and_shape(name: str, value: object, left: str) -> None:
     assert shown(name, value) == left
 
 
 @pytest.mark.parametrize("text", ["PASS", "a:", "://@", "PROXY_URL='x\n", "export ", "a=  ", '"', "joe:"])
-def test_masking_takes_no_longer_for_hostile_text(text: str) -> None:
+def test_masking_hostile_text_takes_linear_time(text: str) -> None:
     began = time.process_time()
     for long in (text * 30_000, text * 30_000 + "=@"):
         masked(long)
@@ -95,7 +95,7 @@ def test_masking_takes_no_longer_for_hostile_text(text: str) -> None:
         'EXCHANGE_REST_URL = "https://joe:12/s3cret@h"\n',
     ],
 )
-def test_no_problem_of_a_file_tells_a_password(tmp_path: Path, text: str) -> None:
+def test_problems_of_a_file_never_show_a_password(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.toml"
     path.write_text(text)
     with pytest.raises(SettingsProblems) as caught:
@@ -104,13 +104,13 @@ def test_no_problem_of_a_file_tells_a_password(tmp_path: Path, text: str) -> Non
 
 
 @pytest.mark.parametrize("override", ["HTTP_PROXY_=joe:s3cret@h:1", "PROXY_URL joe:s3cret@h", "WS_TOKEN=s3cret"])
-def test_no_problem_of_an_override_tells_a_password(override: str) -> None:
+def test_problems_of_an_override_never_show_a_password(override: str) -> None:
     with pytest.raises(SettingsProblems) as caught:
         load(layers=Layers(overrides=(override,)))
     assert "s3cret" not in str(caught.value)
 
 
-def test_bare_settings_that_are_refused_do_not_tell_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_bare_settings_do_not_show_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROXY_URL", "ftp://joe:s3cret@h:1")
     with pytest.raises(ValueError) as caught:
         Settings()
@@ -122,7 +122,7 @@ CUT = ["http://joe:12#s3cret@h:1", "http://joe:12/s3cret@h:1", "socks5://joe:12?
 
 
 @pytest.mark.parametrize("url", CUT)
-def test_a_proxy_whose_password_cuts_its_address_is_refused(url: str) -> None:
+def test_proxy_with_unescaped_password_is_refused(url: str) -> None:
     with pytest.raises(SettingsProblems) as caught:
         load(layers=Layers(overrides=(f"PROXY_URL={url}",)))
     said = str(caught.value)
@@ -132,7 +132,7 @@ def test_a_proxy_whose_password_cuts_its_address_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", [*CUT, "joe:12#s3cret@h:1"])
-def test_a_proxy_of_the_environment_that_is_cut_short_is_refused(url: str) -> None:
+def test_environment_proxy_with_unescaped_password_is_refused(url: str) -> None:
     with pytest.raises(LinkFault) as caught:
         parse_proxy(url if "://" in url else f"http://{url}", "HTTPS_PROXY")
     failure = classify(caught.value, Phase.CONNECT)
@@ -143,14 +143,14 @@ def test_a_proxy_of_the_environment_that_is_cut_short_is_refused(url: str) -> No
     assert "12" not in failure.message + failure.advice
 
 
-def test_a_password_with_its_special_characters_escaped_is_taken() -> None:
+def test_password_with_escaped_special_characters_is_accepted() -> None:
     url = "http://joe:%23a%2Fb%3Fc%40d@h:1"
     assert url == load(layers=Layers(overrides=(f"PROXY_URL={url}",))).settings.PROXY_URL
     assert parse_proxy(url, "PROXY_URL").password == "#a/b?c@d"
 
 
 @pytest.mark.parametrize("setting", ["EXCHANGE_WS_URL=wss://joe:s3cret@h:1", "EXCHANGE_REST_URL=https://joe@h/x"])
-def test_the_venues_address_takes_no_user_and_password(setting: str) -> None:
+def test_venue_address_with_user_and_password_is_refused(setting: str) -> None:
     with pytest.raises(SettingsProblems, match="must be an address without user and password") as caught:
         load(layers=Layers(overrides=(setting,)))
     assert "joe" not in str(caught.value)
@@ -161,7 +161,7 @@ def test_an_address_is_shown_from_its_last_at_sign_on(url: str) -> None:
     assert public_address(url) == "wss://h:2/x"
 
 
-def test_a_librarys_error_that_quotes_an_address_is_told_without_it() -> None:
+def test_library_error_quoting_an_address_is_masked() -> None:
     failure = classify(OSError(f"Cannot connect to proxy {CUT[0]}, joe:s3cret@h"), Phase.CONNECT)
     assert "s3cret" not in failure.message
 

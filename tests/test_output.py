@@ -1,4 +1,4 @@
-"""The exits: nothing that leaves for a terminal, a pipe or a log steers, hides, forges or tells a password."""
+"""Text for a terminal, a pipe or a log has no control characters, forged lines or passwords."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_text_of_any_language_survives_the_cleaner() -> None:
 
 
 def logged(message: str, *args: object, path: Path) -> tuple[list[str], tuple[str, ...]]:
-    """The lines of an engine's log with one record in it, and the lines for the screen."""
+    """Log one record; return the lines of the engine's log and the lines for the screen."""
     log = EngineLog(path, "INFO")
     try:
         try:
@@ -131,7 +131,7 @@ def run(*arguments: str, module: str = "quantai_tui") -> subprocess.CompletedPro
 
 
 def assert_safe(done: subprocess.CompletedProcess[bytes], code: int) -> str:
-    """What the program said, which has no control characters, no password and no traceback in it."""
+    """Return the output after checking it for control characters, passwords and tracebacks."""
     said = (done.stdout + done.stderr).decode()
     assert done.returncode == code, said
     assert find_control(done.stdout + done.stderr) == []
@@ -140,7 +140,7 @@ def assert_safe(done: subprocess.CompletedProcess[bytes], code: int) -> str:
     return said
 
 
-def test_hostile_keys_and_values_of_a_file_are_told_cleaned(tmp_path: Path) -> None:
+def test_hostile_keys_and_values_of_a_file_are_cleaned(tmp_path: Path) -> None:
     path = tmp_path / "a\x1b[2J\u202e.toml"
     path.write_text(
         'THEME = "\\u001b]0;PWNED\\u0007\\nquantai-tui: all settings are valid"\n"\\u009b2J\\u202e" = "\\u2028"\n'
@@ -166,11 +166,11 @@ def test_a_usage_error_quotes_its_argument_cleaned_and_masked() -> None:
         ("record", "a\x1b]0;P\x07\u202e"),
     ],
 )
-def test_hostile_arguments_are_told_cleaned_on_one_line(arguments: tuple[str, ...]) -> None:
+def test_hostile_arguments_are_cleaned_on_one_line(arguments: tuple[str, ...]) -> None:
     assert len(assert_safe(run(*arguments), 2).splitlines()) == 1
 
 
-def test_a_file_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+def test_error_names_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable.encode(), b"-m", b"quantai_tui", b"replay", bytes(tmp_path) + b"/\xff.csv", b"--headless"],
         capture_output=True,
@@ -180,14 +180,14 @@ def test_a_file_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     assert r"\udcff.csv: there is no such file" in assert_safe(done, 2)
 
 
-def test_a_recording_with_hostile_symbols_is_refused_in_clean_words(tmp_path: Path) -> None:
+def test_recording_with_hostile_symbols_is_refused_cleanly(tmp_path: Path) -> None:
     path = a_file(tmp_path / "hostile.qrec", a_block(["dial", 0.0, 1, {"symbols": ["\x1b]0;PWNED\x07"]}, False]))
     said = assert_safe(run("replay", str(path), "--headless"), 2)
     assert "PWNED" in said
     assert "symbols has" in said
 
 
-def test_a_hostile_fault_script_is_refused_in_clean_words(tmp_path: Path) -> None:
+def test_hostile_fault_script_is_refused_cleanly(tmp_path: Path) -> None:
     path = tmp_path / "faults.toml"
     path.write_text('[[fault]]\nkind = "\\u001b]0;P\\u0007\\u202e http://joe:s3cret@h"\n')
     assert_safe(run("demo", "--headless", "--faults", str(path)), 2)
@@ -221,7 +221,7 @@ def test_tracebacks_warnings_and_prints_of_libraries_are_cleaned() -> None:
     assert b"s3cret" not in done.stdout + done.stderr
 
 
-def test_what_the_locale_cannot_say_is_a_question_mark() -> None:
+def test_unencodable_character_becomes_a_question_mark() -> None:
     code = "from quantai_tui.output import guard_streams, say; guard_streams(); say('a\\u2713b'); print('c\\u2713d')"
     done = subprocess.run(
         [sys.executable, "-X", "utf8=0", "-c", code],
@@ -272,7 +272,7 @@ def test_a_crash_report_and_its_message_are_cleaned_and_masked(tmp_path: Path) -
         assert "s3cret" not in text
 
 
-def test_a_reader_that_leaves_early_is_no_traceback() -> None:
+def test_closed_pipe_prints_no_traceback() -> None:
     program = f"{sys.executable} -m quantai_tui config show"
     done = subprocess.run(
         ["bash", "-c", f"{program} | true; {program} | head -n 2"], capture_output=True, timeout=60, check=False
@@ -297,7 +297,7 @@ _MODULES = {
     ("traceback", "print_exception"),
     ("traceback", "print_stack"),
 }
-# The dashboard draws, an editor is lent the terminal, and a printer of its own takes the headless lines, which it cleans.
+# The dashboard draws, an editor gets the terminal, and the printer of headless lines cleans them itself.
 _MAY = {
     ("ui/terminal.py", "__stderr__"),
     ("ui/external.py", "__stderr__"),
@@ -308,7 +308,7 @@ _MAY = {
 
 
 def _exits(path: Path, inside: str) -> list[str]:
-    """Where a module writes to a terminal by itself."""
+    """Where a module writes to a terminal directly."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         told = ""
@@ -337,7 +337,7 @@ def _exits(path: Path, inside: str) -> list[str]:
     return found
 
 
-def test_no_module_writes_to_a_terminal_past_the_exits() -> None:
+def test_only_output_module_writes_to_a_terminal() -> None:
     package = Path(quantai_tui.__file__).parent
     found = [
         line

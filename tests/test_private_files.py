@@ -1,4 +1,4 @@
-"""What another user has put where we write is not used: folders, files and links."""
+"""Folders, files and links of another user in our places are not used."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def test_an_engine_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(folder.path, NOBODY, NOBODY)
     with pytest.raises(PlaceError, match=r"live-spot.* belongs to another user \(uid 65534\).*DATA_DIR"):
         folder.prepare()
-    assert mode(folder.path) == 0o777  # not ours to change
+    assert mode(folder.path) == 0o777  # another user's mode stays
 
 
 @as_root
-def test_a_link_of_another_user_to_a_folder_of_ours_is_refused(tmp_path: Path) -> None:
+def test_another_users_link_to_our_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir()
     link = tmp_path / "live-spot"
     link.symlink_to(tmp_path / "ours")
@@ -63,7 +63,7 @@ def test_a_link_of_another_user_to_a_folder_of_ours_is_refused(tmp_path: Path) -
 
 @as_root
 @pytest.mark.parametrize("name", ["market.sqlite3", "market.sqlite3-wal", "checkpoints", "recordings", "exchange"])
-def test_what_another_user_left_in_our_folder_is_refused(tmp_path: Path, name: str, victim: Path) -> None:
+def test_another_users_file_in_our_folder_is_refused(tmp_path: Path, name: str, victim: Path) -> None:
     folder = EngineFolder(tmp_path / "live-spot")
     folder.prepare()
     (folder.path / name).symlink_to(victim)
@@ -72,7 +72,7 @@ def test_what_another_user_left_in_our_folder_is_refused(tmp_path: Path, name: s
         folder.prepare()
 
 
-def test_a_folder_of_ours_that_was_open_is_closed(tmp_path: Path) -> None:
+def test_own_folder_open_to_others_is_made_private(tmp_path: Path) -> None:
     folder = EngineFolder(tmp_path / "live-spot")
     folder.path.mkdir()
     folder.path.chmod(0o777)
@@ -88,7 +88,7 @@ async def test_engine_does_not_start_when_its_log_is_a_link(victim: Path) -> Non
     with pytest.raises(StartError, match=r"engine\.log.*is a link"):
         await engine.start()
     assert victim.read_text() == "precious"
-    Claim.take(folder).release()  # nothing was left held
+    Claim.take(folder).release()  # the lock is free
 
 
 @pytest.mark.parametrize("what", ["engine.log", "worker.log", "lock", "crash", "dials.json.lock", "dials.json.tmp"])
@@ -115,7 +115,7 @@ def test_no_file_of_ours_is_written_through_a_link(what: str, tmp_path: Path, vi
 
 
 @pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_CREAT | os.O_TRUNC, os.O_RDWR | os.O_CREAT])
-def test_a_private_file_is_neither_link_nor_pipe(flags: int, tmp_path: Path, victim: Path) -> None:
+def test_private_file_must_be_neither_link_nor_pipe(flags: int, tmp_path: Path, victim: Path) -> None:
     (tmp_path / "link").symlink_to(victim)
     with pytest.raises(OSError, match="is a link"):
         open_private(tmp_path / "link", flags)
@@ -126,14 +126,14 @@ def test_a_private_file_is_neither_link_nor_pipe(flags: int, tmp_path: Path, vic
 
 
 @as_root
-def test_a_file_of_another_user_is_not_even_cut_off(victim: Path) -> None:
+def test_another_users_file_is_not_truncated(victim: Path) -> None:
     os.chown(victim, NOBODY, NOBODY)
     with pytest.raises(OSError, match="another user"):
         open_private(victim, os.O_WRONLY | os.O_TRUNC)
     assert victim.read_text() == "precious"
 
 
-def test_a_private_file_is_closed_to_others(victim: Path) -> None:
+def test_opening_makes_a_file_private(victim: Path) -> None:
     victim.chmod(0o666)
     os.close(open_private(victim, os.O_WRONLY))
     assert mode(victim) == 0o600
@@ -154,7 +154,7 @@ def test_with_an_open_umask_all_folders_are_private(tmp_path: Path) -> None:
     assert {str(path): oct(mode(path)) for path in made if mode(path) != 0o700} == {}
 
 
-def test_a_run_under_an_open_umask_leaves_nothing_that_others_can_write(own_home: Path) -> None:
+def test_run_under_an_open_umask_leaves_nothing_writable_by_others(own_home: Path) -> None:
     command = [sys.executable, "-m", "quantai_tui", "demo", "--headless", "--for", "1", "--set", "TRAIN_AUTOSTART=false"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, umask=0)
     assert done.returncode == 0, done.stderr
@@ -165,7 +165,7 @@ def test_a_run_under_an_open_umask_leaves_nothing_that_others_can_write(own_home
 
 
 def test_files_are_created_in_one_place_only() -> None:
-    """`os.open` with O_CREAT elsewhere must insist on a new file, which follows no link."""
+    """`os.open` with O_CREAT elsewhere must use O_EXCL, which follows no link."""
     root = Path(quantai_tui.__file__).parent
     found = []
     for path in root.rglob("*.py"):

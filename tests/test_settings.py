@@ -175,21 +175,21 @@ def test_a_ca_file_that_cannot_be_read_is_refused_at_once(tmp_path: Path, kind: 
 
 @pytest.mark.parametrize("name", [info.name for info in describe_all() if info.kind in {"text", "list", "choice"}])
 @pytest.mark.parametrize("value", ["\udcff", "a\0b"], ids=["not UTF-8", "zero byte"])
-def test_a_text_that_no_file_or_socket_takes_is_refused_by_name(name: str, value: str) -> None:
+def test_unusable_text_is_refused_by_setting_name(name: str, value: str) -> None:
     said = problems_of(f"{name}={value}")
     assert said.startswith(f"{name} = ")
     assert "must be UTF-8 text" in said or "must be text without zero bytes" in said
     said.encode()
 
 
-def test_a_text_of_absurd_length_is_refused_by_name_in_a_short_message() -> None:
+def test_overlong_text_is_refused_in_a_short_message() -> None:
     said = problems_of(f"DATA_DIR=/{'x' * 100_000}")
     assert said.startswith("DATA_DIR = /xxx")
     assert said.endswith("(100001 characters): must be at most 4096 characters long (--set DATA_DIR)")
     assert len(said) < 400
 
 
-def test_a_zero_byte_and_an_array_of_them_in_toml_are_refused(tmp_path: Path) -> None:
+def test_zero_bytes_in_toml_are_refused(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('DATA_DIR = "/a\\u0000b"\nKEYS = ["quit=\\u0000"]\n')
     with pytest.raises(SettingsProblems) as caught:
@@ -198,7 +198,7 @@ def test_a_zero_byte_and_an_array_of_them_in_toml_are_refused(tmp_path: Path) ->
     assert all("must be text without zero bytes" in problem.rule for problem in caught.value.problems)
 
 
-def test_a_data_folder_of_other_bytes_is_named_by_the_command() -> None:
+def test_command_names_a_data_folder_that_is_not_utf8() -> None:
     environment = {**os.environb, b"DATA_DIR": b"/srv/\xff"}
     command = (sys.executable, "-m", "quantai_tui", "config", "validate")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -206,7 +206,7 @@ def test_a_data_folder_of_other_bytes_is_named_by_the_command() -> None:
     assert done.stderr == "quantai-tui: DATA_DIR = /srv/\\udcff: must be UTF-8 text (environment variable DATA_DIR)\n"
 
 
-def test_a_ca_file_of_absurd_size_is_refused(tmp_path: Path) -> None:
+def test_oversized_ca_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     with path.open("wb") as file:
         file.truncate(2**24 + 1)

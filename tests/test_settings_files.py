@@ -1,4 +1,4 @@
-"""Settings files that cannot be read: each command answers at once, with one message that names the file, and exit code 2."""
+"""For an unreadable settings file each command prints one message that names the file and exits with code 2."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quantai_tui.engine.desk import SettingsDesk
 from quantai_tui.settings import ConfigFile, Layers, Settings, SettingsProblems, default_config_path, load, load_file
 from quantai_tui.textfile import UnusableFile
 
-pytestmark = pytest.mark.timeout(30)  # one that waits for a pipe would wait for ever
+pytestmark = pytest.mark.timeout(30)  # a command that waits for a pipe would never end
 
 COMMANDS = (
     ["config", "show"],
@@ -76,7 +76,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert_refused(run("config", "validate", missing), missing, "there is no such file")
 
 
-def test_another_file_is_validated_without_a_look_at_dotenv(tmp_path: Path) -> None:
+def test_validating_another_file_does_not_read_dotenv(tmp_path: Path) -> None:
     make(Path(".env").absolute(), "UTF-16")
     path = tmp_path / "other.toml"
     path.write_text("WS_PING_INTERVAL = 3\n")
@@ -99,7 +99,7 @@ def test_a_file_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
     assert "must be UTF-8 text" in run("config", "validate", str(path)).stderr
 
 
-def test_values_in_dotenv_that_double_line_by_line_are_cut_short() -> None:
+def test_multiplying_values_in_dotenv_are_refused() -> None:
     Path(".env").write_text("A=xxxxxxxx\n" + "A=${A}${A}\n" * 100 + "DATA_DIR=${A}\n")
     with pytest.raises(SettingsProblems) as refused:
         load()
@@ -113,7 +113,7 @@ def test_a_thousand_wrong_names_are_a_short_message(tmp_path: Path) -> None:
     with pytest.raises(SettingsProblems) as refused:
         load_file(path)
     assert len(str(refused.value)) < 10_000
-    assert "more than 20 names are no settings" in str(refused.value)
+    assert "more than 20 names are not settings" in str(refused.value)
 
 
 class TestAtTheDesk:
@@ -124,7 +124,7 @@ class TestAtTheDesk:
         default_config_path().parent.mkdir(parents=True)
 
     @pytest.mark.parametrize("ask", [SettingsDesk.form, SettingsDesk.text], ids=["form", "text"])
-    def test_a_question_is_answered_with_the_reason(self, ask: Callable[[SettingsDesk], object]) -> None:
+    def test_reading_an_unusable_file_gives_the_reason(self, ask: Callable[[SettingsDesk], object]) -> None:
         desk = SettingsDesk(None, Layers())
         path = desk.path
         make(path, "pipe")
@@ -143,7 +143,7 @@ class TestAtTheDesk:
         assert "is a pipe" in undone.problems[0].message
         assert path.is_fifo()
 
-    def test_a_trial_ends_in_force_and_leaves_the_file_alone(self) -> None:
+    def test_closing_ends_a_trial_although_the_file_is_unusable(self) -> None:
         desk = SettingsDesk(None, Layers())
         path = desk.path
         result, _ = desk.save({"WS_PING_INTERVAL": "7"}, desk.form().revision)
@@ -154,7 +154,7 @@ class TestAtTheDesk:
         assert desk.settings.WS_PING_INTERVAL == 30.0
         assert desk.trial is None
 
-    def test_a_text_that_could_not_be_read_again_is_not_written(self) -> None:
+    def test_unreadable_text_is_not_saved(self) -> None:
         desk = SettingsDesk(None, Layers())
         path = desk.path
         for text, said in (("#" * (2**20 + 1), "is larger than 1 MiB"), (DEEP, "nested too deeply"), ("a\0", "not valid TOML")):
@@ -162,7 +162,7 @@ class TestAtTheDesk:
             assert said in result.problems[0].message
         assert not path.exists()
 
-    def test_a_pipe_in_place_of_a_trials_record_is_not_waited_for(self) -> None:
+    def test_pipe_in_place_of_a_trial_record_does_not_block(self) -> None:
         os.mkfifo(default_config_path().with_name("config.toml.trial"))
         assert "is a pipe" in SettingsDesk(None, Layers()).settled
 

@@ -1,4 +1,4 @@
-"""The environment and `.env`, which other programs share: whose names count, which of them win, and what is only warned of."""
+"""The shared environment and `.env`: which names count, which of them win, and which only cause warnings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def warned() -> list[str]:
 def refused() -> str:
     with pytest.raises(SettingsProblems) as caught:
         load()
-    with pytest.raises(SettingsProblems):  # a bare one agrees
+    with pytest.raises(SettingsProblems):  # `Settings()` agrees
         Settings()
     return str(caught.value)
 
@@ -47,12 +47,12 @@ def bare() -> Settings:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_foreign_names_are_warned_of_without_their_values(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_foreign_names_cause_warnings_without_values(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     foreign = {"WS_GATEWAY_PORT": "tcp://10.0.0.1:80", "WS_PORT": "s3cret", "WS_TOKEN": "s3cret", "GRAD_SCALER_SPEED": "s3cret"}
     give(monkeypatch, place, DATABASE_URL="s3cret", **foreign)
     said = warned()
     assert [line.partition(":")[0] for line in said] == list(foreign)
-    assert all("it is ignored, since there is no such setting" in line and place in line for line in said)
+    assert all("it is ignored, because there is no such setting" in line and place in line for line in said)
     assert "s3cret" not in "".join(said)
     with pytest.warns(UserWarning, match="it is ignored") as told:
         assert Settings() == load().settings
@@ -61,20 +61,20 @@ def test_foreign_names_are_warned_of_without_their_values(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", ["WS_PING_INTERVALL", "WS_PINGINTERVAL", "WS_RECONECT_MAX_DELAY", "GRAD_SCALER_MAX_SCALES"])
-def test_a_near_miss_is_an_error_that_names_the_setting(monkeypatch: pytest.MonkeyPatch, place: str, name: str) -> None:
+def test_misspelt_name_is_an_error_that_names_the_setting(monkeypatch: pytest.MonkeyPatch, place: str, name: str) -> None:
     give(monkeypatch, place, **{name: "5"})
     said = refused()
     meant = re.search(r"did you mean (\w+)\?", said)
     assert meant is not None
     assert meant[1] in names()
     assert said.startswith(f"{name} = 5: there is no such setting")
-    monkeypatch.setenv(f"QUANTAI_{meant[1]}", "6")  # the remedy that it names, where the name is another program's
+    monkeypatch.setenv(f"QUANTAI_{meant[1]}", "6")  # the remedy in the message
     assert getattr(load().settings, meant[1]) == 6.0
     assert warned()[0].startswith(f"{name}: it is ignored")
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_near_miss_behind_many_foreign_names_is_found(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_misspelt_name_after_many_foreign_names_is_found(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     foreign = {f"WS_{number}_SERVICE_PORT_HTTP": "1" for number in range(100)}
     give(monkeypatch, place, **foreign)
     assert len(warned()) == 21
@@ -85,13 +85,13 @@ def test_a_near_miss_behind_many_foreign_names_is_found(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("level", ["info", "Info", "INFO", "warning"])
-def test_a_log_level_is_taken_in_any_case(monkeypatch: pytest.MonkeyPatch, place: str, level: str) -> None:
+def test_log_level_ignores_case(monkeypatch: pytest.MonkeyPatch, place: str, level: str) -> None:
     give(monkeypatch, place, LOG_LEVEL=level)
     assert warned() == []
     assert load().settings.LOG_LEVEL == bare().LOG_LEVEL == level.upper()
 
 
-def test_a_log_level_is_taken_in_any_case_from_a_file_and_an_option(tmp_path: Path) -> None:
+def test_log_level_of_file_and_option_ignores_case(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text('LOG_LEVEL = "debug"\n')
     assert load(path).settings.LOG_LEVEL == "DEBUG"
@@ -103,7 +103,7 @@ COMMON = {"LOG_LEVEL": "trace", "THEME": "Nord Deep", "KEYS": "s3cret"}
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", COMMON)
-def test_a_common_name_with_a_foreign_value_leaves_the_weaker_source(
+def test_invalid_value_of_a_common_name_yields_to_the_next_source(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, name: str
 ) -> None:
     path = tmp_path / "config.toml"
@@ -146,7 +146,7 @@ def test_every_setting_has_a_prefixed_form(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_prefixed_form_wins_in_either_place(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("WS_PING_INTERVAL=1\nQUANTAI_WS_PING_INTERVAL=2\nQUANTAI_WS_PONG_TIMEOUT=3\nTHEME=reef\n")
-    monkeypatch.setenv("WS_PING_INTERVAL", "-9")  # another program's: nothing is said of it
+    monkeypatch.setenv("WS_PING_INTERVAL", "-9")  # ignored without a warning
     monkeypatch.setenv("WS_PONG_TIMEOUT", "4")
     monkeypatch.setenv("QUANTAI_WS_PONG_TIMEOUT", "5")
     monkeypatch.setenv("LOG_LEVEL", "trace")
@@ -176,7 +176,7 @@ def test_an_unknown_name_with_our_prefix_is_an_error(monkeypatch: pytest.MonkeyP
     assert "s3cret" not in said
 
 
-def test_variables_with_our_prefix_that_are_no_settings_are_let_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_variables_with_our_prefix_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     package = Path(quantai_tui.__file__).parent
     texts = [path.read_text() for path in package.rglob("*.py") if path.parent.name != "settings"]
     used = set(re.findall(r"\"(QUANTAI_[A-Z_]+)\"", "".join(texts)))
@@ -206,7 +206,7 @@ def test_a_line_of_dotenv_that_cannot_be_read_matters_when_it_is_ours() -> None:
     ]
 
 
-def test_a_line_of_dotenv_that_may_be_anothers_is_only_warned_of() -> None:
+def test_unreadable_foreign_dotenv_line_is_a_warning() -> None:
     Path(".env").write_text("API KEYS go here\nTHEME: dark\nWS_SOON now\n")
     assert warned() == [
         f"{name}: the line cannot be read; it must be NAME=VALUE. It is ignored (.env, line {line})"
@@ -249,7 +249,7 @@ class TestWhereWarningsAreSeen:
         assert done.stderr.startswith("quantai-tui: warning: WS_GATEWAY_PORT: it is ignored")
         assert done.exit_code == (2 if command[0] == "import" else 0)
 
-    def test_keys_that_no_action_has_are_a_warning_when_they_may_be_anothers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unknown_actions_in_a_plain_keys_variable_are_a_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("KEYS", "no-action=x")
         done = CliRunner().invoke(cli, ["config", "validate"])
         assert (done.exit_code, done.stdout) == (0, "all settings are valid\n")
@@ -257,7 +257,7 @@ class TestWhereWarningsAreSeen:
         monkeypatch.setenv("QUANTAI_KEYS", "no-action=x")
         assert CliRunner().invoke(cli, ["config", "validate"]).exit_code == 2
 
-    def test_a_headless_engine_tells_them_and_logs_them(self, own_home: Path) -> None:
+    def test_headless_engine_prints_and_logs_warnings(self, own_home: Path) -> None:
         command = (sys.executable, "-m", "quantai_tui", "demo", "--headless", "--json", "--for", "0.1", "--set=TRAIN_AUTOSTART=0")
         done = subprocess.run(command, capture_output=True, text=True, timeout=90, stdin=subprocess.DEVNULL)
         assert done.returncode == 0, done.stderr

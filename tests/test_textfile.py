@@ -1,4 +1,4 @@
-"""Small text files that people write: read whole, up to a limit, and never waited for."""
+"""Small text files that people write are read whole, up to a limit, without blocking."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LIMIT = 100
 
 
 def make(path: Path, kind: str) -> Path:
-    """A file of one of the kinds that must not be read."""
+    """Make a file of a kind that must not be read."""
     if kind == "folder":
         path.mkdir()
     elif kind == "pipe":
         os.mkfifo(path)
     elif kind == "socket":
         with socket.socket(socket.AF_UNIX) as listener:
-            os.chdir(path.parent)  # a socket's path has a limit that a test's folder may exceed
+            os.chdir(path.parent)  # a test's folder may exceed the limit of a socket's path
             listener.bind(path.name)
     elif kind == "device":
         path.symlink_to("/dev/zero")
@@ -32,7 +32,7 @@ def make(path: Path, kind: str) -> Path:
         path.symlink_to(path)
     elif kind == "too large":
         with path.open("wb") as file:
-            file.truncate(2**40)  # sparse; as long as it is, no more than the limit is read
+            file.truncate(2**40)  # sparse; only the limit is read
     elif kind == "UTF-16":
         path.write_bytes("a = 1\n".encode("utf-16"))
     elif kind == "UTF-16 without a mark":
@@ -57,7 +57,7 @@ HOSTILE = {
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_what_is_no_text_file_is_refused_at_once_with_the_reason(tmp_path: Path, kind: str) -> None:
+def test_anything_but_a_text_file_is_refused_with_the_reason(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UnusableFile) as refused:
         read_text(make(tmp_path / "file", kind), LIMIT)
     assert str(refused.value).startswith(HOSTILE[kind])
@@ -73,14 +73,14 @@ def test_a_file_up_to_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Path)
         read_bytes(path, LIMIT)
 
 
-def test_a_missing_file_is_told_from_one_that_cannot_be_used(tmp_path: Path) -> None:
+def test_missing_file_differs_from_an_unusable_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_text(tmp_path / "none", LIMIT)
     with pytest.raises(UnusableFile, match="zero byte"):
         read_text(tmp_path / "a\0b", LIMIT)
 
 
-def test_a_mark_at_the_beginning_is_left_out_and_line_ends_stay(tmp_path: Path) -> None:
+def test_byte_order_mark_is_removed_and_line_ends_stay(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"\xef\xbb\xbfa = 1\r\nb = 2\n")
     assert read_text(path, LIMIT) == "a = 1\r\nb = 2\n"
@@ -95,7 +95,7 @@ def test_a_mark_at_the_beginning_is_left_out_and_line_ends_stay(tmp_path: Path) 
         ("a = = 1", "is not valid TOML: Invalid value (at line 1, column 5)"),
     ],
 )
-def test_a_text_that_is_no_toml_is_refused_with_the_reason(text: str, said: str) -> None:
+def test_invalid_toml_is_refused_with_the_reason(text: str, said: str) -> None:
     with pytest.raises(UnusableFile) as refused:
         parse_toml(text)
     assert said in str(refused.value)

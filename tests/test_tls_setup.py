@@ -1,4 +1,4 @@
-"""What is wrong with TLS on this machine, or with a certificate itself, is told by its name: on either library and on REST."""
+"""Faults of this machine's TLS setup or of a certificate are named, with both libraries and over REST."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_an_exchange_that_cannot_set_up_tls_says_why(tmp_path, monkeypatch
     ("file", "folder", "says"),
     [("/none.pem", "/none", "SSL_CERT_FILE /none.pem does not exist; SSL_CERT_DIR /none"), ("empty.pem", "empty", "PEM form")],
 )
-def test_a_machine_without_any_authority_is_told_what_it_lacks(tmp_path, monkeypatch, authority, file, folder, says):
+def test_machine_without_authorities_gets_a_specific_error(tmp_path, monkeypatch, authority, file, folder, says):
     (tmp_path / "empty.pem").write_text("")
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / file))
@@ -92,7 +92,7 @@ def test_a_machine_without_any_authority_is_told_what_it_lacks(tmp_path, monkeyp
     assert says in failure.message
     assert "ca-certificates" in failure.advice
     assert "in between" not in failure.advice
-    assert tls_context(trusting(authority, tmp_path)).cert_store_stats()["x509_ca"] == 1, "one's own authority is enough"
+    assert tls_context(trusting(authority, tmp_path)).cert_store_stats()["x509_ca"] == 1, "an authority of one's own is enough"
 
 
 def test_authorities_in_a_folder_of_hashed_names_count(tmp_path, monkeypatch, authority):
@@ -112,11 +112,11 @@ def test_authorities_in_a_folder_of_hashed_names_count(tmp_path, monkeypatch, au
         ("der", "openssl x509 -inform der"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "damaged"),
         ("folder", "it is a folder"),
-        ("pipe", "no regular file"),
+        ("pipe", "not a regular file"),
     ],
     ids=["missing", "empty", "text", "key", "der", "damaged", "folder", "pipe"],
 )
-def test_an_authority_file_that_cannot_be_used_is_told_for_what_it_is(tmp_path, authority, content, says):
+def test_unusable_authority_file_gets_a_specific_error(tmp_path, authority, content, says):
     path = tmp_path / "ca.pem"
     if content == "folder":
         path.mkdir()
@@ -138,7 +138,7 @@ def test_an_authority_file_that_cannot_be_used_is_told_for_what_it_is(tmp_path, 
 
 
 def without_authority_key_identifier(authority: trustme.CA) -> ssl.SSLContext:
-    """A server under the authority, with a certificate that many home-made authorities issue."""
+    """A server whose certificate lacks the Authority Key Identifier, as from many private authorities."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer_key = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
     now = datetime.datetime.now(datetime.UTC)

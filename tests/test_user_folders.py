@@ -1,4 +1,4 @@
-"""A uid without an account and without HOME, as containers often have it: one message with the remedy."""
+"""A uid without an account and without HOME, as in many containers, gets one message with the remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quantai_tui.engine import linger
 from quantai_tui.user_folders import PlaceError, user_folder
 
 SCRIPT = str(Path(sys.executable).parent / "quantai-tui")
-# A user namespace: the kernel still lets us read what we could read before, but our uid has no account.
+# In a user namespace the process keeps its access to files, but its uid has no account.
 HOMELESS = ("unshare", "--user", "--map-user=54321")
 needs_namespaces = pytest.mark.skipif(
     shutil.which("unshare") is None or subprocess.run([*HOMELESS, "true"], capture_output=True, check=False).returncode != 0,
@@ -66,7 +66,7 @@ def test_without_a_home_the_demo_runs_where_the_folders_are_set(own_home: Path) 
 
 @needs_namespaces
 @pytest.mark.processes
-def test_without_a_home_a_watched_script_goes_on() -> None:
+def test_without_a_home_a_watched_script_continues() -> None:
     code = """
 import torch
 from quantai_tui.training import watch

@@ -1,4 +1,4 @@
-"""Files in the working folder that are named like modules: no command and no child of ours runs them."""
+"""No command and no child process runs files in the working folder that are named like modules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ os._exit(97)
 
 @pytest.fixture
 def marker(own_home: Path) -> Path:
-    """The working folder is full of hostile modules; each that is run leaves its name in this file."""
+    """Fill the working folder with hostile modules; each one that runs writes its name to this file."""
     marker = own_home / "was run"
     for name in {*sys.stdlib_module_names, *packages_distributions(), "sitecustomize", "usercustomize"} - {"quantai_tui"}:
         if name.isidentifier():
@@ -40,7 +40,7 @@ def were_run(marker: Path) -> str:
 
 
 def allow_what_python_imports_by_itself(folder: Path) -> None:
-    """`python -m` has imported these before it comes to a module of ours."""
+    """`python -m` imports these before any module of ours."""
     folder.mkdir()
     (folder / "probe.py").write_text("import sys\nprint(*sys.modules)\n")
     listed = subprocess.run([sys.executable, "-m", "probe"], cwd=folder, capture_output=True, text=True, check=True)
@@ -84,7 +84,7 @@ def test_a_program_started_by_hand_runs_no_module_of_the_working_folder(module: 
 
 
 def run_until(said: str, *arguments: str) -> list[str]:
-    """`quantai-tui demo --plain` with its children, stopped as soon as it has said this; its lines."""
+    """Run `quantai-tui demo --plain` until it prints this text; return its lines."""
     process = subprocess.Popen(
         [SCRIPT, "demo", "--plain", *arguments],
         stdin=subprocess.PIPE,
@@ -124,7 +124,7 @@ def test_training_processes_run_no_module_of_the_working_folder(ranks: int, stag
     assert any("training: under way" in line for line in heard), heard
 
 
-def test_a_child_keeps_what_the_user_set_but_relative_paths(tmp_path: Path) -> None:
+def test_child_keeps_user_variables_except_relative_paths(tmp_path: Path) -> None:
     given = {"PYTHONPATH": os.pathsep.join(["", str(tmp_path), ".", "src"]), "HOME": "/home/me"}
     made = python_environment(given)
     assert made["HOME"] == "/home/me"
@@ -150,7 +150,7 @@ def test_a_child_runs_this_package_and_not_one_of_the_working_folder(own_home: P
     assert done.stdout.startswith("quantai-tui, version"), done.stderr
 
 
-def test_an_import_as_a_library_leaves_the_module_path_alone() -> None:
+def test_importing_the_library_keeps_the_module_path() -> None:
     code = "import sys; before = list(sys.path); import quantai_tui; sys.exit(before != sys.path)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -30,7 +30,7 @@ def cli(context: click.Context, /, **values: Any) -> None:
 
 
 @cli.command()
-@click.option("--seed", type=WholeNumber(0, 2**31 - 1), default=7, show_default=True, help="Which synthetic market.")
+@click.option("--seed", type=WholeNumber(0, 2**31 - 1), default=7, show_default=True, help="Seed of the synthetic market.")
 @faults_option
 @run_options
 def demo(seed: int, faults: str, **values: Any) -> None:

@@ -60,14 +60,14 @@ async def _import_one(file: Path, store: TradeStore, symbol: str | None) -> None
     say(
         f"{file.name}: {result.read} trades of {result.symbol}, ids {result.first_id} to {result.last_id}: "
         f"{result.stored} stored, {result.duplicates} were there already"
-        + (f"; {result.unordered} were not in order of id" if result.unordered else "")
+        + (f"; {result.unordered} were out of id order" if result.unordered else "")
     )
     if result.conflicts:
-        say(f"{file.name}: {result.conflicts} of those differ from what is stored under the same id, which was kept. The first:")
+        say(f"{file.name}: {result.conflicts} of those differ from the stored trade with the same id, which was kept. The first:")
         for conflict in result.examples:
             say(f"  {conflict.text}")
     if result.ahead:
-        say(f"{file.name}: {result.ahead} trades lie ahead of this machine's clock: they are kept, and date nothing else")
+        say(f"{file.name}: {result.ahead} trades are ahead of this machine's clock; they are stored")
 
 
 def _tell_held(held_by: str) -> None:
@@ -102,7 +102,7 @@ async def _import_all(files: list[Path], into: str, symbol: str | None, options:
         finally:
             await store.close()
     except NamelessArchiveError as error:
-        fail(f"{error}, or say which symbol it is, with --symbol")
+        fail(f"{error}, or name the symbol with --symbol")
     except (ArchiveError, PlaceError) as error:
         fail(str(error))
     except StoreError as error:

@@ -20,13 +20,13 @@ EXIT_BAD_INPUT = 2
 
 
 def fail(message: str, *more: str, exit_code: int = EXIT_BAD_INPUT) -> NoReturn:
-    """End with a message on the error output; each argument is one line."""
+    """Exit with a message on standard error; each argument is one line."""
     say(f"quantai-tui: {message}", *more, err=True)
     raise SystemExit(exit_code)
 
 
 def tell_warnings(warnings: Iterable[object]) -> None:
-    """What does not stop the command, on standard error."""
+    """Print warnings on standard error."""
     for warning in warnings:
         say(f"quantai-tui: warning: {warning}", err=True)
 
@@ -74,7 +74,7 @@ class RunOptions(Struct, frozen=True):
         return self.fresh or bool(self.overrides) or self.config is not None
 
     def serve_arguments(self) -> list[str]:
-        """All but the overrides: they may hold a password, and everybody can read a command line."""
+        """Leave out the overrides: they may hold a password, and every user can read a command line."""
         arguments = []
         if self.config is not None:
             arguments.append(f"--config={self.config}")
@@ -176,7 +176,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default=None,
             help="End when the retries are used up (default with --headless), or cool down and probe on.",
         ),
-        click.option("--for", "for_s", type=Number(min=0, min_open=True), metavar="SECONDS", help="End after so long."),
+        click.option("--for", "for_s", type=Number(min=0, min_open=True), metavar="SECONDS", help="End after this time."),
         click.option("--json", "as_json", is_flag=True, help="With --headless: one JSON snapshot a line."),
         click.option("--headless", is_flag=True, help="No dashboard: a status line every second."),
         plain_option,

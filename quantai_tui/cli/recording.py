@@ -75,7 +75,7 @@ def _tell_end(answer: Ack) -> None:
         fail(answer.message, exit_code=1)
     say(f"{done.path}: {_size(done.size_bytes)}, {done.frames} messages in {done.seconds:.0f} s")
     if done.ended != "stopped":
-        say(f"it had ended by itself: {done.ended}")
+        say(f"the recording had already ended: {done.ended}")
     say(f"replay it with: quantai-tui replay {shlex.quote(done.path)}")
 
 

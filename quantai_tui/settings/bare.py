@@ -1,4 +1,4 @@
-"""What a bare `Settings()` reads: the environment and `.env`, by the same rules as `load`."""
+"""The values of `Settings()`: from the environment and `.env`, by the same rules as `load`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .shared import gather_shared
 
 
 def shared_values() -> dict[str, Any]:
-    """Values by name. What was left out is told by `warnings.warn`; raises SettingsProblems for names that are errors."""
+    """Values by name. Calls `warnings.warn` for ignored values; raises SettingsProblems for errors."""
     gathered = Gathered()
     gather_shared(gathered, os.environ, Path(".env"))
     if gathered.problems:

@@ -63,8 +63,8 @@ def as_text(value: object) -> str:
 def shown(name: str, value: object) -> str:
     """A value as it may stand on a screen, in a log or in an error: `as_text`, user and password of an address masked.
 
-    Also for names that are no settings and values that break their rule: a misspelt PROXY_URL keeps its secret too. What is in
-    a table is never shown, since its names are not ours.
+    This also masks unknown names and invalid values, such as a misspelt PROXY_URL. The content of
+    a table is never shown, because its names are unknown.
     """
     if isinstance(value, Mapping):
         return "{...}"
@@ -136,6 +136,6 @@ def names() -> tuple[str, ...]:
 
 
 def nearest_name(name: str, prefix: str = "") -> str:
-    """`; did you mean X?` when a setting is spelt nearly so, else nothing. `prefix` goes before the answer."""
+    """`; did you mean X?` when the name nearly matches a setting, else nothing. `prefix` goes before X."""
     near = difflib.get_close_matches(name.upper(), names(), n=1, cutoff=0.6)
     return f"; did you mean {prefix}{near[0]}?" if near else ""

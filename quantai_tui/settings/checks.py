@@ -12,15 +12,15 @@ from pydantic_core import PydanticCustomError
 from ..masking import is_cut_short
 from ..symbols import is_symbol
 
-LONGEST_TEXT = 4096  # characters, as many as Linux takes for a path
-MOST_CA_BYTES = 2**24  # the system's own authorities take a quarter of a MiB
+LONGEST_TEXT = 4096  # characters, the limit of a Linux path
+MOST_CA_BYTES = 2**24  # the system's own bundle has a quarter of a MiB
 _KEY = re.compile(r"[a-z0-9-]{1,40}=[^\s,]{1,60}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 RETENTION_RULE = "0, or from 1/24 (one hour) to 36500"
 
 
 def usable_text(value: object) -> object:
-    """What files, sockets and the store could not take is refused here, for all settings alike."""
+    """Refuse text that files, sockets or the store cannot take, for all settings."""
     for text in value if isinstance(value, (list, tuple)) else (value,):
         if not isinstance(text, str):
             continue
@@ -83,7 +83,7 @@ def retention(value: float) -> float:
 
 
 def whole_address(value: object) -> object:
-    """Before the pattern, which would say less: what has to be done with a password that has special characters."""
+    """Runs before the pattern check, to explain how to write a password with special characters."""
     if isinstance(value, str) and is_cut_short(value):
         raise PydanticCustomError("address", "must have no #, / or ? in its user and password: write them as %23, %2F and %3F")
     return value
@@ -106,7 +106,7 @@ def address(value: str) -> str:
 
 
 def endpoint(value: str) -> str:
-    """host:port at which this program listens for other machines, at one address of this one."""
+    """host:port at which this program listens for other machines, at one address of this machine."""
     host, _, port = value.rpartition(":")
     if value and not 0 < int(port) <= 65535:
         raise PydanticCustomError("endpoint", "must have a port from 1 to 65535")
@@ -115,7 +115,7 @@ def endpoint(value: str) -> str:
     except OSError:  # a name
         everywhere = False
     if everywhere:
-        raise PydanticCustomError("endpoint", "must be one address of this machine, not all of them: who connects can run code")
+        raise PydanticCustomError("endpoint", "must be one address of this machine, not all: anyone who connects can run code")
     return value
 
 
@@ -129,7 +129,7 @@ def unreadable(path: Path) -> str:
     """Why a file cannot be read; empty when it can."""
     try:
         if not path.is_file():  # asked first, since opening a FIFO would wait for its writer
-            return "it is no regular file" if path.exists() else "there is none"
+            return "it is not a regular file" if path.exists() else "there is none"
         if path.stat().st_size > MOST_CA_BYTES:
             return f"it is larger than {MOST_CA_BYTES // 2**20} MiB"
         with path.open("rb"):

@@ -38,7 +38,7 @@ class ConfigFile:
 
     @classmethod
     def read(cls, path: Path) -> ConfigFile:
-        """Read it; a file that is not there counts as empty. Raises UnusableFile, which names it."""
+        """Read the file; a missing one counts as empty. Raises UnusableFile, which names it."""
         try:
             return cls(path, read_text(path, MOST_CONFIG_BYTES))
         except UnusableFile as error:
@@ -95,7 +95,7 @@ class ConfigFile:
 
 
 def target_of(path: Path) -> Path:
-    """Where a path leads in the end; of links that form a circle, one of them."""
+    """Resolve all links of a path; in a circle of links, one of them."""
     return Path(os.path.realpath(path))  # `Path.resolve` raises for a circle
 
 

@@ -21,8 +21,8 @@ _BASE_PATH = r"(/[^\s?#]*)?"
 class Settings(BaseSettings):
     """All settings, under the same flat upper-case names everywhere.
 
-    Made bare it reads the environment and `.env`, and raises `SettingsProblems` where they cannot be used. `settings.load` adds
-    `config.toml` and the command line, and tells where each value came from.
+    `Settings()` reads the environment and `.env`, and raises `SettingsProblems` if they are invalid. `settings.load` adds
+    `config.toml` and the command line, and records the origin of each value.
     """
 
     model_config = SettingsConfigDict(
@@ -331,7 +331,7 @@ class Settings(BaseSettings):
     def _refuse_what_is_no_number(cls, value: object, info: ValidationInfo) -> object:
         kind = cls.model_fields[str(info.field_name)].annotation
         if kind in {int, float} and (isinstance(value, bool) or (isinstance(value, str) and "_" in value)):
-            # pydantic would take true for 1, and the text 1_0 for 10
+            # pydantic would accept true as 1, and the text 1_0 as 10
             raise PydanticCustomError("int_type" if kind is int else "float_type", "must be a number")
         return value
 
@@ -366,7 +366,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        from .bare import shared_values  # it needs the names of this model
+        from .bare import shared_values  # imports the names of this model
 
         return init_settings, InitSettingsSource(settings_cls, shared_values())
 

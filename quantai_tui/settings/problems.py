@@ -1,4 +1,4 @@
-"""Values that were found, each with its origin, and what was wrong with some of them."""
+"""Values with their origins, and the problems with some of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Origin:
 
     layer: str
     text: str  # in words, with file and line or the variable's name
-    shared: bool = False  # a plain name in a place of many programs: another one may be meant
+    shared: bool = False  # a plain name in a shared source: it may be another program's
 
     @property
     def locks_file(self) -> bool:
@@ -29,9 +29,9 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: key, value as it was given (passwords masked), the rule it breaks, and its source.
+    """One problem: key, value as given (passwords masked), the rule it breaks, and its source.
 
-    Key and value are shortened to 200 characters; bytes that are no UTF-8 are written as escapes.
+    Key and value are shortened to 200 characters; bytes that are not UTF-8 become escapes.
     """
 
     key: str
@@ -61,7 +61,7 @@ class SettingsProblems(Exception):
 
 
 class Gathered:
-    """What the sources have said so far. `warnings` are about values that are left out and do no harm."""
+    """What the sources have given so far. `warnings` are about harmless values that are ignored."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -75,10 +75,10 @@ class Gathered:
         self.origins[name] = origin
 
     def unknown(self, name: str, value: object, source: str, near: str | None = None) -> None:
-        """A name that is no setting; `near` says which was meant, if not the nearest. At most 20 of them are listed."""
+        """Record an unknown name; `near` replaces the suggestion. At most 20 are listed."""
         self._unknown += 1
         if self._unknown <= _MOST_UNKNOWN:
             near = nearest_name(name) if near is None else near
             self.problems.append(Problem(masked(name), shown(name, value), f"there is no such setting{near}", source))
         elif self._unknown == _MOST_UNKNOWN + 1:
-            self.problems.append(Problem("…", "", f"more than {_MOST_UNKNOWN} names are no settings; mend these first", source))
+            self.problems.append(Problem("…", "", f"more than {_MOST_UNKNOWN} names are not settings; fix these first", source))

@@ -1,7 +1,7 @@
-"""The environment and `.env`: places that other programs share, and some of our names are common ones.
+"""The environment and `.env`, which other programs share; some of our names are common.
 
-A name with the prefix `QUANTAI_` is ours alone. It is stronger than the plain name in either place, and wrong names and values
-under it are errors. Of the plain names that are no settings of ours, those near to one are errors, and others get a warning.
+A name with the prefix `QUANTAI_` is ours alone. It wins over the plain name in either source, and wrong names and values
+with it are errors. An unknown plain name is an error if it nearly matches a setting, otherwise a warning.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PREFIX = "QUANTAI_"
 _MOST_BYTES = 2**17  # of .env
 
 _BEGINNINGS = ("WS_", "GRAD_SCALER_")
-_YIELDING = frozenset({"KEYS", "LOG_LEVEL", "THEME"})  # other programs use them too, and nothing is lost with a default
+_YIELDING = frozenset({"KEYS", "LOG_LEVEL", "THEME"})  # other programs use these names too, and their defaults are safe
 _NOT_SETTINGS = frozenset(
     {
         "QUANTAI_AGENT_PID",
@@ -38,15 +38,15 @@ _NOT_SETTINGS = frozenset(
         "QUANTAI_WORKER_TOKEN",
     }
 )
-_NEAR_MISS = 0.9  # difflib's ratio: one or two letters in a name of 15
+_NEAR_MISS = 0.9  # difflib's ratio: one or two wrong letters in a name of 15
 _MOST_LISTED = 20
-_LONGEST_VALUE = 2**14  # characters of a value in .env once its variables are filled in
+_LONGEST_VALUE = 2**14  # characters of a value in .env with its variables expanded
 _WORD = re.compile(r"\w+")
 _UNREADABLE = "the line cannot be read; it must be NAME=VALUE"
 
 
 class _Given(NamedTuple):
-    """One variable as it was found."""
+    """One variable as found."""
 
     variable: str
     value: str
@@ -54,12 +54,12 @@ class _Given(NamedTuple):
 
 
 def gather_shared(gathered: Gathered, environment: Mapping[str, str], dotenv_path: Path) -> None:
-    """Put into `gathered` what the environment and `.env` say."""
+    """Add the values of the environment and `.env` to `gathered`."""
     bindings = _read_dotenv(gathered, dotenv_path)
     given = [
         *_given_by_dotenv(bindings, environment, dotenv_path),
         *(_Given(name, value, Origin("environment", f"environment variable {name}")) for name, value in environment.items()),
-    ]  # the weaker place first
+    ]  # the weaker source first
     ours_alone = [one for one in given if one.variable.startswith(PREFIX) and one.variable not in _NOT_SETTINGS]
     settled = {one.variable.removeprefix(PREFIX) for one in ours_alone}
     foreign: list[Problem] = []
@@ -70,7 +70,7 @@ def gather_shared(gathered: Gathered, environment: Mapping[str, str], dotenv_pat
             _tell_unknown(gathered, foreign, one, settled)
     gathered.warnings += foreign[:_MOST_LISTED]
     if len(foreign) > _MOST_LISTED:
-        rule = f"{len(foreign) - _MOST_LISTED} more names that begin with WS_ or GRAD_SCALER_ are no settings; they are ignored"
+        rule = f"{len(foreign) - _MOST_LISTED} more names that begin with WS_ or GRAD_SCALER_ are not settings; they are ignored"
         gathered.warnings.append(Problem("…", "", rule, "environment and .env"))
     _tell_unreadable(gathered, bindings, dotenv_path, settled)
     for one in ours_alone:
@@ -83,7 +83,7 @@ _KNOWN = frozenset(names())
 def _take(gathered: Gathered, one: _Given) -> None:
     rule = broken_rule(one.variable, one.value) if one.variable in _YIELDING else ""
     if rule:
-        rule = f"{rule}; it is ignored, since it may be another program's. {PREFIX}{one.variable} is for this one alone"
+        rule = f"{rule}; it is ignored, because it may be another program's. {PREFIX}{one.variable} is for this program only"
         gathered.warnings.append(Problem(one.variable, "", rule, one.origin.text))
     else:
         gathered.put(one.variable, one.value, replace(one.origin, shared=True))
@@ -105,7 +105,7 @@ def _tell_unknown(gathered: Gathered, foreign: list[Problem], one: _Given, settl
         gathered.unknown(one.variable, one.value, one.origin.text, remedy)
     else:  # without its value, which may be a secret of another program
         hint = nearest_name(one.variable) if len(foreign) < _MOST_LISTED else ""
-        foreign.append(Problem(one.variable, "", f"it is ignored, since there is no such setting{hint}", one.origin.text))
+        foreign.append(Problem(one.variable, "", f"it is ignored, because there is no such setting{hint}", one.origin.text))
 
 
 def _tell_unreadable(gathered: Gathered, bindings: Iterable[Binding], path: Path, settled: Iterable[str]) -> None:
@@ -117,7 +117,7 @@ def _tell_unreadable(gathered: Gathered, bindings: Iterable[Binding], path: Path
         told += 1
         source = f"{path}, line {_line_of(binding)}"
         if told > _MOST_LISTED:
-            gathered.warnings.append(Problem("…", "", "this line cannot be read, and what follows was not checked", source))
+            gathered.warnings.append(Problem("…", "", "this line cannot be read; the lines after it were not checked", source))
             return
         name = meant if meant in _KNOWN else _near_miss(meant)
         if meant.startswith(PREFIX) or (name and name not in settled and name not in _YIELDING):
@@ -127,13 +127,13 @@ def _tell_unreadable(gathered: Gathered, bindings: Iterable[Binding], path: Path
 
 
 def _meant_by(binding: Binding) -> str:
-    """The first name in a line that looks like one of ours, or nothing."""
+    """The first name in a line that looks like a setting, or nothing."""
     words = [word for word in _WORD.findall(binding.original.string) if word not in _NOT_SETTINGS]
     return next((word for word in words if word in _KNOWN or word.startswith((PREFIX, *_BEGINNINGS))), "")
 
 
 def _near_miss(name: str) -> str:
-    """The setting that was surely meant, or nothing."""
+    """The setting that the name nearly matches, or nothing."""
     candidates = [known for known in _KNOWN if known.startswith(_BEGINNINGS)]
     near = difflib.get_close_matches(name, candidates, n=1, cutoff=_NEAR_MISS)
     return near[0] if near else ""
@@ -142,7 +142,7 @@ def _near_miss(name: str) -> str:
 def _read_dotenv(gathered: Gathered, path: Path) -> list[Binding]:
     try:
         return list(parse_stream(StringIO(read_text(path, _MOST_BYTES), newline=None)))
-    except (FileNotFoundError, IsFolder):  # some keep a virtual environment in .env
+    except (FileNotFoundError, IsFolder):  # some users keep a virtual environment in .env
         return []
     except UnusableFile as error:
         gathered.problems.append(Problem(str(path), "", str(error), "settings are read from it"))
@@ -150,7 +150,7 @@ def _read_dotenv(gathered: Gathered, path: Path) -> list[Binding]:
 
 
 def _given_by_dotenv(bindings: Iterable[Binding], environment: Mapping[str, str], path: Path) -> list[_Given]:
-    """The variables of `.env`, with those that their values name filled in, as python-dotenv would."""
+    """The variables of `.env` with references expanded, as python-dotenv does."""
     resolved: dict[str, str | None] = {}
     variables: ChainMap[str, str | None] = ChainMap(resolved, {**environment})
     given = []
@@ -163,7 +163,7 @@ def _given_by_dotenv(bindings: Iterable[Binding], environment: Mapping[str, str]
         value = ""
         for part in parse_variables(binding.value):
             value += part.resolve(variables)
-            if len(value) > _LONGEST_VALUE:  # as long as no setting may be: a few lines can grow a value without end
+            if len(value) > _LONGEST_VALUE:  # longer than any setting: references can multiply the length of a value
                 value = value[:_LONGEST_VALUE]
                 break
         resolved[binding.key] = value

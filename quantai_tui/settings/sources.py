@@ -29,7 +29,7 @@ _KEY = re.compile(r"""\s*\[?\s*(?:"([^"]*)"|'([^']*)'|([\w-]+))\s*[=.\]]""")
 class Loaded:
     """Valid settings with the origin of each value, and the file that saving would write.
 
-    `warnings` are about names and values in shared places that were left out.
+    `warnings` are about names and values in shared sources that were ignored.
     """
 
     settings: Settings
@@ -54,7 +54,7 @@ def default_config_path() -> Path:
 
 
 def _lines_of(text: str) -> dict[str, int]:
-    """The 1-based line on which each top-level key of a TOML text stands; TOML libraries do not say."""
+    """The 1-based line of each top-level key of a TOML text; TOML libraries do not tell."""
     lines: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), 1):
         if match := _KEY.match(line):
@@ -64,7 +64,7 @@ def _lines_of(text: str) -> dict[str, int]:
 
 def _gather_toml(gathered: Gathered, path: Path, required: bool) -> None:
     try:
-        str(path).encode()  # links and logs that name it could not take other bytes
+        str(path).encode()  # links and logs that name it cannot take other bytes
         text = read_text(path, MOST_CONFIG_BYTES)
     except UnicodeEncodeError:
         gathered.problems.append(Problem(str(path), "", "its name must be UTF-8 text", "configuration file"))
@@ -79,7 +79,7 @@ def _gather_toml(gathered: Gathered, path: Path, required: bool) -> None:
 
 def _gather_toml_text(gathered: Gathered, path: Path, text: str) -> None:
     try:
-        if len(text.encode()) > MOST_CONFIG_BYTES:  # an edited text: once written it could not be read again
+        if len(text.encode()) > MOST_CONFIG_BYTES:  # an edited text: the saved file could not be read again
             raise UnusableFile(f"is larger than {MOST_CONFIG_BYTES // 2**20} MiB")
         table = parse_toml(text)
     except UnusableFile as error:
@@ -136,14 +136,14 @@ def load(
 
 
 def load_file(path: Path) -> Loaded:
-    """One configuration file by itself and nothing else; raises `SettingsProblems`."""
+    """Load one configuration file and no other source; raises `SettingsProblems`."""
     gathered = Gathered()
     _gather_toml(gathered, path, required=True)
     return _settled(gathered, path)
 
 
 def check_text(path: Path, text: str) -> None:
-    """Whether a text is valid by itself as the configuration file `path`; raises `SettingsProblems` where it is not."""
+    """Raise `SettingsProblems` unless a text is valid by itself as the configuration file `path`."""
     gathered = Gathered()
     _gather_toml_text(gathered, path, text)
     _settled(gathered, path)

@@ -1,4 +1,4 @@
-"""Whether values can be settings, and which rule of the model each of the others breaks."""
+"""Validates values, and names the rule that an invalid value breaks."""
 
 from __future__ import annotations
 
@@ -66,6 +66,6 @@ def validate(values: Mapping[str, Any], origins: Mapping[str, Origin]) -> tuple[
 
 
 def broken_rule(name: str, value: str) -> str:
-    """The rule that one value breaks by itself, or nothing."""
+    """The rule that a single value breaks, or nothing."""
     _, problems = validate({name: value}, {})
     return next((problem.rule for problem in problems if problem.key == name), "")

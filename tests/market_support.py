@@ -16,7 +16,7 @@ from quantai_tui.market.schema import open_for_reading
 from quantai_tui.market.writer import LedgerWriter
 
 SYMBOL = "XRPETH"
-# What `float`, `int` or `Decimal` take for a number, and Binance never writes as a price, a quantity or an id.
+# Text that `float`, `int` or `Decimal` accept, and Binance never writes as a price, a quantity or an id.
 NO_NUMBERS = (
     *(
         "",

@@ -149,7 +149,7 @@ def test_a_bad_file_names_line_reason_and_remedy(
     ("column", "name"),
     enumerate(["aggregate id", "price", "quantity", "first id", "last id", "timestamp"]),
 )
-def test_a_number_in_a_file_is_plain_digits(column: int, name: str, text: str, tmp_path: Path) -> None:
+def test_archive_numbers_must_be_plain_digits(column: int, name: str, text: str, tmp_path: Path) -> None:
     fields = ["4", "1.0", "1.0", "1", "1", "1", "true", "True"]
     if name in ("first id", "last id") and text == "-1":
         pytest.skip("the venue's placeholders")
@@ -169,7 +169,7 @@ def test_a_row_with_an_id_far_above_the_others_is_in_no_batch(n: int, tmp_path: 
     assert max(read) < 2**40
 
 
-def test_a_jump_that_the_next_row_follows_is_read(tmp_path: Path) -> None:
+def test_id_jump_confirmed_by_the_next_row_is_read(tmp_path: Path) -> None:
     ids = [1, 2, 500_000, 500_001, 900_000, 900_001]
     lines = [f"{id},1.0,1.0,{id},{id},{1_570_752_000_000 + id},True,True" for id in ids]
     assert [trade.id for batch in read_archive(_csv(tmp_path, _text(lines))).batches(3) for trade in batch] == ids
@@ -212,7 +212,7 @@ def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
         _all(read_archive(path))
 
 
-def test_a_lone_id_far_below_is_damage_and_blocks_out_of_order_are_not(tmp_path: Path) -> None:
+def test_lone_low_id_is_damage_but_unordered_blocks_are_not(tmp_path: Path) -> None:
     low, high = ([line.replace(line.split(",")[0], str(n + k), 1) for k, line in enumerate(_LINES)] for n in (1, 900_000))
     read = _all(read_archive(_csv(tmp_path, _text([*high, *low]))))
     assert [trade.id for trade in read] == [*range(900_000, 900_030), *range(1, 31)]
@@ -220,7 +220,7 @@ def test_a_lone_id_far_below_is_damage_and_blocks_out_of_order_are_not(tmp_path:
         _all(read_archive(_csv(tmp_path, _text([*high[:10], low[0], *high[10:]]))))
 
 
-def test_ids_may_come_in_any_order_and_more_than_once(tmp_path: Path) -> None:
+def test_ids_may_be_unordered_and_repeated(tmp_path: Path) -> None:
     lines = [*_LINES[10:], *_LINES[:10], _LINES[3]]
     assert _all(read_archive(_csv(tmp_path, _text(lines)))) == [*_TRADES[10:], *_TRADES[:10], _TRADES[3]]
 
@@ -235,19 +235,19 @@ def test_a_symbol_with_an_underscore_is_read_from_the_name(name: str, symbol: st
 @pytest.mark.parametrize(
     "name", ["trades.csv", "X-aggTrades-2024.csv", f"{'A' * 21}-aggTrades-2024.csv", "ETH.USDT-aggTrades-.csv"]
 )
-def test_a_name_that_says_no_symbol_is_told_with_a_remedy_for_all_commands(name: str, tmp_path: Path) -> None:
+def test_file_name_without_symbol_is_refused_with_a_general_remedy(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(_text(_LINES))
     with pytest.raises(NamelessArchiveError, match=r"rename it, as in ETHUSDT-aggTrades-2024-06\.csv$"):
         read_archive(tmp_path / name)
 
 
 @pytest.mark.parametrize("symbol", ["", "ETH USDT", "ETH/USDT", "A" * 21, "\x1b[31m"])
-def test_a_symbol_that_is_none_is_refused(symbol: str, tmp_path: Path) -> None:
+def test_invalid_symbol_is_refused(symbol: str, tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="is not a symbol"):
         read_archive(_csv(tmp_path, _text(_LINES)), symbol)
 
 
-def test_what_macos_adds_to_a_zip_is_no_file_of_trades(tmp_path: Path) -> None:
+def test_macos_files_in_a_zip_are_ignored(tmp_path: Path) -> None:
     path = _zip(tmp_path, _text(_LINES))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(f"__MACOSX/._{_NAME}.csv", b"\x00\x05\x16\x07")
@@ -257,7 +257,7 @@ def test_what_macos_adds_to_a_zip_is_no_file_of_trades(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 @pytest.mark.parametrize("damaged", [False, True])
-def test_a_zip_packed_in_another_way_is_refused_before_it_is_unpacked(method: int, damaged: bool, tmp_path: Path) -> None:
+def test_zip_with_another_compression_is_refused_before_unpacking(method: int, damaged: bool, tmp_path: Path) -> None:
     path = tmp_path / f"{_NAME}.zip"
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr(f"{_NAME}.csv", _text(_LINES))
@@ -265,11 +265,11 @@ def test_a_zip_packed_in_another_way_is_refused_before_it_is_unpacked(method: in
         content = bytearray(path.read_bytes())
         content[100:140] = bytes(40)
         path.write_bytes(content)
-    with pytest.raises(ArchiveError, match=r"packed in another way than Binance's files; unpack it, and give the \.csv file"):
+    with pytest.raises(ArchiveError, match=r"compressed in another way than Binance's files; unpack it, and name the \.csv file"):
         read_archive(path)
 
 
-def test_a_zip_with_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_zip_with_an_undecodable_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / f"{_NAME}.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("\u00e9\u00e9.csv", _text(_LINES))
@@ -278,7 +278,7 @@ def test_a_zip_with_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
         read_archive(path)
 
 
-def test_a_line_that_would_fill_the_memory_is_refused_at_once(tmp_path: Path) -> None:
+def test_line_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
     path = _gz(tmp_path, b"1" * 50_000_000)
     tracemalloc.start()
     try:

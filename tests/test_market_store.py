@@ -27,7 +27,7 @@ from quantai_tui.market.schema import open_for_reading, read_open_gaps
 _HOUR_US = 3_600_000_000
 
 
-async def test_a_file_whose_ids_are_not_in_order_is_stored_whole_and_told(tmp_path: Path) -> None:
+async def test_unordered_file_is_stored_completely_and_counted(tmp_path: Path) -> None:
     trades = walk(40)
     lines = [f"{t.id},{t.price},{t.quantity},{t.first_id},{t.last_id},{t.time},{t.buyer_is_maker},True\n" for t in trades]
     path = tmp_path / f"{SYMBOL}-aggTrades-2019-10-11.csv"

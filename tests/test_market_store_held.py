@@ -1,4 +1,4 @@
-"""Another program that holds the store is waited for and named; a damaged file gets the remedy that fits."""
+"""The store waits for and names another program that locks it; a damaged file gets its own remedy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EXCLUSIVE = ("PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE", "SELECT coun
 
 @contextmanager
 def held(path: Path, *statements: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process holds the database, until the block ends or it is told to let go (its standard input is closed)."""
+    """Another process locks the database until the block ends or its standard input is closed."""
     command = [sys.executable, "-c", _HOLDER, str(path), *statements]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -46,7 +46,7 @@ def held(path: Path, *statements: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A try to write ends after 20 ms, so that a moment here is as long as a minute elsewhere."""
+    """Shorten all waits: a try to write ends after 20 ms."""
     monkeypatch.setattr("quantai_tui.market.schema._WRITE_TRY_MS", 20)
     monkeypatch.setattr("quantai_tui.market.schema._OPEN_WITHIN_S", 0.1)
     monkeypatch.setattr("quantai_tui.market.schema._READ_WITHIN_S", 0.1)
@@ -62,7 +62,7 @@ async def until_held(store: TradeStore) -> str:
 
 
 @_LINUX
-async def test_a_store_that_is_held_is_waited_for_and_its_holder_named(tmp_path: Path, quick: None) -> None:
+async def test_locked_store_is_waited_for_and_its_holder_named(tmp_path: Path, quick: None) -> None:
     path = tmp_path / "store.db"
     trades = walk(3000)
     told: list[str] = []
@@ -80,7 +80,7 @@ async def test_a_store_that_is_held_is_waited_for_and_its_holder_named(tmp_path:
             async with asyncio.timeout(10):
                 while not store.paused:
                     await asyncio.sleep(0.005)
-            await asyncio.sleep(0.2)  # ten tries: the time after which the former release gave up
+            await asyncio.sleep(0.2)  # ten tries, after which the previous release gave up
             assert (store.queued, store.failure, feeding.done()) == (1000, None, False)
             assert store.snapshot().held_by == store.held_by
         async with asyncio.timeout(20):
@@ -93,13 +93,13 @@ async def test_a_store_that_is_held_is_waited_for_and_its_holder_named(tmp_path:
 
 
 @_LINUX
-async def test_closing_a_store_that_stays_held_ends_and_says_so(tmp_path: Path, quick: None) -> None:
+async def test_closing_a_store_that_stays_locked_is_an_error(tmp_path: Path, quick: None) -> None:
     path = tmp_path / "store.db"
     store = await TradeStore.open(path)
     await store.write(SYMBOL, walk(100))
     with held(path, *_IMMEDIATE) as other:
         await store.append(SYMBOL, walk(100, first_id=101))
-        with pytest.raises(StoreError, match=rf"held by .*\(pid {other.pid}\): what came last was not written; close it there"):
+        with pytest.raises(StoreError, match=rf"held by .*\(pid {other.pid}\): the last trades were not written; close it there"):
             await store.close()
     assert len(dump(path)["trades"]) == 100
 
@@ -136,7 +136,7 @@ async def test_a_reader_of_a_held_store_names_the_holder(tmp_path: Path, quick: 
         StoreReader(path)
 
 
-async def test_a_reader_does_not_mind_another_that_writes(tmp_path: Path) -> None:
+async def test_reading_works_while_another_process_writes(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     async with opened(path) as store:
         await store.write(SYMBOL, walk(10))
@@ -144,7 +144,7 @@ async def test_a_reader_does_not_mind_another_that_writes(tmp_path: Path) -> Non
             assert len(reader.trades(SYMBOL, 0, 100)) == 10
 
 
-async def test_one_who_only_has_the_file_open_is_named_when_no_lock_is_known(
+async def test_process_with_the_file_open_is_named_when_locks_are_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "store.db"

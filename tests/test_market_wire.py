@@ -131,7 +131,7 @@ def test_a_bad_frame_is_one_error_that_quotes_it_in_short(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", NO_NUMBERS)
-def test_a_price_or_quantity_is_plain_digits_wherever_it_comes_from(text: str) -> None:
+def test_price_and_quantity_must_be_plain_digits(text: str) -> None:
     for key in "pq":
         event = {**_AGG, key: text}
         for data in (event, {"stream": "x", "data": event}, {"data": event, "stream": "x"}):
@@ -148,7 +148,7 @@ def test_a_price_or_quantity_is_plain_digits_wherever_it_comes_from(text: str) -
 
 @pytest.mark.parametrize("price", ["0", "7", "12.5", "0.00000001", "007", "0" * 40, "9" * 40])
 @pytest.mark.parametrize("quantity", ["3", "0.25"])
-def test_numbers_of_plain_digits_are_taken_as_they_are(price: str, quantity: str) -> None:
+def test_plain_numbers_are_accepted_unchanged(price: str, quantity: str) -> None:
     event = {**_AGG, "p": price, "q": quantity}
     frame = decode_frame(_bytes(event))
     assert isinstance(frame, AggTrade)
@@ -158,7 +158,7 @@ def test_numbers_of_plain_digits_are_taken_as_they_are(price: str, quantity: str
 
 @pytest.mark.parametrize("value", ['"1"', "1.0", "1e3", "true", "null", "-2", "[1]", "9" * 1000, "01", "+1"])
 @pytest.mark.parametrize("key", ["a", "f", "l", "T"])
-def test_an_id_or_a_time_is_a_whole_number_of_json(key: str, value: str) -> None:
+def test_id_and_time_must_be_whole_json_numbers(key: str, value: str) -> None:
     body = _bytes({**_AGG, key: "@"}).replace(b'"@"', value.encode())
     for data in (body, b'{"stream":"x","data":' + body + b"}", b'{"data":' + body + b',"stream":"x"}'):
         with pytest.raises(WireError):

@@ -1,4 +1,4 @@
-"""A stored trade with a wrong time: bars, age and prune go by the others, and no prune empties a store by mistake."""
+"""Bars, ages and prunes ignore a stored wrong time, and no prune empties a store by mistake."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def spoil(path: Path, sql: str) -> None:
 
 
 @pytest.mark.parametrize("wrong_ms", [_WRONG_MS, -EPOCH_MS])
-async def test_a_wrong_time_at_the_end_dates_neither_position_nor_bars(tmp_path: Path, wrong_ms: int) -> None:
+async def test_wrong_time_at_the_end_affects_neither_position_nor_bars(tmp_path: Path, wrong_ms: int) -> None:
     path = tmp_path / "store.db"
     trades = walk(1000)
     async with opened(path) as store:
@@ -54,7 +54,7 @@ async def test_a_wrong_time_at_the_beginning_hides_no_bars(tmp_path: Path) -> No
         assert len(reader.bars(SYMBOL, 60)) > 5
 
 
-async def test_a_wrong_time_beside_a_hole_hides_no_bars(tmp_path: Path) -> None:
+async def test_wrong_time_beside_a_gap_hides_no_bars(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     trades = walk(4000)
     async with opened(path) as store:
@@ -66,7 +66,7 @@ async def test_a_wrong_time_beside_a_hole_hides_no_bars(tmp_path: Path) -> None:
         assert reader.bars(SYMBOL, 60, limit=5)[-1].open_time_us < trades[-1].time_us
 
 
-async def test_a_prune_after_a_wrong_time_takes_nothing_else(tmp_path: Path) -> None:
+async def test_prune_after_a_wrong_time_deletes_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     trades = walk(10_000)
     async with opened(path) as store:
@@ -77,7 +77,7 @@ async def test_a_prune_after_a_wrong_time_takes_nothing_else(tmp_path: Path) -> 
     assert stored_ids(path) == list(range(1, 10_002))
 
 
-async def test_a_wrong_time_does_not_keep_older_trades_for_ever(tmp_path: Path) -> None:
+async def test_wrong_time_does_not_stop_pruning_older_trades(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     trades = walk(5000, step_ms=5000)
     async with opened(path) as store:
@@ -86,10 +86,10 @@ async def test_a_wrong_time_does_not_keep_older_trades_for_ever(tmp_path: Path) 
     assert stored_ids(path)[0] > 1000
 
 
-async def test_a_prune_of_more_than_half_is_refused_and_told(tmp_path: Path) -> None:
+async def test_prune_of_more_than_half_is_refused_with_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     trades = walk(1000)
-    ahead_ms = trades[-1].time - EPOCH_MS + 40 * 86_400_000  # wrong by less than this machine's clock can tell
+    ahead_ms = trades[-1].time - EPOCH_MS + 40 * 86_400_000  # not detectable with this machine's clock
     async with opened(path) as store:
         await store.append(SYMBOL, trades)
         await store.append(SYMBOL, [trade(1001, ahead_ms)])
@@ -109,7 +109,7 @@ async def test_a_changed_retention_lets_a_large_prune_run(tmp_path: Path) -> Non
         later_ms = trades[-1].time - EPOCH_MS + 20 * 86_400_000
         await store.append(SYMBOL, [trade(1001, later_ms)])
         await store.prune(30 * _DAY_US)
-    async with opened(path) as store:  # across a restart too
+    async with opened(path) as store:  # also after a restart
         assert await store.prune(10 * _DAY_US) > 1000
         assert store.prune_refused == ""
     assert stored_ids(path) == [1001]
@@ -161,7 +161,7 @@ async def test_a_refusal_ends_when_nothing_is_to_be_refused(tmp_path: Path) -> N
         assert store.prune_refused == ""
 
 
-async def test_what_a_wrong_time_has_done_to_an_older_store_is_undone(tmp_path: Path) -> None:
+async def test_opening_repairs_wrong_times_of_an_older_store(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     trades = walk(5000)
     async with opened(path) as store:

@@ -1,4 +1,4 @@
-"""The same id with another content is counted and shown with both contents, wherever it comes from."""
+"""Trades with the same id but different content are counted and shown, whatever their source."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_zeros_and_microseconds_are_no_conflict() -> None:
     assert conflicts_between({10: one}, [same, trade(11)]) == []
 
 
-async def test_a_second_content_on_the_stream_is_counted_and_both_are_kept(exchange, start, tmp_path):
+async def test_conflicting_trade_on_the_stream_is_counted_and_shown(exchange, start, tmp_path):
     async with opened(tmp_path / "store.db") as store:
         stream = await start(store)
         await reaches(stream, S.LIVE)
@@ -67,15 +67,15 @@ async def test_a_second_content_on_the_stream_is_counted_and_both_are_kept(excha
         symbol = snapshot.symbols[SYMBOL]
         assert (symbol.duplicates, symbol.conflicts, snapshot.bad_frames) == (2, 1, 1)
         shown = snapshot.quarantine[-1]
-        assert f"{SYMBOL} {FIRST_ID + 1}: another content" in shown.reason
+        assert f"{SYMBOL} {FIRST_ID + 1}: content differs from the stored trade" in shown.reason
         assert f"price {exchange.trades[1].price}" in shown.reason
         assert "price 1.00" in shown.excerpt
         assert stream.get_connection_stats()["symbols"][SYMBOL]["conflicts"] == 1
         await stream.stop()
-        assert await store.find_conflicts(SYMBOL, exchange.trades) == []  # the first content is the one that stays
+        assert await store.find_conflicts(SYMBOL, exchange.trades) == []  # the first content is kept
 
 
-async def test_what_cannot_be_read_back_is_compared_with_the_last_trades():
+async def test_without_a_readable_sink_recent_trades_are_compared():
     clock, sink = ManualClock(), MemorySink()
     quarantine = Quarantine(clock)
     feeds = Feeds(sink, clock, quarantine=quarantine)
@@ -87,7 +87,7 @@ async def test_what_cannot_be_read_back_is_compared_with_the_last_trades():
     assert (feed.conflicts, quarantine.count, sink.appended) == (1, 1, 49)
 
 
-async def test_an_answer_over_rest_that_differs_from_the_stream_is_a_conflict():
+async def test_rest_trade_that_differs_from_the_stream_is_a_conflict():
     clock, sink = ManualClock(), MemorySink()
     feeds = Feeds(sink, clock)
     await feeds.load((SYMBOL,), seed=False)
@@ -154,11 +154,11 @@ def test_the_import_command_prints_conflicts(tmp_path: Path, monkeypatch: pytest
     run = CliRunner().invoke(import_files, [str(file), str(again)])
     assert run.exit_code == 0, run.output
     assert "0 stored, 30 were there already" in run.output
-    assert "1 of those differ from what is stored under the same id, which was kept. The first:" in run.output
+    assert "1 of those differ from the stored trade with the same id, which was kept. The first:" in run.output
     assert f"XRPETH 1: kept / dropped: quantity {trades[0].quantity} / 5.5" in run.output
 
 
-async def test_a_batch_that_conflicts_with_itself_is_told(tmp_path: Path) -> None:
+async def test_conflict_within_a_batch_is_counted(tmp_path: Path) -> None:
     async with opened(tmp_path / "store.db") as store:
         written = await store.write(SYMBOL, [trade(1), trade(2), other(trade(1), price="1.00")])
     assert (written.stored, written.duplicates, [one.dropped.price for one in written.conflicts]) == (2, 1, ["1.00"])

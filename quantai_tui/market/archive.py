@@ -24,16 +24,16 @@ _KLINE_COLUMNS = 12
 _BOOLEANS = {"true": True, "false": False}
 _WANTED = "download an aggTrades file, SYMBOL-aggTrades-YYYY-MM.zip"
 _AGAIN = "the file is damaged: download it again"
-# Ids rise nearly one by one. A row farther than this from the one before counts only if another row beside it follows.
+# Ids rise nearly one by one. A row farther than this from the previous one counts only if a row with a nearby id follows.
 _FARTHEST_JUMP = 100_000
 _SORTED = f"{_AGAIN}, or sort its lines by id"
-# What gzip and zipfile raise for files of which anything may be wrong; names of members in no encoding are a ValueError.
+# What gzip and zipfile raise for damaged files; undecodable member names raise ValueError.
 _UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, struct.error)
-# The longest line of a good file has 200 characters. A small file can hold a line, or empty lines, that fill the memory or take
-# hours, since what repeats is packed a thousand times smaller.
+# The longest line of a valid file has 200 characters. A small file can unpack to lines that fill the memory or take
+# hours, because repetitions compress a thousandfold.
 _LONGEST_LINE = 2048
 _MOST_EMPTY_LINES = 1000
-# zipfile unpacks other methods without a bound, and there 1 kB can become 1 GB.
+# zipfile unpacks other methods without a limit: 1 kB can become 1 GB.
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -50,7 +50,7 @@ class ArchiveError(Exception):
 
 
 class NamelessArchiveError(ArchiveError):
-    """The file's name does not say which symbol it is of."""
+    """The file name does not contain the symbol."""
 
 
 class Archive:
@@ -63,9 +63,9 @@ class Archive:
         self.bytes_read = 0  # of the file as it is on disk, by the newest reading
 
     def batches(self, n: int = 5_000) -> Generator[list[AggTrade], None, None]:
-        """The trades in the file's order, about `n` at a time; `time` in the file's own unit. Raises ArchiveError.
+        """Yield trades in file order, about `n` at a time; `time` in the file's own unit. Raises ArchiveError.
 
-        Ids may come in any order and more than once: Binance has published such files. A single id far from all others is damage.
+        Ids may be out of order and repeated: Binance has published such files. A single id far from all others counts as damage.
         """
         batch: list[AggTrade] = []
         previous, first = -1, 0
@@ -153,14 +153,14 @@ def _content(path: Path, raw: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def _zip_member(path: Path, raw: IO[bytes]) -> IO[bytes]:
-    """The one CSV file of a ZIP. What macOS adds to the ZIPs that it makes is none."""
+    """The one CSV file of a ZIP, ignoring the files that macOS adds."""
     try:
         archive = zipfile.ZipFile(raw)
         found = [member for member in archive.infolist() if _is_csv(PurePosixPath(member.filename))]
         if len(found) != 1:
             raise ArchiveError(path, 0, f"holds {len(found)} CSV files instead of one", _WANTED)
         if found[0].compress_type not in _ZIP_METHODS:
-            raise ArchiveError(path, 0, "is packed in another way than Binance's files", "unpack it, and give the .csv file")
+            raise ArchiveError(path, 0, "is compressed in another way than Binance's files", "unpack it, and name the .csv file")
         return archive.open(found[0])
     except _UNREADABLE as error:
         _cannot_read(path, error)

@@ -77,7 +77,7 @@ class BarTable:
         )
 
     def lowest_id_between(self, symbol: str, first_us: int, last_us: int) -> int | None:
-        """The lowest aggregate id in the bars that open between the two times, as far as they are written."""
+        """The lowest aggregate id in the written bars that open between the two times."""
         row = self._connection.execute(
             "SELECT min(first_id) FROM bars WHERE symbol = ? AND interval_s = ? AND open_time_us BETWEEN ? AND ?",
             (symbol, LADDER[0], first_us, last_us),

@@ -1,4 +1,4 @@
-"""The same id with another content: which of two trades is true nobody here can tell, so both are shown."""
+"""Trades with the same id but different content: the program cannot tell which is right, so it shows both."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .trades import AggTrade
 
 
 class Conflict(msgspec.Struct, frozen=True):
-    """Two contents of one id: the one that came first is kept, the other was not stored."""
+    """Two trades with one id: the first is kept, the other was not stored."""
 
     kept: AggTrade
     dropped: AggTrade
 
     @property
     def text(self) -> str:
-        """The id, and what differs: kept, then dropped."""
+        """The id and the differing fields: kept, then dropped."""
         ours, theirs = _content(self.kept), _content(self.dropped)
         parts = [
             f"{words} {getattr(self.kept, field)} / {getattr(self.dropped, field)}"
@@ -40,9 +40,9 @@ _FIELDS = {
 
 
 def conflicts_between(stored: Mapping[int, AggTrade], again: Iterable[AggTrade]) -> list[Conflict]:
-    """The trades of `again` that differ from the stored one of their id.
+    """The trades of `again` that differ from the stored trade with the same id.
 
-    Numbers are compared as numbers and times in milliseconds: archives write fewer zeros, and some times in microseconds.
+    Numbers are compared by value and times in milliseconds: archives write fewer zeros, and some use microseconds.
     """
     return [
         Conflict(kept, trade)
@@ -63,7 +63,7 @@ def _content(trade: AggTrade) -> tuple[Decimal, Decimal, int, int, int, bool]:
 
 
 class RecentTrades:
-    """The last trades of all symbols together, for a stream whose trades go where they cannot be read back."""
+    """The last trades of all symbols together, for a stream whose sink cannot be read back."""
 
     def __init__(self, most: int = 20_000) -> None:
         self._most = most
@@ -71,14 +71,14 @@ class RecentTrades:
         self._count = 0
 
     def add(self, symbol: str, trades: Sequence[AggTrade]) -> None:
-        """Remember a batch, which must not be changed afterwards; the oldest batches are forgotten."""
+        """Remember a batch, which must not change afterwards, and drop the oldest batches."""
         self._batches.append((symbol, trades))
         self._count += len(trades)
         while self._count > self._most and len(self._batches) > 1:
             self._count -= len(self._batches.popleft()[1])
 
     async def find_conflicts(self, symbol: str, trades: Sequence[AggTrade]) -> Sequence[Conflict]:
-        """As `TradeStore.find_conflicts`, as far as is remembered."""
+        """Like `TradeStore.find_conflicts`, for the remembered trades."""
         wanted = {trade.id for trade in trades}
         stored: dict[int, AggTrade] = {}
         for of, batch in self._batches:

@@ -1,4 +1,4 @@
-"""Which other program holds a database, as far as this system tells."""
+"""Which other process locks a database, if the system tells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 # Where SQLite puts its locks: a writer's byte in the shared memory (walformat.html, "WAL-Index File Format"), and the lock bytes
-# of the file itself for who has it to himself (fileformat2.html, "The Lock-Byte Page").
+# of the file itself for an exclusive lock (fileformat2.html, "The Lock-Byte Page").
 _WAL_WRITE_BYTE = 120
 _FIRST_LOCK_BYTE = 2**30
 _LAST_BYTE = 2**63 - 1
@@ -16,9 +16,9 @@ _MOST_NAMED = 3
 
 
 def who_holds(path: Path) -> str:
-    """In words, which processes keep others from writing the database; "another program" where that cannot be known.
+    """Describe the processes that block writing to the database; "another program" when they are unknown.
 
-    From Linux's table of locks, else from the open files of the processes that may be looked into.
+    Reads Linux's table of locks, or else the open files of the accessible processes.
     """
     pids = list(_lockers(path)) or list(_openers(path))
     if not pids:
@@ -28,7 +28,7 @@ def who_holds(path: Path) -> str:
 
 
 def _lockers(path: Path) -> Iterator[int]:
-    """Processes with a lock on the file that shuts out writers, each once."""
+    """Processes with a lock on the file that blocks writers, each once."""
     first_byte: dict[int, int] = {}  # inode -> the first byte that a writer would have to lock
     for file, byte in ((path, _FIRST_LOCK_BYTE), (path.with_name(f"{path.name}-shm"), _WAL_WRITE_BYTE)):
         try:

@@ -19,10 +19,10 @@ _EXAMPLES = 5
 
 
 class ImportResult(msgspec.Struct, frozen=True):
-    """What an import did; ids are the file's lowest and highest.
+    """Result of an import; ids are the file's lowest and highest.
 
-    `ahead` trades lie ahead of this machine's clock: they are kept, and date nothing else. `conflicts` of the duplicates differ
-    from what is stored under their id; the first of them are in `examples`. `unordered` trades followed one of the same or a
+    `ahead` trades are ahead of this machine's clock: they are stored, their times ignored. `conflicts` duplicates differ
+    from the stored trade with the same id; `examples` has the first of them. `unordered` trades followed one with the same or a
     higher id.
     """
 

@@ -1,4 +1,4 @@
-"""Removing trades by age, in portions; and refusing to where that would empty a store by mistake."""
+"""Deletes old trades in portions, and refuses deletions that look like a mistake."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from .bartable import BarTable
 from .gaptable import GapTable
 from .ledger import CommittedLedger
 
-_ROWS = 20_000  # removed in one transaction; appends are served in between
+_ROWS = 20_000  # per transaction; appends run in between
 _HOUR_US = LADDER[-1] * US_PER_S
-# Trades that stay and cover this share of the time to be kept show that what goes is old: the rest is a market that was quiet.
+# If the trades that stay cover this share of the retention, the others really are old: the market was quiet.
 _SPANNED = 0.9
 
 
 class Pruner:
-    """Removes a symbol's trades and one-second bars by age. For whoever holds the writing connection, inside its transaction.
+    """Deletes a symbol's trades and one-second bars by age, inside a transaction of the writing connection.
 
-    `refused` says in words, by symbol, what the last try would have taken and did not. A prune that would take more than half of
-    a symbol's trades is refused, unless those that stay cover the time to be kept, or that time was changed since the last prune.
+    `refused` describes, by symbol, the last deletion that was refused. A prune that would delete more than half of
+    a symbol's trades is refused, unless those that stay cover the retention, or the retention changed since the last prune.
     """
 
     def __init__(self, connection: sqlite3.Connection, bars: BarTable, gaps: GapTable) -> None:
@@ -29,9 +29,9 @@ class Pruner:
         self.refused: dict[str, str] = {}
 
     def prune(self, ledger: CommittedLedger, max_age_us: int) -> int:
-        """Remove one portion of what is older than `max_age_us` against the newest trade of `ledger`; returns the rows removed.
+        """Delete one portion of rows older than `max_age_us` before the newest trade of `ledger`; returns the rows deleted.
 
-        Nothing past complete-through goes, since a repair may still need it.
+        Nothing past complete-through is deleted, because a repair may still need it.
         """
         symbol = ledger.symbol
         through, through_us, newest_us = ledger.complete_through_id, ledger.complete_through_time_us, ledger.last_time_us
@@ -46,7 +46,7 @@ class Pruner:
             refusal = self._refusal(symbol, kept_from, newest_us, max_age_us)
             if refusal:
                 self.refused[symbol] = refusal
-                # Another age than this one is a change, even in a store that no prune has been made in yet.
+                # Record the age before the first prune, so that a later change is noticed.
                 self._connection.execute("INSERT OR IGNORE INTO prunes VALUES (?, ?)", (symbol, max_age_us))
             else:
                 ledger.pruned_to_id = max(ledger.pruned_to_id, kept_from)
@@ -61,7 +61,7 @@ class Pruner:
         return trades + self._bars.prune_seconds(symbol, ledger.pruned_before_us, _ROWS)
 
     def _refusal(self, symbol: str, kept_from: int, newest_us: int, max_age_us: int) -> str:
-        """Why what lies below `kept_from` must not go; empty if it may."""
+        """Why the trades below `kept_from` must not be deleted; empty if they may."""
         goes = self._count("id < ?", symbol, kept_from, -1)
         stays = self._count("id >= ?", symbol, kept_from, goes)
         if goes <= stays or self._is_changed(symbol, max_age_us):
@@ -78,7 +78,7 @@ class Pruner:
         )
 
     def _count(self, which: str, symbol: str, id: int, limit: int) -> int:
-        """How many trades of a symbol there are, up to `limit` (-1: all): a prune of an hour reads no more than it removes."""
+        """Count a symbol's trades, up to `limit` (-1: all): an hourly prune reads no more rows than it deletes."""
         count: int = self._connection.execute(
             f"SELECT count(*) FROM (SELECT 1 FROM trades WHERE symbol = ? AND {which} LIMIT ?)", (symbol, id, limit)
         ).fetchone()[0]

@@ -287,7 +287,7 @@ class StoreReader:
         A range at the very beginning has the ledger's beginning before it; one that nothing follows parts nothing yet.
         """
         return self._connection.execute(
-            # A time beyond that of the newest trade is wrong.
+            # A time after that of the newest trade is wrong.
             "SELECT outcome, min(coalesce(low, begin_time_us), last_time_us), min(high, last_time_us) FROM ("
             f"SELECT gaps.symbol AS of, outcome, {TIMES_BESIDE} FROM {UNREPAIRED} AND outcome IS NOT NULL AND symbol = ?"
             ") JOIN symbols ON symbols.symbol = of WHERE high IS NOT NULL AND last_time_us IS NOT NULL",

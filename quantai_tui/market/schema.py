@@ -14,7 +14,7 @@ from .damage import StoreError, is_damaged, is_held, store_error
 APPLICATION_ID = 0x51414954
 SCHEMA_VERSION = 1
 
-# Another program that holds the file is waited for: here at opening, then by who writes, again and again.
+# How long opening waits for a lock of another program. Writers then retry.
 _OPEN_WITHIN_S = 30.0
 _WRITE_TRY_MS = 1000
 _READ_WITHIN_S = 2.0  # the worker says what it waits for, and asks again
@@ -85,11 +85,11 @@ CREATE TABLE symbols (
 ) WITHOUT ROWID;
 """
 
-# Added later, and ignored by releases that do not know it: so the version of the schema stays.
+# Added later. Older releases ignore it, so the schema version stays.
 _LATER_TABLES = """
 CREATE TABLE IF NOT EXISTS prunes (
     symbol TEXT PRIMARY KEY,
-    max_age_us INTEGER NOT NULL       -- the age beyond which trades were removed last, or were to be at first
+    max_age_us INTEGER NOT NULL       -- the age limit of the last prune, or the first one planned
 ) WITHOUT ROWID;
 """
 
@@ -99,8 +99,8 @@ MAX_SETTLED = 4096
 # To be continued with AND. Not left to the planner, which knows nothing of how few they are.
 UNREPAIRED = "gaps INDEXED BY unrepaired_gaps WHERE outcome IS NOT 'repaired'"
 
-# Columns of `gaps`: the times `low` and `high` of the trades next to a gap, as written down, else as they are stored. Times rise
-# with the ids: the earliest of the three trades behind is that of the first, unless that one is wrong.
+# Columns of `gaps`: the times `low` and `high` of the trades next to a gap, from the gap or else from the trades. Times rise
+# with the ids: the earliest time of the three following trades is that of the first, unless that one is wrong.
 TIMES_BESIDE = (
     "coalesce(before_us, (SELECT time_us FROM trades t WHERE t.symbol = gaps.symbol AND t.id < gaps.first_id "
     "ORDER BY t.id DESC LIMIT 1)) AS low, "
@@ -160,7 +160,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     try:
         _recognise(connection, path, create=True)
         connection.execute("PRAGMA journal_mode = WAL")
-        # A store that cannot be written is better known now than at the first trade.
+        # Fail now, not at the first trade, if the store cannot be written.
         connection.executescript(f"BEGIN IMMEDIATE; {_LATER_TABLES} COMMIT;")
         # WAL with NORMAL: a crash of the program loses nothing, a power cut at most the last transactions, whole ones.
         # The ledger's position is in the same transactions, so that what is lost is noticed and fetched again.

@@ -31,8 +31,8 @@ __all__ = ["StoreError", "StoreReader", "TradeStore"]
 # transactions short enough that a flush does not wait long behind one.
 _GATHER_S = 0.05
 _MAX_PER_TRANSACTION = 10_000
-# Another program that holds the file is waited for as long as it takes, in tries of a second and a moment between; once the store
-# is being closed, for so many more.
+# A locked file is retried without end, with a pause between tries of one second; once the store
+# is closing, only this many times.
 _CLOSE_TRIES = 10
 _PAUSE_S = 0.05
 
@@ -51,8 +51,8 @@ class _Job:
 class TradeStore:
     """Open with `await TradeStore.open(path)`, close with `await close()`; every method belongs to the event loop that opened it.
 
-    While another program holds the file nothing can be written: `held_by` names it, and what is handed over waits, up to
-    `max_queued` trades; then `append` waits too. `on_held` is told when `held_by` changes. A failure of the writing thread (disk
+    While another program locks the file, nothing can be written: `held_by` names it, and appended trades wait, up to
+    `max_queued` trades; then `append` waits too. `held_by` changes call `on_held`. A failure of the writing thread (disk
     full, damaged file) ends the store: `failure` says why, and every later call raises it.
     """
 
@@ -111,7 +111,7 @@ class TradeStore:
 
     @property
     def prune_refused(self) -> str:
-        """What the last prune would have taken and did not, in words; empty when there was nothing."""
+        """Describes the deletion that the last prune refused; empty if it refused none."""
         return "; ".join(self._prune_refused[symbol] for symbol in sorted(self._prune_refused))
 
     @property
@@ -194,7 +194,7 @@ class TradeStore:
         return written
 
     async def find_conflicts(self, symbol: str, trades: Sequence[AggTrade]) -> list[Conflict]:
-        """Those of some trades whose content differs from what is stored under their id, with all that was accepted before."""
+        """Compare trades with the stored ones of the same ids, including all that were accepted before."""
         found: list[Conflict] = await self._done(lambda writer: writer.find_conflicts(symbol, trades), len(trades))
         return found
 
@@ -210,9 +210,9 @@ class TradeStore:
     async def prune(self, older_than_us: int) -> int:
         """Remove trades and one-second bars older than `older_than_us` against each symbol's newest trade (market time).
 
-        In portions, between which batches are served; returns how many trades and bars went. Cut at whole hours. More than half
-        of a symbol's trades go only if those that stay cover the age to keep, or if that was changed: else `prune_refused` says
-        what was not done.
+        Deletes in portions, with appends in between; returns the counts of trades and bars. Cuts at whole hours. More than half
+        of a symbol's trades go only if the rest cover the retention, or the retention changed; otherwise `prune_refused` says
+        so.
         """
         if older_than_us <= 0:
             raise ValueError(f"the age to keep must be positive, got {older_than_us} us")
@@ -223,13 +223,13 @@ class TradeStore:
         return total
 
     def keep_all(self) -> None:
-        """Nothing is to be removed by age: what a prune has refused is of no interest any more."""
+        """Retention is off: clear `prune_refused`."""
         self._prune_refused = {}
 
     async def close(self) -> None:
         """Commit all that was accepted, fold the write-ahead log into the file, close. Idempotent.
 
-        Raises StoreError when another program goes on to hold the file for ten seconds, and something is still to be written.
+        Raises StoreError when another program keeps the file locked for ten seconds while trades still wait to be written.
         The log goes away with the last reader: close readers before.
         """
         self._let_end()
@@ -351,7 +351,7 @@ class TradeStore:
             return jobs
 
     def _begin(self, writer: LedgerWriter) -> None:
-        """Begin a transaction, once no other program holds the file. Raises StoreError when the store is being closed."""
+        """Begin a transaction once no other program locks the file. Raises StoreError when the store is closing."""
         told, tries_left = "", _CLOSE_TRIES
         while not writer.begin():
             holder = who_holds(self.path)
@@ -361,8 +361,8 @@ class TradeStore:
             tries_left -= self._closing
             if not tries_left:
                 raise StoreError(
-                    f"the store {self.path} is held by {holder}: what came last was not written; close it there, then start "
-                    "again, and what is missing is fetched"
+                    f"the store {self.path} is held by {holder}: the last trades were not written; close it there, then start "
+                    "again to fetch what is missing"
                 )
             time.sleep(_PAUSE_S)
         if told:

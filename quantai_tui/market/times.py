@@ -1,20 +1,20 @@
-"""Times of stored trades that can be believed: one trade with a wrong time must not date all others."""
+"""Plausible times of stored trades: one wrong time must not affect other trades."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-# How far a trade may lie ahead of the clock that it is compared with.
+# How far a trade's time may be ahead of the clock.
 AHEAD_US = 60_000_000
 
-WITNESSES = 20  # trades whose times are looked at to learn when the last of them was
+WITNESSES = 20  # trades whose times decide the time of the last one
 
 
 def believed_us(times: Sequence[int], now_us: int) -> int | None:
-    """When the last of some trades with adjoining ids was, in microseconds since 1970; None without a trade.
+    """The time of the last of some trades with adjoining ids, in microseconds since 1970; None without a trade.
 
-    That is the latest of their times, less those that lie ahead of this machine's clock, `now_us`. Where most of them do, the
-    clock is wrong, and only those are left out that lie ahead of the majority.
+    This is the latest of their times, ignoring times ahead of this machine's clock, `now_us`. If most are ahead, the
+    clock is wrong, and only times ahead of the majority are ignored.
     """
     if not times:
         return None

@@ -18,8 +18,8 @@ WholeNumber = Annotated[int, msgspec.Meta(ge=0, lt=FIRST_UNSAFE_INTEGER)]
 TradeId = Annotated[int, msgspec.Meta(ge=-1, lt=FIRST_UNSAFE_INTEGER)]
 NumberText = Annotated[str, msgspec.Meta(max_length=LONGEST_NUMBER)]
 
-# What prices and quantities are: ASCII digits, and a point between digits if any. `float`, `int` and `Decimal` take much else for
-# a number: signs, exponents, spaces, underscores, the digits of other scripts, "inf".
+# Syntax of prices and quantities: ASCII digits, optionally a point between digits. `float`, `int` and `Decimal` accept more as
+# a number: signs, exponents, spaces, underscores, digits of other scripts, "inf".
 _NUMBER = re.compile(r"[0-9]++(?:\.[0-9]++)?")
 _LONGEST_WHOLE = len(str(FIRST_UNSAFE_INTEGER))
 
@@ -39,14 +39,14 @@ def is_number(text: str) -> bool:
 
 
 def whole_number(text: str) -> int:
-    """An id or a time that came as text. Raises ValueError unless it is plain ASCII digits within `WholeNumber`."""
+    """Parse an id or a time. Raises ValueError unless it is plain ASCII digits within `WholeNumber`."""
     if text.isascii() and text.isdigit() and len(text) <= _LONGEST_WHOLE and (number := int(text)) < FIRST_UNSAFE_INTEGER:
         return number
-    raise ValueError(f"{text[:_LONGEST_WHOLE]!r} is no whole number of plain digits below 2^53")
+    raise ValueError(f"{text[:_LONGEST_WHOLE]!r} is not a whole number in plain digits below 2^53")
 
 
 def trade_id(text: str) -> int:
-    """The id of a single trade that came as text: a whole number, or the -1 of a placeholder. Raises ValueError."""
+    """Parse the id of a single trade: a whole number, or -1 for a placeholder. Raises ValueError."""
     return -1 if text == "-1" else whole_number(text)
 
 

@@ -21,8 +21,8 @@ _EXCERPT_BYTES = 120
 # Beside MsgspecError, decoding raises UnicodeDecodeError for bytes that are no UTF-8 and RecursionError for deep nesting.
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _FRAME_ERRORS = (*_DECODE_ERRORS, IndexError)  # a frame of less than three bytes
-# Price and quantity as Binance writes them, both with decimals: one match for the two. `float` would cost 0.1 us less, but takes
-# much for a number that is none.
+# Price and quantity as Binance writes them, with decimals: one match for both. `float` is 0.1 us faster, but accepts
+# text that is not a plain number.
 _TWO_DECIMALS = re.compile(r"[0-9]++\.[0-9]++ [0-9]++\.[0-9]++").fullmatch
 _S = ord("s")
 
@@ -140,7 +140,7 @@ def decode_frame(data: bytes) -> Frame:
     except _FRAME_ERRORS:
         return _decode_other(data)
     price, quantity = trade.price, trade.quantity
-    # Their length is checked in decoding.
+    # Decoding checks their length.
     if trade.symbol and (_TWO_DECIMALS(f"{price} {quantity}") or (is_number(price) and is_number(quantity))):
         return trade
     raise WireError(f"an aggTrade without symbol, or with a price or quantity that is no plain number: {_excerpt(data)}")

@@ -29,7 +29,7 @@ _COLUMNS = 8  # of the trades
 _INSERT = "INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 # So many rows in one statement: a third less time per row than one by one, and more would save little.
 _ROWS_AT_ONCE = 50
-_IDS_AT_ONCE = 500  # below the least that SQLite lets one statement take (999)
+_IDS_AT_ONCE = 500  # below SQLite's smallest limit of parameters per statement (999)
 _INSERT_MANY = _INSERT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (_ROWS_AT_ONCE - 1)
 
 
@@ -38,7 +38,7 @@ class Written(msgspec.Struct, frozen=True):
 
     stored: int
     duplicates: int
-    conflicts: tuple[Conflict, ...] = ()  # duplicates whose content differs from what is stored
+    conflicts: tuple[Conflict, ...] = ()  # duplicates that differ from the stored trade
 
 
 class LedgerWriter:
@@ -64,7 +64,7 @@ class LedgerWriter:
             raise
 
     def begin(self) -> bool:
-        """Begin a transaction; False when another program has held the file for a second."""
+        """Begin a transaction; False when another program has locked the file for a second."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
@@ -87,9 +87,9 @@ class LedgerWriter:
         return {symbol: Counts(ledger.stored, ledger.duplicates) for symbol, ledger in self._ledgers.items()}
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file, which then stands alone once every reader is gone.
+        """Merge the write-ahead log into the file, which is then complete once every reader has closed it.
 
-        While another program holds the file the log stays beside it: nothing is lost, the next to open it folds it in.
+        While another program locks the file, the log stays beside it; nothing is lost, and the next open merges it.
         """
         try:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -128,7 +128,7 @@ class LedgerWriter:
         return Written(len(ids), offered - len(ids), tuple(conflicts))
 
     def find_conflicts(self, symbol: str, trades: Sequence[AggTrade]) -> list[Conflict]:
-        """Those of some trades whose content differs from what is stored under their id."""
+        """Compare trades with the stored ones of the same ids."""
         stored: dict[int, AggTrade] = {}
         for at in range(0, len(trades), _IDS_AT_ONCE):
             ids = [trade.id for trade in trades[at : at + _IDS_AT_ONCE]]
@@ -188,7 +188,7 @@ class LedgerWriter:
     def prune(self, max_age_us: int) -> int:
         """Remove one portion of what is older than `max_age_us` against each symbol's newest trade; returns the rows removed.
 
-        Trades and one-second bars go, longer bars stay. What is refused stays too: see `prune_refused`.
+        Deletes trades and one-second bars; longer bars stay. See `prune_refused` for refusals.
         """
         self._bars.write()
         removed = 0
@@ -202,7 +202,7 @@ class LedgerWriter:
 
     @property
     def prune_refused(self) -> dict[str, str]:
-        """By symbol, in words, what the last prune would have taken and did not."""
+        """By symbol, the deletion that the last prune refused."""
         return dict(self._pruner.refused)
 
     def _insert_many(self, rows: Sequence[tuple[str, int, str, str, int, int, int, bool]]) -> None:
@@ -213,7 +213,7 @@ class LedgerWriter:
         self._connection.executemany(_INSERT, rows[whole:])
 
     def _insert_new(self, ledger: CommittedLedger, trades: Sequence[AggTrade]) -> tuple[list[AggTrade], list[AggTrade]]:
-        """Insert the trades that are not there. Returns those in order of id, and those that are there already."""
+        """Insert new trades. Returns them in order of id, then those that were already stored."""
         new: list[AggTrade] = []
         known: list[AggTrade] = []
         begin_id = ledger.begin_id or 0
@@ -285,7 +285,7 @@ class LedgerWriter:
         ).fetchall()
 
     def _time_at(self, symbol: str, id: int) -> int | None:
-        """The time of the newest stored trade up to `id`, as far as the trades beside it do not contradict it."""
+        """The time of the newest stored trade up to `id`, unless its neighbours contradict it."""
         rows = self._connection.execute(
             "SELECT time_us FROM trades WHERE symbol = ? AND id <= ? ORDER BY id DESC LIMIT ?", (symbol, id, WITNESSES)
         ).fetchall()
@@ -310,11 +310,11 @@ class LedgerWriter:
         if ledger.begin_id is not None:
             self._find_begin_time(ledger, ledger.begin_id)
         if ledger.last_time_us is not None:
-            # Beyond it only where an earlier release believed a wrong time.
+            # It is later only if an earlier release accepted a wrong time.
             ledger.pruned_before_us = min(ledger.pruned_before_us, ledger.last_time_us)
 
     def _find_begin_time(self, ledger: CommittedLedger, begin_id: int) -> None:
-        """A beginning that was given has a time; one that was not has that of its trade. None is later than the newest trade."""
+        """Set the time of the record's beginning, from its trade if it was not given. It is never after the newest trade."""
         last_us = ledger.last_time_us
         if ledger.begin_given and (last_us is None or ledger.begin_time_us <= last_us):
             return

@@ -1,4 +1,4 @@
-"""When a replay is over, from what a snapshot says."""
+"""When a replay is over, by a snapshot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAST_S = 6000.0
 def over(
     state: TrainingState, epochs_done: int, *, through: float | None = LAST_S - 60, trains: bool = True, **changes: Any
 ) -> bool:
-    """Of a file that is played and stored, whose last trade is at LAST_S."""
+    """Whether a replay is over whose file is played and stored, with its last trade at LAST_S."""
     snapshot = EngineSnapshot(
         replay_progress=changes.get("progress", 1.0),
         stream=StreamSnapshot(symbols={"ETHUSDT": SymbolSnapshot(last_trade_time=LAST_S)}),
@@ -31,7 +31,7 @@ def test_without_training_a_replay_is_over_once_it_is_stored() -> None:
     assert not over(TrainingState.IDLE, 0, trains=False, queued=1)
 
 
-def test_without_an_end_one_epoch_over_the_last_bar_is_enough() -> None:
+def test_without_epoch_limit_one_epoch_over_the_last_bar_is_enough() -> None:
     assert over(TrainingState.TRAINING, 1)
     assert not over(TrainingState.TRAINING, 0)
     assert not over(TrainingState.TRAINING, 1, through=None)
@@ -39,20 +39,20 @@ def test_without_an_end_one_epoch_over_the_last_bar_is_enough() -> None:
 
 
 @pytest.mark.parametrize("done", [0, 1, 2])
-def test_all_epochs_that_were_asked_for_are_trained(done: int) -> None:
+def test_replay_ends_after_all_requested_epochs(done: int) -> None:
     assert not over(TrainingState.TRAINING, done, epochs=3)
     assert not over(TrainingState.STOPPED, done, epochs=3), "stopped by the operator"
 
 
-def test_a_worker_with_its_epochs_done_is_waited_for_until_it_ends() -> None:
+def test_replay_waits_for_a_finished_worker_to_end() -> None:
     assert not over(TrainingState.TRAINING, 3, epochs=3)
     assert over(TrainingState.STOPPED, 3, epochs=3)
-    # It will not train on what came after its last epoch, or did all of them in a run before.
+    # It does not train on data after its last epoch, or trained all epochs in an earlier run.
     assert over(TrainingState.STOPPED, 3, epochs=3, through=LAST_S - 300)
     assert over(TrainingState.STOPPED, 3, epochs=3, through=None)
 
 
 @pytest.mark.parametrize("state", [TrainingState.STARTING, TrainingState.RESTARTING])
 @pytest.mark.parametrize("epochs", [0, 3])
-def test_a_replay_is_not_over_while_the_worker_is_coming_up(state: TrainingState, epochs: int) -> None:
+def test_replay_is_not_over_while_the_worker_starts(state: TrainingState, epochs: int) -> None:
     assert not over(state, 3, epochs=epochs)

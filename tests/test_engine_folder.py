@@ -1,4 +1,4 @@
-"""An engine whose data folder is taken away while it runs: it ends and says so, and leaves its successor alone."""
+"""An engine whose data folder is removed ends with an error and does not disturb its successor."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def demo_engine() -> Engine:
 
 @pytest.fixture(autouse=True)
 def package_log() -> Iterator[None]:
-    """Two engines in one process close their logs in an order that no program has."""
+    """Restore logging: two engines in one process close their logs in an unusual order."""
     logger = logging.getLogger("quantai_tui")
     before = logger.propagate
     yield
     logger.propagate = before
 
 
-async def test_an_engine_without_its_folder_ends_with_the_stores_exit_code() -> None:
+async def test_removed_data_folder_ends_the_engine_with_the_store_exit_code() -> None:
     engine = demo_engine()
     serving = asyncio.create_task(serve(lambda: engine, None))
     async with asyncio.timeout(60):
@@ -43,7 +43,7 @@ async def test_an_engine_without_its_folder_ends_with_the_stores_exit_code() -> 
     assert "removed or replaced" in engine.failure
 
 
-async def test_the_end_of_an_engine_without_its_folder_leaves_its_successor_alone() -> None:
+async def test_engine_without_its_folder_does_not_disturb_its_successor() -> None:
     first, second = demo_engine(), demo_engine()
     try:
         await first.start()

@@ -1,4 +1,4 @@
-"""Starting an engine: whatever it has to say, however long and in whatever bytes, its starter hears it and ends."""
+"""The startup report of an engine reaches its starter, whatever its length and bytes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def refusal(*arguments: str) -> EngineUnavailable:
     [("x" * 100_000, "SYMBOLS = xxxxx"), ("\udcff\udcfe", r"SYMBOLS = \udcff\udcfe: must be UTF-8 text")],
     ids=["long", "not UTF-8"],
 )
-async def test_a_complaint_of_any_length_and_bytes_reaches_the_starter(
+async def test_startup_error_of_any_length_and_bytes_reaches_the_starter(
     monkeypatch: pytest.MonkeyPatch, value: str, said: str
 ) -> None:
     monkeypatch.setenv("SYMBOLS", value)
@@ -50,7 +50,7 @@ async def test_a_complaint_of_any_length_and_bytes_reaches_the_starter(
 
 
 @pytest.mark.parametrize("letter", ["x", "\n", "é", "\udcff", "\U0001f600"])
-def test_a_report_fits_into_a_pipe_whatever_it_holds(letter: str) -> None:
+def test_startup_report_never_exceeds_a_pipe(letter: str) -> None:
     line = Report(error=letter * 200_000, exit_code=2).encode()
     assert len(line) <= _PIPE_BYTES
     report = msgspec.json.decode(line, type=Report)
@@ -64,7 +64,7 @@ async def test_a_line_longer_than_a_pipe_is_read_to_its_end(size: int) -> None:
     assert await _read_from_pipe(line) == line
 
 
-async def test_a_line_without_end_is_given_up() -> None:
+async def test_endless_report_line_is_refused() -> None:
     with pytest.raises(EngineUnavailable, match="more than 1048576 bytes"):
         await _read_from_pipe(b"x" * (2**20 + 1))
 
@@ -90,7 +90,7 @@ async def _read_from_pipe(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("'x' * 300_000", "said more than a line may hold"),
+        ("'x' * 300_000", "printed a line that is too long"),
         ("'[1, 2]'", "did not start"),
         ("'{\"ws_url\": 1}'", "did not start"),
         ("'{\"error\": 1}'", "did not start"),
@@ -98,7 +98,7 @@ async def _read_from_pipe(content: bytes) -> bytes:
         ('\'{"error": "no market", "remedy": "name one"}\'', "no market; name one"),
     ],
 )
-async def test_an_exchange_that_says_something_else_has_not_started(tmp_path: Path, words: str, said: str) -> None:
+async def test_invalid_exchange_report_is_a_failed_start(tmp_path: Path, words: str, said: str) -> None:
     child = ExchangeChild([sys.executable, "-c", f"print({words}, flush=True)"], tmp_path / "exchange.log", SYSTEM_CLOCK)
     try:
         with pytest.raises(ExchangeFailed, match=said):
@@ -108,12 +108,12 @@ async def test_an_exchange_that_says_something_else_has_not_started(tmp_path: Pa
         await child.stop()
 
 
-def test_a_data_folder_whose_name_is_not_utf8_is_refused_with_the_remedy() -> None:
+def test_data_folder_name_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(PlaceError, match=r"the name of /srv/\\udcff/demo is not UTF-8 text. .* another DATA_DIR"):
         EngineFolder(Path("/srv/\udcff/demo")).prepare()
 
 
-async def test_a_replay_of_a_file_whose_name_is_not_utf8_names_it_escaped(tmp_path: Path) -> None:
+async def test_replay_note_escapes_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     file = tmp_path / "\udcff.csv"
     file.write_text("1,0.5,1.0,1,1,1570752011620,True,True\n")
     command = [sys.executable, "-m", "quantai_tui.exchange", "--folder", str(tmp_path / "x"), "--file", str(file)]
@@ -126,10 +126,10 @@ async def test_a_replay_of_a_file_whose_name_is_not_utf8_names_it_escaped(tmp_pa
 
 
 @LINUX_ONLY
-async def test_overrides_reach_the_engine_and_no_command_line(stage: Stage, tmp_path: Path) -> None:
+async def test_overrides_reach_the_engine_without_a_command_line(stage: Stage, tmp_path: Path) -> None:
     secret = "http://joe:s3cret@h:1"
     overrides = (f"PROXY_URL={secret}", "TRAIN_AUTOSTART=False", f"DATA_DIR={tmp_path / 'else'}")
-    # More than a pipe holds at once.
+    # More than the capacity of a pipe.
     process = EngineProcess(["demo"], overrides=("LOG_LEVEL=INFO",) * 8_000 + overrides)
     try:
         await process.find()

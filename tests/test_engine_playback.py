@@ -25,9 +25,9 @@ MINUTE_MS = 60_000
 async def a_recording(
     path: Path, minutes: int, *, joined: bool = False, wrong: dict[int, int] | None = None, **config: object
 ) -> Path:
-    """Of one trade a minute, the first in the middle of a minute, so that `minutes` - 2 of them are whole.
+    """Record one trade a minute, the first in the middle of a minute, so that `minutes` - 2 minutes are whole.
 
-    `wrong` are times in milliseconds in place of the right ones, by the number of the trade.
+    `wrong` replaces times (in milliseconds) by the number of the trade.
     """
     recorder, basket = Recorder(), Basket()
     values = StreamConfig(symbols=(SYMBOL, "BTCUSDT"), ws_url="wss://venue.example:9443", **config)
@@ -82,7 +82,7 @@ async def test_only_whole_bars_count_towards_what_training_needs(tmp_path, minut
 
 
 @pytest.mark.parametrize("wrong", [{0: 0}, {0: 99_999_999_999_999}, {84: 99_999_999_999_999}])
-async def test_a_wrong_time_in_a_recording_makes_no_bars_of_it(tmp_path, wrong):
+async def test_wrong_time_in_a_recording_does_not_turn_it_into_history(tmp_path, wrong):
     playback = await Playback.open(await a_recording(tmp_path / "wrong.qrec", 85, wrong=wrong), "max", SYSTEM_CLOCK)
     config = WorkerConfig(store_path="x", symbol=SYMBOL, interval_s=60, window=8, horizon=2, min_bars=80)
     assert playback.can_train(config)
@@ -122,7 +122,7 @@ async def test_a_recording_too_short_to_train_on_is_finished_once_it_is_stored(t
 @pytest.mark.processes
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("epochs", [0, 3])
-async def test_a_recording_long_enough_is_finished_after_its_epochs(tmp_path, epochs):
+async def test_replay_of_a_long_recording_ends_after_its_epochs(tmp_path, epochs):
     path = await a_recording(tmp_path / "long.qrec", 150)
     overrides = ("TRAIN_WINDOW=8", "TRAIN_HORIZON=2", "TRAIN_STEPS_PER_S=0", "TRAIN_DEVICE=cpu", f"TRAIN_EPOCHS={epochs}")
     engine = Engine(Wanted("replay", file=str(path)).source(), overrides=overrides)

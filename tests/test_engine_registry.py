@@ -52,11 +52,11 @@ def test_two_who_ask_at_once_do_not_take_each_other_for_the_engine(tmp_path: Pat
         assert is_alive(entry_of(tmp_path))
 
 
-def test_a_start_waits_out_whoever_only_looks(tmp_path: Path) -> None:
+def test_start_waits_while_another_process_tests_the_lock(tmp_path: Path) -> None:
     folder = EngineFolder(tmp_path / "demo-1")
     folder.prepare()
     folder.lock.touch()
-    (socket_folder() / f"{folder.key}.json").write_bytes(msgspec.json.encode(entry_of(folder.path)))  # of a killed engine
+    (socket_folder() / f"{folder.key}.json").write_bytes(msgspec.json.encode(entry_of(folder.path)))  # left by a killed engine
     looker = folder.lock.open("rb")
     fcntl.flock(looker, fcntl.LOCK_SH)
     leaving = threading.Timer(0.02, looker.close)
@@ -77,10 +77,10 @@ def test_a_start_beside_a_running_engine_is_still_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE])
-def test_a_folder_that_cannot_be_opened_hides_no_other_engine(
+def test_unreadable_engine_folder_does_not_hide_other_engines(
     error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A read-only disk cannot be mounted without privileges: the system call refuses instead."""
+    """Mounting a read-only disk needs privileges, so the system call fails instead."""
     dead = tmp_path / "dead"
     dead.mkdir()
     (dead / "lock").touch()
@@ -103,8 +103,8 @@ def test_a_folder_that_cannot_be_opened_hides_no_other_engine(
         claim.release()
 
 
-def test_an_engine_whose_folder_cannot_be_opened_is_alive_while_it_listens(tmp_path: Path) -> None:
-    (tmp_path / "lock").symlink_to("lock")  # cannot be opened, whoever asks
+def test_engine_with_unreadable_folder_is_alive_while_it_listens(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to("lock")  # cannot be opened, even by root
     entry = msgspec.structs.replace(entry_of(tmp_path), socket=str(socket_folder() / "x.sock"))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(entry.socket)
@@ -115,7 +115,7 @@ def test_an_engine_whose_folder_cannot_be_opened_is_alive_while_it_listens(tmp_p
 
 
 @pytest.mark.parametrize("removed", ["folder", "lock", "replaced"])
-def test_a_claim_knows_that_its_folder_is_gone(removed: str, tmp_path: Path) -> None:
+def test_claim_reports_a_removed_folder(removed: str, tmp_path: Path) -> None:
     folder = EngineFolder(tmp_path / "demo-1")
     folder.prepare()
     claim = Claim.take(folder)
@@ -131,7 +131,7 @@ def test_a_claim_knows_that_its_folder_is_gone(removed: str, tmp_path: Path) -> 
     assert "was removed or replaced" in claim.loss
 
 
-def test_the_end_of_an_engine_leaves_its_successors_entry_alone(tmp_path: Path) -> None:
+def test_ending_engine_keeps_its_successors_entry(tmp_path: Path) -> None:
     folder = EngineFolder(tmp_path / "demo-1")
     folder.prepare()
     first = Claim.take(folder)

@@ -1,4 +1,4 @@
-"""Stopping an engine that does not answer: the process that holds its lock gets the signal, and no other."""
+"""Stopping an unresponsive engine signals only the process that holds its lock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from quantai_tui.engine.registry import Entry, is_alive
 from quantai_tui.engine.stopping import stop_engine
 
-pytestmark = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="/proc/locks is not here")
+pytestmark = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="no /proc/locks")
 
 HOLD = """
 import fcntl, sys, time
@@ -49,7 +49,7 @@ async def test_a_process_that_does_not_hold_the_lock_gets_no_signal(tmp_path: Pa
     assert innocent.poll() is None
 
 
-async def test_a_pid_that_is_nobody_is_told(tmp_path: Path, innocent: subprocess.Popen[bytes]) -> None:
+async def test_stopping_a_missing_pid_is_reported(tmp_path: Path, innocent: subprocess.Popen[bytes]) -> None:
     innocent.kill()
     innocent.wait()
     with (tmp_path / "lock").open("w") as lock:
@@ -57,13 +57,13 @@ async def test_a_pid_that_is_nobody_is_told(tmp_path: Path, innocent: subprocess
         assert "does not answer" in await stop_engine(entry_of(tmp_path, innocent.pid))
 
 
-async def test_nothing_is_signalled_once_the_engine_has_ended(tmp_path: Path, innocent: subprocess.Popen[bytes]) -> None:
+async def test_no_signal_after_the_engine_has_ended(tmp_path: Path, innocent: subprocess.Popen[bytes]) -> None:
     (tmp_path / "lock").touch()
     assert await stop_engine(entry_of(tmp_path, innocent.pid)) == ""
     assert innocent.poll() is None
 
 
-async def test_an_engine_that_does_not_answer_is_told_to_stop(tmp_path: Path) -> None:
+async def test_unresponsive_engine_gets_sigterm(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

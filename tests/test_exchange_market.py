@@ -234,7 +234,7 @@ class TestReplayMarket:
         home.close()
 
     @pytest.mark.parametrize("wrong", [99_999_999_999_999, 0])
-    def test_a_wrong_time_in_the_file_keeps_no_later_trade_waiting(self, tmp_path: Path, wrong: int) -> None:
+    def test_wrong_time_in_a_file_does_not_delay_later_trades(self, tmp_path: Path, wrong: int) -> None:
         file = tmp_path / "XRPETH-aggTrades-2019-10.csv"
         times = [1_570_752_000_000 + 1000 * id for id in range(100)]
         times[50] = times[99] = wrong
@@ -334,7 +334,7 @@ class TestReplayMarket:
         assert str(tmp_path / name) in str(refused.value)
         assert refused.value.remedy
 
-    def test_a_file_whose_ids_are_not_in_order_is_played_in_order_each_trade_once(self, tmp_path: Path) -> None:
+    def test_unordered_file_is_played_in_order_without_duplicates(self, tmp_path: Path) -> None:
         file = tmp_path / "BTCUSDT_240628-aggTrades-2024-06-01.csv"
         rows = {number: f"{number},2456.1,0.5,{number},{number},{1717200000000 + number},true,true\n" for number in range(1, 7)}
         file.write_text("".join(rows[number] for number in (4, 5, 1, 3, 2, 6, 5)))
@@ -344,11 +344,11 @@ class TestReplayMarket:
         assert [trade.id for trade in market.trades("BTCUSDT_240628", 0, 10, NOON + 1)] == [1, 2, 3, 4, 5, 6]
         home.close()
 
-    def test_a_small_file_that_repeats_a_trade_for_ever_is_refused(self, tmp_path: Path) -> None:
+    def test_small_file_of_repeated_trades_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "ETHUSDT-aggTrades-2024-01-01.csv.gz"
         with gzip.open(file, "wb") as packed:
             packed.write(b"1,2456.1,0.5,1,1,1704067200000,true,true\n" * 150_000)
-        with pytest.raises(ExchangeError, match="it repeats itself"):
+        with pytest.raises(ExchangeError, match="they are repetitions"):
             replay(file, tmp_path / "x", "max")
 
     def test_reading_is_given_up_when_somebody_asks_to_leave(self, xrpeth: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""A disk that is full when the engine starts, or while it runs: the reason is told once, and no traceback.
+"""A full disk when the engine starts or runs: one message with the reason, and no traceback.
 
-A limit on the size of files stands in for the disk: it fails the same calls, with another reason.
+A limit on the size of files replaces the full disk: the same calls fail, with another reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SCRIPT = str(Path(sys.executable).parent / "quantai-tui")
 
 
 @pytest.mark.parametrize("command", ["demo --headless --for 1", "demo --plain", "serve demo"])
-def test_a_start_on_a_full_disk_tells_its_reason(command: str, own_home: Path) -> None:
+def test_start_on_a_full_disk_names_the_reason(command: str, own_home: Path) -> None:
     done = subprocess.run(
         ["sh", "-c", f"ulimit -f 32; exec {SCRIPT} {command} --set TRAIN_AUTOSTART=false </dev/null"],
         capture_output=True, text=True, timeout=60, check=False,
@@ -41,13 +41,13 @@ async def test_sockets_that_cannot_be_made_name_their_folder() -> None:
         await engine.start()
 
 
-def test_an_error_of_the_system_tells_file_reason_and_remedy() -> None:
+def test_system_error_names_file_reason_and_remedy() -> None:
     error = OSError(28, "No space left on device", "/data/engine.log")
     assert reason_of(error) == "/data/engine.log: No space left on device; free some space, or give another DATA_DIR"
     assert reason_of(ValueError("a text of ours")) == "a text of ours"
 
 
-def test_a_log_that_cannot_be_written_is_told_once_and_not_on_stderr(tmp_path: Path) -> None:
+def test_unwritable_log_is_reported_once_and_not_on_stderr(tmp_path: Path) -> None:
     code = """
 import logging, resource, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tasks that an engine runs beside everything else, from their start until they are ended together."""
+"""Background tasks of an engine, ended together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 
 class BackgroundTasks:
-    """An error that ends one of them is logged at once; the others go on."""
+    """An error that ends one task is logged at once; the others continue."""
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []

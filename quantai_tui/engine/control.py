@@ -52,7 +52,7 @@ class ControlServer:
 
     async def stop(self) -> None:
         if self._server is not None:
-            remove_if_same(self._path, self._identity)  # before the close: until then nobody else has its inode number
+            remove_if_same(self._path, self._identity)  # before the close: afterwards another file may get its inode number
             self._server.close()
         clients = list(self._clients)
         for client in clients:

@@ -102,7 +102,7 @@ class SettingsDesk:
         return self._given_path or default_config_path()
 
     def log_warnings(self) -> None:
-        """Put what was left out of the settings in force into the log."""
+        """Log what was left out of the settings in force."""
         for warning in self.loaded.warnings:
             logger.warning("settings: %s", warning)
 
@@ -139,7 +139,7 @@ class SettingsDesk:
         return SettingsForm(str(self.path), file.revision, tuple(fields))
 
     def text(self) -> SettingsText:
-        """The file as it is, secrets and all: it goes to its owner, over a socket that is private to him.
+        """Return the unmasked file: only its owner can open the socket.
 
         Raises UnusableFile.
         """
@@ -229,7 +229,7 @@ class SettingsDesk:
         try:
             file = ConfigFile.read(self.path)
         except UnusableFile as error:
-            logger.warning("%s", error)  # so it is not what was written for the trial
+            logger.warning("%s", error)  # so it cannot be the text that the trial wrote
             file = None
         if file is not None and file.text == trial.save.after:
             result, changed = self._restore(file, trial.save, "undone, since nobody confirmed it")

@@ -187,7 +187,7 @@ class Engine:
         self._background.start(self._housekeeping(), "housekeeping")
 
     async def _listen(self, claim: Claim) -> None:
-        """Let dashboards and training scripts find this engine. Raises PlaceError."""
+        """Open the sockets and register this engine. Raises PlaceError."""
         self._control = ControlServer(control_socket(self.folder), self.name, self.snapshot, self.execute)
         try:
             await self.training.listen()
@@ -229,7 +229,7 @@ class Engine:
 
     @property
     def failure(self) -> str:
-        """Why what comes in is not kept any more; the engine must end. Empty while all is well."""
+        """Why the engine can no longer store data and must end; empty while it can."""
         if self._store is not None and self._store.failure is not None:
             return f"the store failed: {self._store.failure}"
         return self._claim.loss if self._claim is not None else ""

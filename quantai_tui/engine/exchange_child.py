@@ -70,7 +70,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 def _first_words(line: bytes) -> ExchangeInfo | _Refusal:
-    """Raises msgspec.MsgspecError, UnicodeDecodeError and RecursionError for what is neither."""
+    """Raises msgspec.MsgspecError, UnicodeDecodeError or RecursionError for anything else."""
     said = msgspec.json.decode(line)
     refused = isinstance(said, dict) and "error" in said
     return msgspec.convert(said, _Refusal) if refused else msgspec.convert(said, ExchangeInfo)
@@ -150,7 +150,7 @@ class ExchangeChild:
                 if self._waiting and not (answer := self._waiting.popleft()).done():
                     answer.set_result(said)
         except ValueError as error:  # a line over the limit
-            logger.error("the embedded exchange said more than a line may hold (%s); see %s", error, self._log_path)
+            logger.error("the embedded exchange printed a line that is too long (%s); see %s", error, self._log_path)
         finally:
             while self._waiting:
                 if not (answer := self._waiting.popleft()).done():
@@ -180,7 +180,7 @@ class ExchangeChild:
             ) from None
         except ValueError as error:  # a line over the limit
             await self._end()
-            raise ExchangeFailed(f"the embedded exchange said more than a line may hold; see {self._log_path}") from error
+            raise ExchangeFailed(f"the embedded exchange printed a line that is too long; see {self._log_path}") from error
         except asyncio.CancelledError:
             await self._end()
             raise

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ..telemetry import EngineSnapshot, TrainingState
 
-# The worker has told nothing of its present life yet: what is known of training is of the one before.
+# The present worker has not reported yet: training shows the state of the previous one.
 _NOT_UP = (TrainingState.STARTING, TrainingState.RESTARTING)
 
 
 def is_finished(snapshot: EngineSnapshot, *, trains: bool, epochs: int, symbol: str, interval_s: int) -> bool:
-    """Whether all that is played is stored, and training, where it is wanted, has made of it what was asked for.
+    """Whether everything played is stored and training, if on, has finished.
 
-    That is `epochs` epochs, after which the worker ends. With 0, which sets training no end, it is one epoch that has seen the
+    Training finishes after `epochs` epochs, when the worker ends. With 0 (no limit) it finishes after one epoch that included the
     last whole bar of `symbol`.
     """
     if snapshot.replay_progress is None or snapshot.replay_progress < 1.0 or snapshot.store.queued:

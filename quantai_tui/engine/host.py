@@ -92,7 +92,7 @@ def _tell_warnings(engine: Engine) -> None:
 
 
 def _redirect_output(path: Path) -> None:
-    """Whatever libraries print from here on goes to a file of the engine: the starter's may be gone. Raises StartError."""
+    """Redirect what libraries print to a file of the engine: the starter's output may be gone. Raises StartError."""
     try:
         handle = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except OSError as error:
@@ -112,7 +112,7 @@ def _report(ready_fd: int | None, report: Report) -> None:
 
 async def headless(build: Callable[[], Engine], *, as_json: bool, for_s: float | None, out: TextIO) -> int:
     """Run an engine without a dashboard, a status line a second, until it is done, failed, timed out or told to stop."""
-    out.flush()  # the printer writes past its buffer
+    out.flush()  # the printer bypasses this buffer
     try:
         engine = build()
         _tell_warnings(engine)

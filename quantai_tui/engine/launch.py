@@ -21,20 +21,20 @@ from .registry import Entry, is_alive, running
 
 _TAIL_LINES = 12
 _TAIL_BYTES = 16_384
-_LONGEST_ERROR = 8_000  # characters; JSON makes at most 6 bytes of each
+_LONGEST_ERROR = 8_000  # characters; JSON needs at most 6 bytes for each
 _LONGEST_REPORT = 2**20
 _READY_WITHIN_S = 90.0  # the embedded exchange may have a large archive to read first
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an engine that was started tells its starter, once, over a pipe: one line of JSON."""
+    """The startup report that an engine sends to its starter over a pipe: one line of JSON."""
 
     entry: Entry | None = None  # it runs, or another one already did
     error: str = ""
     exit_code: int = 0
 
     def encode(self) -> bytes:
-        """At most 64 KiB, which a pipe takes at once: an engine must not wait for a starter that has stopped reading."""
+        """At most 64 KiB, the capacity of a pipe: an engine must not wait for a starter that does not read."""
         error = escaped(self.error)
         if len(error) > _LONGEST_ERROR:
             error = f"{error[:_LONGEST_ERROR]}… (shortened; it has {len(error)} characters)"
@@ -45,8 +45,8 @@ class EngineProcess:
     """An engine started by us, in a session of its own: a hang-up of our terminal does not reach it."""
 
     def __init__(self, serve_arguments: Sequence[str], *, overrides: Sequence[str] = (), join: bool = True) -> None:
-        """Starts at once. `join`: an engine of the same name that runs already will do, too. `overrides`: NAME=VALUE each; they
-        go over a pipe, since all users can read a command line and passwords may be among them.
+        """Start the engine. `join` accepts a running engine of the same name. `overrides` are NAME=VALUE each; they
+        go over a pipe, because every user can read a command line and they may hold passwords.
 
         Raises PlaceError when there is nowhere to write its first words to.
         """
@@ -126,9 +126,9 @@ class EngineProcess:
 
 
 async def _read_report(reader: asyncio.StreamReader) -> bytes:
-    """Up to the end of the line, which may be longer than what the reader's own limit allows; less where the pipe ends before.
+    """Read up to the end of the line, which may exceed the reader's own limit, or to the end of the pipe.
 
-    Raises EngineUnavailable for what no engine says.
+    Raises EngineUnavailable for a report that no engine sends.
     """
     line = b""
     while not line.endswith(b"\n"):
@@ -142,13 +142,13 @@ async def _read_report(reader: asyncio.StreamReader) -> bytes:
 
 
 def _hand_over(descriptor: int, overrides: Sequence[str]) -> None:
-    """Waits for the engine to read, but only past the 64 KiB that a pipe holds."""
-    with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:  # it has ended, and its report says why
+    """Write the overrides; waits for the engine to read only past the 64 KiB that a pipe holds."""
+    with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:  # the engine ended; its report says why
         pipe.write(b"\0".join(os.fsencode(override) for override in overrides))
 
 
 def receive_overrides(descriptor: int) -> tuple[str, ...]:
-    """In the engine: what its starter handed over. Closes the descriptor."""
+    """In the engine: read the overrides from the starter. Closes the descriptor."""
     with os.fdopen(descriptor, "rb") as pipe:
         data = pipe.read()
     return tuple(os.fsdecode(override) for override in data.split(b"\0")) if data else ()

@@ -44,7 +44,7 @@ class LogTail(logging.Handler):
 
 
 class _LogFile(logging.handlers.RotatingFileHandler):
-    """A private file. That it cannot be written is told once, to `tell`, and again when it has worked in between."""
+    """A private file. `tell` gets one message per failure to write; writing again resets this."""
 
     def __init__(self, path: Path, tell: logging.Handler) -> None:
         self._tell = tell
@@ -60,7 +60,7 @@ class _LogFile(logging.handlers.RotatingFileHandler):
         self._failed = True
         if not self._told:
             self._told = True
-            # logging itself would print a traceback to standard error, where a dashboard may be drawn
+            # logging would print a traceback to standard error, over a dashboard
             text = f"the log {self.baseFilename} cannot be written: {sys.exc_info()[1]}"
             self._tell.handle(logging.LogRecord(__name__, logging.ERROR, __file__, 0, text, None, None))
 

@@ -91,11 +91,11 @@ class EngineFolder:
         return hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:12]
 
     def prepare(self) -> None:
-        """Make the folder, private to the user, and try to write in it.
+        """Make the folder, private to the user, and test that it can be written.
 
         Raises PlaceError: no permission, a full disk, or something in it that belongs to another user.
         """
-        if escaped(str(self.path)) != str(self.path):  # neither the store nor a message to a dashboard could name it
+        if escaped(str(self.path)) != str(self.path):  # neither the store nor a message can name it
             raise PlaceError(f"the name of {escaped(str(self.path))} is not UTF-8 text. Give another one, or another DATA_DIR.")
         probe = self.path / f".probe-{os.getpid()}"
         try:
@@ -112,7 +112,7 @@ class EngineFolder:
             raise PlaceError(f"the data folder {self.path} cannot be written: {what}. Give another one with DATA_DIR.") from error
 
     def _opened_by_others(self) -> Iterator[Path]:
-        """What is not opened with `open_private`: SQLite follows links, and folders are entered."""
+        """Paths not opened with `open_private`: SQLite follows links, and folders are entered."""
         for suffix in ("", "-wal", "-shm", "-journal"):
             yield self.store.with_name(self.store.name + suffix)
         yield from (self.exchange, self.checkpoints, self.recordings)

@@ -15,7 +15,7 @@ from ..telemetry import Clock
 from ..training.config import WorkerConfig
 
 _EVER = math.inf
-_BEGINNING_US = 86_400_000_000  # the first trades of a recording lie no further apart
+_BEGINNING_US = 86_400_000_000  # bounds the time between the first trades of a recording
 
 
 class Playback:
@@ -76,7 +76,7 @@ class Playback:
         last_us = believed_us([trade.time_us for trade in last], int(self.replay.clock.time() * 1e6))
         if not first or last_us is None:
             return 0
-        # One wrong time must not make a history of it: the trades at the beginning are of one time, too.
+        # One wrong time must not make the session look like history: the first trades are close in time as well.
         middle_us = sorted(trade.time_us for trade in first)[len(first) // 2]
         first_us = min(trade.time_us for trade in first if trade.time_us >= middle_us - _BEGINNING_US)
         # The first and the last interval may not be covered.

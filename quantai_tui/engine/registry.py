@@ -95,25 +95,25 @@ class Claim:
     def withdraw(self) -> None:
         """Nobody should find this engine any longer: it is about to stop."""
         path = _entry_path(self._folder)
-        # Where the folder was removed under this engine, a second one may have announced itself under the same name.
+        # If the folder was removed while this engine ran, another engine may be registered under the same name.
         if self._published is not None and read_entry(path) == self._published:
             path.unlink(missing_ok=True)
         self._published = None
 
     @property
     def loss(self) -> str:
-        """How the claim was lost: the folder or its lock was removed or replaced, and another engine may start. Else empty."""
+        """Why the claim is lost: the folder or its lock was removed or replaced, so another engine may start. Empty otherwise."""
         if self._handle is not None and not self._loss:
             try:
                 same = os.path.samestat(os.fstat(self._handle), self._folder.lock.stat())
             except (FileNotFoundError, NotADirectoryError):
                 same = False
             except OSError:
-                same = True  # a disk that does not answer is the store's to tell of
+                same = True  # the store reports a disk that does not answer
             if not same:
                 self._loss = (
                     f"the data folder {self._folder.path} (or the file lock in it) was removed or replaced while the engine ran; "
-                    "start it again, and it fetches what it can"
+                    "start it again to fetch what the venue still has"
                 )
         return self._loss
 
@@ -125,7 +125,7 @@ class Claim:
 
 
 def _lock(handle: int) -> None:
-    """Raises BlockingIOError when another engine holds the lock. Who only looks whether one does holds it for a moment, too."""
+    """Raises BlockingIOError when the lock is taken, by another engine or for a moment by a process that tests it."""
     for _ in range(_LOOKS - 1):
         try:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -26,7 +26,7 @@ class StartError(Exception):
 
 
 def reason_of(error: Exception) -> str:
-    """The text of an error that ended a start; for one of the system which file it was about, and what helps."""
+    """The text of an error that ended a start; an error of the system also names the file and the remedy."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     where = f"{error.filename}: " if error.filename is not None else ""

@@ -29,12 +29,12 @@ async def stop_engine(entry: Entry) -> str:
 
 
 def _terminate(entry: Entry) -> str:
-    """Send SIGTERM to the process that holds the engine's lock; returns why not, empty when it was sent or is gone.
+    """Send SIGTERM to the process that holds the engine's lock. Returns why not; empty when sent, or when the process is gone.
 
-    The entry's pid alone tells nothing: here it may be another process, when the engine runs in a container of its own.
+    The entry's pid is not enough: if the engine runs in a container, that pid may be another process here.
     """
     refused = (
-        f"{entry.name} does not answer, and process {entry.pid} is not seen to be it from here (the engine may run in another "
+        f"{entry.name} does not answer, and process {entry.pid} cannot be verified as its process (the engine may run in another "
         f"container): stop it there; see {entry.log}"
     )
     if not hasattr(os, "pidfd_open"):  # not Linux: no pid namespaces
@@ -42,7 +42,7 @@ def _terminate(entry: Entry) -> str:
             os.kill(entry.pid, signal.SIGTERM)
         return ""
     try:
-        handle = os.pidfd_open(entry.pid)  # from here on it is this process, or none
+        handle = os.pidfd_open(entry.pid)  # refers to this process only, even if its pid is reused
     except OSError:
         return refused if is_alive(entry) else ""
     try:
@@ -50,20 +50,20 @@ def _terminate(entry: Entry) -> str:
             return refused if is_alive(entry) else ""
         signal.pidfd_send_signal(handle, signal.SIGTERM)
     except ProcessLookupError:
-        pass  # it has ended meanwhile
+        pass  # it has ended
     finally:
         os.close(handle)
     return ""
 
 
 def _holds_lock(entry: Entry) -> bool:
-    """Whether the kernel names the entry's pid, as it counts here, as the owner of the lock in the engine's folder."""
+    """Whether the kernel names the entry's pid, in this namespace, as the owner of the lock in the engine's folder."""
     try:
         inode = str((Path(entry.folder) / "lock").stat().st_ino)
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     except OSError:
         return False
-    # "1: FLOCK ADVISORY WRITE 4711 fd:01:1835042 0 EOF". The device is left out: some file systems show another one here.
+    # "1: FLOCK ADVISORY WRITE 4711 fd:01:1835042 0 EOF". The device is ignored: some file systems show another one here.
     wanted = ["FLOCK", "ADVISORY", "WRITE", str(entry.pid), inode]
     return any([*fields[1:5], fields[5].rpartition(":")[2]] == wanted for fields in locks if len(fields) > 5)
 

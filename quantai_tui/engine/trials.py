@@ -21,7 +21,7 @@ from ..textfile import UnusableFile, read_bytes
 
 logger = logging.getLogger(__name__)
 
-_MOST_BYTES = 2**23  # a configuration file of the largest size, every character of it escaped
+_MOST_BYTES = 2**23  # a configuration file of the largest size with every character escaped
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -80,7 +80,7 @@ def settle_abandoned(path: Path) -> str:
     """
     target = _beside(path)
     try:
-        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe there would wait for its writer
+        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a pipe would wait for its writer
     except FileNotFoundError:
         return ""
     except OSError as error:

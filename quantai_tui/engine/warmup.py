@@ -11,7 +11,7 @@ from ..telemetry import Clock
 
 logger = logging.getLogger(__name__)
 
-_RETRY_S = (1.0, 2.0, 5.0)  # an outage of REST may be short; a ban is waited for elsewhere
+_RETRY_S = (1.0, 2.0, 5.0)  # a REST outage may be short; the gate waits out bans
 _LOOK_AGAIN_S = 1.0
 _AFTER_CLOSE_S = 2.0  # the venue's own kline of an interval is final a moment after it has closed
 _SPARE_BARS = 5

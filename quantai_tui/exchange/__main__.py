@@ -9,7 +9,7 @@ from ..tls_setup import TlsSetupError, client_context
 
 
 def start() -> int:
-    """See `process.main`. Says in its way why it cannot serve where even its imports would fail."""
+    """See `process.main`. Also reports a failure to import it."""
     try:
         client_context()
     except TlsSetupError as error:

@@ -20,8 +20,8 @@ MAX_RATE = 10_000.0  # trades a second at speed `max`
 
 # All columns stay in memory, some 100 bytes a trade: 500 MB at most. The largest daily files hold two million trades.
 _MOST_TRADES = 5_000_000
-# A trade that differs from the one before takes several bytes, however well it is packed. A small file can hold millions that
-# are all the same.
+# A trade that differs from the one before needs several bytes, however well compressed. A small file can hold millions that
+# are equal.
 _MOST_TRADES_SMALL = 100_000
 _DECIMALS = 8
 _INT64_MAX = 2.0**63
@@ -228,13 +228,13 @@ def _read(spec: ReplaySpec, abandoned: Callable[[], bool]) -> _Tape:
                 raise ExchangeError(f"{spec.path} holds more than {_MOST_TRADES} trades", "replay a file of one day")
             if count > _MOST_TRADES_SMALL + archive.bytes_total:
                 raise ExchangeError(
-                    f"{spec.path} holds {count} trades in {archive.bytes_total} bytes: it repeats itself", "download it again"
+                    f"{spec.path} holds {count} trades in {archive.bytes_total} bytes: they are repetitions", "download it again"
                 )
             parts.append(_columns(spec, batch))
     except ArchiveError as error:
         raise _refused(error) from error
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    _, rows = np.unique(columns[0], return_index=True)  # ids of a file may come in any order, and more than once
+    _, rows = np.unique(columns[0], return_index=True)  # ids may be out of order and repeated
     ids, prices, quantities, first, last, time, maker, price, quantity = (column[rows] for column in columns)
     time_us = _rising(np.where(time >= FIRST_MICROSECOND_STAMP, time, time * 1000))
     price, price_decimals = _shortened(price)
@@ -258,9 +258,9 @@ def _read(spec: ReplaySpec, abandoned: Callable[[], bool]) -> _Tape:
 
 
 def _rising(time_us: Ints) -> Ints:
-    """Times that never fall, for the play clock. One that both trades behind it contradict is brought forward to theirs.
+    """Non-decreasing times for the play clock. A time that both following trades contradict is replaced by theirs.
 
-    Nothing contradicts the last: it is not waited for longer than a day.
+    No trade follows the last one, so playing waits at most a day for it.
     """
     padded = np.concatenate([time_us, time_us[-1:], time_us[-1:]])
     rising = np.maximum.accumulate(np.minimum(time_us, np.maximum(padded[1:-1], padded[2:])))

@@ -213,7 +213,7 @@ class Rig:
         assert self.sink.out_of_order == []
         absent = 0
         for symbol in self.symbols:
-            # A look over REST may have shown a gap just before the end, which is on record for the next start.
+            # A look over REST may have opened a gap just before the end; it is recorded for the next start.
             through = self.snapshot.symbols[symbol].complete_through_id or 0
             stored = [one for one in await asyncio.to_thread(_stored, self.store.path, symbol) if one.id <= through]
             assert stored[-1].id >= (snapshot.symbols[symbol].complete_through_id or 0)

@@ -69,16 +69,16 @@ async def test_one_symbol_that_falls_silent_while_others_go_on_is_missed(tmp_pat
 
 
 @pytest.mark.soak
-async def test_a_symbol_that_no_connection_brings_any_more_is_silent_in_words_and_fetched(tmp_path: Path) -> None:
+async def test_symbol_missing_on_all_connections_is_silent_and_fetched(tmp_path: Path) -> None:
     async with rig(tmp_path, symbols=SYMBOLS, world_rate=RATE, limits=FAST) as rigged:
         await known(rigged)
         limit = rigged.snapshot.symbols[OTHER].silence_limit_s or 0.0
         await rigged.inject("silent-symbol", symbol=OTHER, connections="all", for_s=3600.0)
         silent = lambda: rigged.snapshot.symbols[OTHER].subscription == "silent"  # noqa: E731
-        await rigged.until(silent, "silent, in words", within=(limit + 30.0) / RATE)
+        await rigged.until(silent, "it is called silent", within=(limit + 30.0) / RATE)
         goal = rigged.now()[OTHER]
         await rigged.until(
-            lambda: (rigged.snapshot.symbols[OTHER].complete_through_id or 0) >= goal, "its trades, late", within=35.0 / RATE
+            lambda: (rigged.snapshot.symbols[OTHER].complete_through_id or 0) >= goal, "its late trades", within=35.0 / RATE
         )
         assert (rigged.snapshot.symbols[OTHER].silence_limit_s or 0.0) < 2 * limit, "its silence is not excused"
         assert rigged.snapshot.symbols[SYMBOL].subscription == "acknowledged"
@@ -129,11 +129,11 @@ async def test_a_subscription_that_is_acknowledged_and_never_served_is_said_so_a
         await rigged.inject("lost-subscription", symbol=OTHER, listed=True, for_s=3600.0)
         await rigged.inject("close")
         await rigged.until(lambda: rigged.snapshot.symbols[OTHER].subscription == "silent", "silent", within=10.0 / RATE)
-        assert "a wrong symbol or a wrong route" in rigged.snapshot.symbols[OTHER].subscription_note
+        assert "the symbol or the address is wrong" in rigged.snapshot.symbols[OTHER].subscription_note
         goal = rigged.now()[OTHER]
         # Fetched every half minute, however long the subscription is silent.
         await rigged.until(
-            lambda: (rigged.snapshot.symbols[OTHER].complete_through_id or 0) >= goal, "its trades, late", within=31.0 / RATE
+            lambda: (rigged.snapshot.symbols[OTHER].complete_through_id or 0) >= goal, "its late trades", within=31.0 / RATE
         )
         assert rigged.snapshot.symbols[SYMBOL].subscription == "acknowledged"
         await rigged.inject("clear")

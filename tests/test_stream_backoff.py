@@ -211,7 +211,7 @@ def test_the_wait_does_not_change_its_mind_while_it_lasts():
     assert [reconnector.wait_left() for _ in range(5)] == pytest.approx([delay] * 5)
 
 
-def test_a_link_that_has_proved_stable_makes_the_waits_short():
+def test_stable_link_resets_the_delays():
     clock = ManualClock()
     reconnector = ExponentialBackoffReconnector(max_retries=1, stable_after=10.0, clock=clock)
     dial(reconnector, clock, 0.0, None)
@@ -223,7 +223,7 @@ def test_a_link_that_has_proved_stable_makes_the_waits_short():
     assert reconnector.calculate_next_delay() == 1.0
 
 
-def test_links_that_deliver_and_are_cut_use_up_no_retry():
+def test_links_that_deliver_and_break_use_up_no_retries():
     clock = ManualClock()
     reconnector = ExponentialBackoffReconnector(max_retries=3, clock=clock)
     delays = []
@@ -261,7 +261,7 @@ def test_flapping_for_five_minutes_is_at_most_twenty_dials():
     assert 8 <= dials <= 20
 
 
-def test_a_probe_that_delivers_nothing_gives_no_fresh_retries():
+def test_probe_without_data_does_not_reset_retries():
     clock = ManualClock()
     reconnector = ExponentialBackoffReconnector(max_retries=10, clock=clock)
     while reconnector.should_retry():

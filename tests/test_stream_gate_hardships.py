@@ -92,7 +92,7 @@ async def test_a_later_version_may_write_more_than_we_know(path):
     path.write_text(json.dumps({"version": 9, "scopes": {"venue": {"dials": {}, "ban": ban, "weight": 1}}}))
     gate = Gate(path=path)
     assert 0 < gate.closed_for <= 50
-    assert gate.reason == "a[31m b", "what comes from a file is not sent to a terminal as it is"
+    assert gate.reason == "a[31m b", "text from a file must be cleaned for a terminal"
 
 
 async def test_where_the_file_cannot_be_used_the_gate_says_so_and_goes_on_alone(tmp_path, caplog):

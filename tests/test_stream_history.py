@@ -94,7 +94,7 @@ async def test_history_asked_for_is_fetched_although_the_program_ended_before_re
     await reaches(stream, S.LIVE)
     await exchange.trade(2)
     await eventually(lambda: len(exchange.rest_requests) == 1)
-    await clock.advance(0.5)  # the next request leaves a moment after one that failed
+    await clock.advance(0.5)  # a request after a failed one waits for a moment
     await eventually(lambda: symbol_of(stream).stored == 2)
     await stream.stop()
     await store.close()

@@ -1,4 +1,4 @@
-"""Trades with implausible ids: one never moves a ledger, and a venue whose ids really jump is followed."""
+"""A trade with an implausible id never moves a ledger, but a real jump of the venue's ids is followed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ETH = {"ETHUSDT": 5.0}
 
 
 def wrongly(id: int, time_ms: int) -> AggTrade:
-    """A trade like any other, but for its id."""
+    """An ordinary trade with a wrong id."""
     return AggTrade(id, "1.50", "0.25000000", 8, 9, time_ms, True, "ETHUSDT")
 
 
@@ -61,7 +61,7 @@ def eth(rig: Rig):
 
 @pytest.mark.parametrize("id", [HIGHEST, 3], ids=["far-above", "far-below"])
 @pytest.mark.parametrize("rest", ["there", "refused"])
-def test_one_trade_with_a_wrong_id_goes_into_quarantine_and_the_rest_go_on(id: int, rest: str) -> None:
+def test_trade_with_a_wrong_id_goes_into_quarantine_alone(id: int, rest: str) -> None:
     async def lied_to() -> None:
         async with Rig(31, rates=ETH) as rig:
             rig.market._next["ETHUSDT"] += 5_000_000  # so that 3 is far below
@@ -72,7 +72,7 @@ def test_one_trade_with_a_wrong_id_goes_into_quarantine_and_the_rest_go_on(id: i
             asked, had = len(rig.venue.requests), eth(rig)
             lie(rig, id)
             await asyncio.sleep(1.0)
-            assert eth(rig).last_id > had.last_id, "true trades do not wait for the check"
+            assert eth(rig).last_id > had.last_id, "real trades do not wait for the check"
             await asyncio.sleep(60.0)
             now = eth(rig)
             assert (now.missing, now.gaps, now.duplicates, now.doubtful, now.implausible) == (0, 0, 0, 0, 1)
@@ -86,15 +86,15 @@ def test_one_trade_with_a_wrong_id_goes_into_quarantine_and_the_rest_go_on(id: i
     run(lied_to())
 
 
-def test_a_venue_that_skips_many_ids_is_followed_and_the_hole_is_one() -> None:
+def test_venue_that_skips_many_ids_is_followed_with_one_gap() -> None:
     async def jumped() -> None:
         async with Rig(32, rates=ETH) as rig:
             await rig.live()
             await asyncio.sleep(30.0)
             before, asked = eth(rig).last_id, len(rig.venue.requests)
             rig.market.skip("ETHUSDT", SKIPPED)
-            await rig.until(lambda: eth(rig).last_id > before + SKIPPED, 3.0, "the new ids are believed")
-            await rig.until(lambda: eth(rig).venue_holes == SKIPPED, 30.0, "the hole is settled")
+            await rig.until(lambda: eth(rig).last_id > before + SKIPPED, 3.0, "the new ids are accepted")
+            await rig.until(lambda: eth(rig).venue_holes == SKIPPED, 30.0, "the gap is settled")
             assert (eth(rig).missing, eth(rig).implausible, eth(rig).doubtful) == (0, 0, 0)
             assert len(rig.venue.requests) - asked < 10
             await asyncio.sleep(60.0)
@@ -103,7 +103,7 @@ def test_a_venue_that_skips_many_ids_is_followed_and_the_hole_is_one() -> None:
     run(jumped())
 
 
-def test_without_rest_twenty_frames_that_follow_each_other_confirm_a_jump() -> None:
+def test_without_rest_twenty_consecutive_frames_confirm_a_jump() -> None:
     async def jumped() -> None:
         async with Rig(33, rates=ETH) as rig:
             await rig.live()
@@ -113,16 +113,16 @@ def test_without_rest_twenty_frames_that_follow_each_other_confirm_a_jump() -> N
             rig.market.skip("ETHUSDT", SKIPPED)
             began = rig.now
             await rig.until(lambda: eth(rig).doubtful > 0, 3.0, "they are held back")
-            await rig.until(lambda: eth(rig).last_id > before + SKIPPED, LONGEST_HOLD_S, "they are believed")
+            await rig.until(lambda: eth(rig).last_id > before + SKIPPED, LONGEST_HOLD_S, "they are accepted")
             assert rig.now - began >= ANSWER_WITHIN_S
             assert eth(rig).implausible == 0
-            await rig.until(lambda: eth(rig).missing == 0, 300.0, "the hole is settled once REST is back")
+            await rig.until(lambda: eth(rig).missing == 0, 300.0, "the gap is settled once REST is back")
             assert rig.wrong() == []
 
     run(jumped())
 
 
-def test_a_thin_symbol_whose_jump_nothing_confirms_in_time_loses_no_trade() -> None:
+def test_unconfirmed_jump_of_a_thin_symbol_loses_no_trade() -> None:
     async def jumped() -> None:
         async with Rig(34, rates={"ETHUSDT": 5.0, "XRPETH": 0.2}) as rig:
             await rig.live()
@@ -159,7 +159,7 @@ def test_a_wrong_first_trade_does_not_begin_the_ledger() -> None:
     run(begun())
 
 
-def test_a_lone_first_trade_is_stored_although_nothing_confirms_it() -> None:
+def test_lone_unconfirmed_first_trade_is_stored() -> None:
     async def begun() -> None:
         async with Rig(36, rates={"ETHUSDT": 0.5}) as rig:
             rig.market.halt(600.0)
@@ -173,12 +173,12 @@ def test_a_lone_first_trade_is_stored_although_nothing_confirms_it() -> None:
 
 
 @pytest.mark.parametrize("start_at", ["now", "earliest"])
-def test_after_a_long_pause_the_ids_go_on_far_above_and_the_gap_is_the_pause(start_at: str) -> None:
+def test_ids_far_higher_after_a_long_pause_are_one_gap(start_at: str) -> None:
     async def restarted() -> None:
         async with Rig(37, rates=ETH, backfill_start=start_at) as rig:
             await rig.live()
             await asyncio.sleep(60.0)
-            rig.market.skip("ETHUSDT", SKIPPED)  # stands for the trades of days
+            rig.market.skip("ETHUSDT", SKIPPED)  # as many as the trades of days
             await rig.restart(after_s=600.0)
             await rig.live()
             await asyncio.sleep(60.0)
@@ -190,7 +190,7 @@ def test_after_a_long_pause_the_ids_go_on_far_above_and_the_gap_is_the_pause(sta
     run(restarted())
 
 
-def test_implausible_ids_without_end_cost_few_requests_and_few_lines(caplog) -> None:
+def test_endless_implausible_ids_cost_few_requests_and_log_lines(caplog) -> None:
     caplog.set_level(logging.INFO, logger="quantai_tui.stream")
 
     async def flooded() -> None:
@@ -214,7 +214,7 @@ def test_implausible_ids_without_end_cost_few_requests_and_few_lines(caplog) -> 
     run(flooded())
 
 
-def test_lies_between_the_trades_of_a_real_jump_do_not_keep_it_from_being_believed() -> None:
+def test_wrong_ids_between_trades_of_a_real_jump_do_not_block_it() -> None:
     async def jumped() -> None:
         async with Rig(39, rates=ETH) as rig:
             await rig.live()
@@ -233,7 +233,7 @@ def test_lies_between_the_trades_of_a_real_jump_do_not_keep_it_from_being_believ
     run(jumped())
 
 
-async def test_one_wrong_id_over_a_real_connection_is_checked_over_rest_and_put_away(exchange, start):
+async def test_wrong_id_on_a_real_connection_is_refuted_by_rest(exchange, start):
     sink = MemorySink()
     stream = await start(sink)
     await reaches(stream, StreamState.LIVE)
@@ -292,7 +292,7 @@ async def test_a_recorded_jump_that_many_trades_confirm_is_replayed(tmp_path):
         recording.close()
 
 
-# The judge alone, with times that are given.
+# `IdJumps` alone, with given times
 
 
 async def judged(clock: ManualClock, last_id: int | None = 1_000_000) -> tuple[IdJumps, SymbolFeed]:
@@ -310,7 +310,7 @@ def at(clock: ManualClock, id: int):
     return trade(id, time_ms=int(clock.time() * 1000))
 
 
-async def test_the_bound_is_a_hundred_times_the_peak_rate_and_100000_ids():
+async def test_plausible_reach_is_100_times_the_peak_rate_plus_100000():
     pace = IdPace()
     assert pace.reach(1e6) == LEAST_REACH
     for tenth in range(50):
@@ -319,7 +319,7 @@ async def test_the_bound_is_a_hundred_times_the_peak_rate_and_100000_ids():
     assert pace.reach(10.0) == LEAST_REACH + 100 * 30 * 10
 
 
-async def test_a_jump_of_the_bound_passes_and_one_more_waits():
+async def test_jump_within_reach_passes_and_a_larger_one_waits():
     clock = ManualClock()
     jumps, feed = await judged(clock)
     assert [one.id for one in jumps.admit(feed, [at(clock, 1_000_000 + LEAST_REACH)])] == [1_000_000 + LEAST_REACH]
@@ -335,7 +335,7 @@ async def test_known_ids_far_below_are_duplicates_and_do_not_wait():
     assert jumps.admit(feed, [at(clock, 800_000)]) == []
 
 
-async def test_twenty_further_frames_count_only_without_a_hole_and_after_5_s():
+async def test_twenty_frames_count_only_if_consecutive_and_after_5_s():
     clock = ManualClock()
     jumps, feed = await judged(clock)
     jumps.admit(feed, [at(clock, id) for id in range(5_000_000, 5_000_000 + FURTHER_FRAMES + 1)])
@@ -370,7 +370,7 @@ async def test_an_answer_that_is_older_than_the_jump_refutes_nothing():
     assert (jumps.doubtful("ETHUSDT"), jumps.implausible("ETHUSDT")) == (0, 1)
 
 
-async def test_a_confirmed_numbering_far_below_is_passed_on_and_doubted():
+async def test_confirmed_numbering_far_below_is_accepted_and_flagged():
     clock = ManualClock()
     jumps, feed = await judged(clock)
     await clock.advance(1.0)
@@ -381,7 +381,7 @@ async def test_a_confirmed_numbering_far_below_is_passed_on_and_doubted():
     assert [one.id for one in jumps.admit(feed, [at(clock, 6), at(clock, 7)])] == [6, 7]
 
 
-async def test_what_was_confirmed_while_nothing_waited_lets_the_next_trade_pass_at_once():
+async def test_confirmed_run_without_trades_accepts_its_next_trade():
     clock = ManualClock()
     jumps, feed = await judged(clock)
     jumps.admit(feed, [at(clock, 5_000_000)])
@@ -394,7 +394,7 @@ async def test_what_was_confirmed_while_nothing_waited_lets_the_next_trade_pass_
     assert [one.id for one in jumps.release(feed)] == [5_000_001]
 
 
-async def test_a_lone_lie_that_nothing_decides_is_forgotten_and_not_asked_about_for_ever():
+async def test_undecided_wrong_id_is_forgotten_in_the_end():
     clock = ManualClock()
     jumps, feed = await judged(clock)
     jumps.admit(feed, [at(clock, 5_000_000)])
@@ -408,7 +408,7 @@ async def test_a_lone_lie_that_nothing_decides_is_forgotten_and_not_asked_about_
     assert jumps.implausible("ETHUSDT") == 1
 
 
-async def test_while_rest_fails_questions_of_many_symbols_are_few(caplog):
+async def test_while_rest_fails_requests_for_many_symbols_are_few(caplog):
     clock = ManualClock()
     sink = MemorySink()
     sink.start = LedgerPosition(begin_id=900_000, last_id=1_000_000, stored=100_001)
@@ -435,7 +435,7 @@ async def test_while_rest_fails_questions_of_many_symbols_are_few(caplog):
 
 
 @pytest.mark.parametrize("id", [HIGHEST, 3])
-def test_a_lie_on_the_second_connection_does_not_make_it_take_over(id: int) -> None:
+def test_wrong_id_on_the_second_connection_does_not_switch_to_it(id: int) -> None:
     async def rotated() -> None:
         async with Rig(40, rates=ETH) as rig:
             rig.market._next["ETHUSDT"] += 5_000_000
@@ -444,12 +444,12 @@ def test_a_lie_on_the_second_connection_does_not_make_it_take_over(id: int) -> N
             (first,) = rig.venue.subscribed()
             rig.stream.rotate()
             while len(rig.venue.subscribed()) < 2:
-                await asyncio.sleep(0.001)  # so that it brings no trade before it is muted
+                await asyncio.sleep(0.001)  # mute it before its first trade
             (second,) = set(rig.venue.subscribed()) - {first}
             second.muted = {"ETHUSDT"}
             second.push(frame(wrongly(id, rig.market.now_ms())))
             await asyncio.sleep(14.0)
-            assert first in rig.venue.links, "the second connection has brought nothing to be believed"
+            assert first in rig.venue.links, "the second connection has brought no plausible trade"
             await asyncio.sleep(120.0)
             assert rig.wrong() == []
 
@@ -460,7 +460,7 @@ def test_a_lie_on_the_second_connection_does_not_make_it_take_over(id: int) -> N
     steps=st.lists(st.integers(1, 50_000), min_size=1, max_size=40),
     lies=st.lists(st.tuples(st.integers(0, 39), st.integers(0, HIGHEST)), max_size=20),
 )
-def test_whatever_lies_come_between_no_true_trade_waits_or_is_put_away(steps, lies):
+def test_real_trades_never_wait_among_any_wrong_ids(steps, lies):
     async def judge() -> None:
         clock = ManualClock()
         jumps, feed = await judged(clock)

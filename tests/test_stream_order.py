@@ -1,4 +1,4 @@
-"""The order in which iterating over a stream hands trades out: by id, with holes passed over in the end, or as they arrive."""
+"""The order of trades when iterating over a stream: by id, with old gaps skipped, or as they arrive."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def trades(*ids: int, symbol: str = A) -> list:
     return [trade(id, symbol) for id in ids]
 
 
-def test_trades_behind_a_hole_wait_until_it_is_filled() -> None:
+def test_trades_behind_a_gap_wait_until_it_is_filled() -> None:
     order = IdOrder(100, 60.0)
     assert told(order.take(A, trades(1, 2), 0.0)) == [[1, 2]]
     assert told(order.take(A, trades(6, 7), 0.0)) == []
@@ -45,14 +45,14 @@ def test_trades_behind_a_hole_wait_until_it_is_filled() -> None:
     assert (order.held, order.deadline) == (0, None)
 
 
-def test_a_hole_holds_back_its_own_symbol_only() -> None:
+def test_gap_holds_back_its_own_symbol_only() -> None:
     order = IdOrder(100, 60.0)
     order.take(A, trades(1), 0.0)
     order.take(A, trades(5), 0.0)
     assert told(order.take(B, trades(9, 10, symbol=B), 0.0)) == [[9, 10]]
 
 
-def test_a_hole_is_passed_over_after_its_time_and_its_trades_come_late() -> None:
+def test_gap_is_skipped_after_its_time_and_its_trades_are_late() -> None:
     order = IdOrder(100, 60.0)
     order.take(A, trades(1), 0.0)
     order.take(A, trades(5), 10.0)
@@ -63,30 +63,30 @@ def test_a_hole_is_passed_over_after_its_time_and_its_trades_come_late() -> None
     assert told(order.take(A, trades(3, 6), 71.0)) == [["late", 3], [6]]
     assert told(order.expire(80.0)) == [(7, 8), [9]]
     assert told(order.take(A, trades(2, 4), 81.0)) == [["late", 2, 4]]
-    assert told(order.take(A, trades(3, 7), 82.0)) == [["late", 7]]  # 3 has come before
+    assert told(order.take(A, trades(3, 7), 82.0)) == [["late", 7]]  # 3 has arrived before
 
 
-def test_filling_a_part_of_a_hole_does_not_make_the_rest_younger() -> None:
+def test_filling_a_part_of_a_gap_keeps_its_deadline() -> None:
     order = IdOrder(100, 60.0)
     order.take(A, trades(1), 0.0)
     order.take(A, trades(9), 10.0)
-    order.take(A, trades(5), 30.0)  # out of order: it parts the hole of 2-8
+    order.take(A, trades(5), 30.0)  # out of order: it splits the gap of 2-8
     assert told(order.take(A, trades(2, 3, 4), 40.0)) == [[2, 3, 4, 5]]
     assert told(order.expire(70.0)) == [(6, 8), [9]]
 
 
-def test_what_was_given_up_is_passed_in_its_place_and_without_waiting() -> None:
+def test_abandoned_ids_are_skipped_in_order_without_waiting() -> None:
     order = IdOrder(100, 60.0)
     order.take(A, trades(1), 0.0)
     order.take(A, trades(5, 9), 0.0)
-    assert order.give_up(A, 6, 8) == []  # 2-4 may come yet
+    assert order.give_up(A, 6, 8) == []  # 2-4 may still arrive
     assert told(order.give_up(A, 2, 3)) == [(2, 3)]
     assert told(order.take(A, trades(4), 1.0)) == [[4, 5], (6, 8), [9]]
     assert told(order.take(A, trades(7), 2.0)) == [["late", 7]]
-    assert order.give_up(A, 2, 3) == []  # said before
+    assert order.give_up(A, 2, 3) == []  # announced before
 
 
-def test_a_hole_is_announced_once_though_a_part_of_it_was_given_up() -> None:
+def test_partly_abandoned_gap_is_announced_once() -> None:
     order = IdOrder(100, 60.0)
     order.take(A, trades(1), 0.0)
     order.take(A, trades(9, 11), 0.0)
@@ -98,7 +98,7 @@ def test_a_hole_is_announced_once_though_a_part_of_it_was_given_up() -> None:
     assert told(order.give_up(A, 12, 14)) == [(12, 14), [15]]
 
 
-def test_a_trade_that_waits_or_was_late_is_not_handed_out_again() -> None:
+def test_waiting_or_late_trade_is_not_yielded_twice() -> None:
     order = IdOrder(100, 60.0)
     order.take(A, trades(1), 0.0)
     order.take(A, trades(5), 0.0)
@@ -109,7 +109,7 @@ def test_a_trade_that_waits_or_was_late_is_not_handed_out_again() -> None:
     assert order.take(A, trades(3), 62.0) == []
 
 
-def test_a_trade_whose_id_was_given_up_too_early_still_comes_in_its_place() -> None:
+def test_trade_abandoned_too_early_is_still_yielded_in_order() -> None:
     order = IdOrder(100, 60.0)
     order.take(A, trades(1), 0.0)
     order.take(A, trades(9), 0.0)
@@ -118,7 +118,7 @@ def test_a_trade_whose_id_was_given_up_too_early_still_comes_in_its_place() -> N
     assert told(order.take(A, trades(2, 3), 0.0)) == [[2, 3], (4, 5), [6], (7, 8), [9]]
 
 
-def test_when_too_many_wait_the_symbol_that_holds_the_most_goes_on() -> None:
+def test_when_too_many_wait_the_symbol_with_most_skips_its_gap() -> None:
     order = IdOrder(4, 60.0)
     for symbol in (A, B):
         order.take(symbol, trades(1, symbol=symbol), 0.0)
@@ -128,7 +128,7 @@ def test_when_too_many_wait_the_symbol_that_holds_the_most_goes_on() -> None:
     assert (order.held_of(A), order.held_of(B)) == (1, 2)
 
 
-def test_with_no_room_for_waiting_a_hole_is_passed_at_once() -> None:
+def test_with_no_room_for_waiting_a_gap_is_skipped_at_once() -> None:
     order = IdOrder(0, 60.0)
     assert told(order.take(A, trades(1), 0.0) + order.take(A, trades(3), 0.0)) == [[1], (2, 2), [3]]
 
@@ -143,7 +143,7 @@ def test_live_trades_wait_while_the_beginning_of_history_is_unknown() -> None:
     assert told(order.take(A, trades(99), 1.0)) == [[99, 100, 101]]
 
 
-def test_live_trades_go_on_once_there_is_no_history_before_them() -> None:
+def test_live_trades_continue_once_no_history_precedes_them() -> None:
     order = IdOrder(100, 60.0, begin_id=0)
     order.await_history(A, 99)
     order.begin(A, 100)
@@ -151,7 +151,7 @@ def test_live_trades_go_on_once_there_is_no_history_before_them() -> None:
     assert told(order.begin(A, 100)) == [[100, 101]]
 
 
-def test_history_that_takes_too_long_is_announced_from_where_it_was_asked_for() -> None:
+def test_slow_history_is_skipped_from_its_requested_start() -> None:
     order = IdOrder(100, 60.0, begin_id=90)
     order.await_history(A, 99)
     order.begin(A, 100)
@@ -188,8 +188,8 @@ STEPS = st.one_of(
     st.sampled_from((0.0, 0.05, 15.0)),
     st.sampled_from((2, 1024)),
 )
-def test_every_id_comes_once_in_order_or_late_whatever_happens(steps, limit, most, begin_id, pause_s, max_gaps) -> None:
-    """Any interleaving of arrivals, holes, repairs, verdicts and expiry, with a fast reader and a slow one."""
+def test_every_id_is_yielded_once_in_order_or_late(steps, limit, most, begin_id, pause_s, max_gaps) -> None:
+    """Any interleaving of arrivals, gaps, repairs, verdicts and expiry, with a fast and a slow reader."""
 
     async def lived() -> None:
         clock = clock_here()
@@ -197,7 +197,7 @@ def test_every_id_comes_once_in_order_or_late_whatever_happens(steps, limit, mos
         feeds = Feeds(queue, clock)
         await feeds.load((A, B), seed=begin_id is not None)
         for feed in feeds:
-            feed.ledger.max_gaps = max_gaps  # above it, ids that have come are asked for a second time
+            feed.ledger.max_gaps = max_gaps  # above it, known ids are requested again
         reader = CheckingReader()
 
         async def read() -> None:
@@ -212,7 +212,7 @@ def test_every_id_comes_once_in_order_or_late_whatever_happens(steps, limit, mos
             feed = feeds.get(symbol)
             open_gap = feed.ledger.first_gap
             if what == "arrive":
-                # Steps forward, back and on the spot: holes, trades out of order and repetitions.
+                # Steps forward, back and in place: gaps, unordered trades and repetitions.
                 ids = [max(31, top[symbol] + step) for step in detail]
                 top[symbol] = max(top[symbol], *ids)
                 first = min(ids) if feed.ledger.begin_id is None else feed.ledger.begin_id
@@ -253,7 +253,7 @@ def test_every_id_comes_once_in_order_or_late_whatever_happens(steps, limit, mos
     run(lived())
 
 
-async def test_a_gap_after_a_cut_is_filled_before_what_came_behind_it(exchange: ScriptedExchange) -> None:
+async def test_gap_after_a_cut_is_filled_before_later_trades(exchange: ScriptedExchange) -> None:
     reader = CheckingReader()
     async with ResilientStream(exchange.config(initial_delay=0.05)) as stream:
         reading = asyncio.create_task(reader.read(stream))
@@ -270,7 +270,7 @@ async def test_a_gap_after_a_cut_is_filled_before_what_came_behind_it(exchange: 
     assert (reader.of("ETHUSDT").gaps, reader.of("ETHUSDT").late) == ([], [])
 
 
-def test_a_broken_hour_comes_out_in_order_and_whole() -> None:
+def test_hour_of_faults_is_yielded_in_order_and_complete() -> None:
     async def broken() -> None:
         pauses = random.Random(3)
         reader = CheckingReader(lambda: pauses.choice((0.0, 0.0, 0.0, 5.0)))
@@ -294,7 +294,7 @@ def test_a_broken_hour_comes_out_in_order_and_whole() -> None:
     run(broken())
 
 
-def test_a_rest_outage_holds_one_symbol_back_for_a_minute_and_no_more() -> None:
+def test_rest_outage_holds_back_one_symbol_for_a_minute() -> None:
     async def lived() -> None:
         reader = CheckingReader()
         async with Rig(32, reader=reader, rates={A: 5.0, B: 5.0}) as rig:
@@ -310,18 +310,18 @@ def test_a_rest_outage_holds_one_symbol_back_for_a_minute_and_no_more() -> None:
             await asyncio.sleep(30.0)
             assert rig.stream.queued >= rig.stream.snapshot().symbols[holed].held > 100
             assert rig.stream.get_connection_stats()["waiting_trades"] > 100
-            assert len(reader.of(other).trades) - before > 100  # it went on meanwhile
-            await rig.until(lambda: reader.of(holed).gaps, 60.0, "the hole passed over")
+            assert len(reader.of(other).trades) - before > 100  # it continued
+            await rig.until(lambda: reader.of(holed).gaps, 60.0, "the skipped gap")
             assert 55.0 <= rig.now - begun <= 62.0
-            await rig.until(lambda: reader.of(holed).late, 150.0, "the trade, late")
+            await rig.until(lambda: reader.of(holed).late, 150.0, "the late trade")
             assert reader.of(holed).gaps == [(reader.of(holed).late[0],) * 2]
         assert reader.breaches == []
 
     run(lived())
 
 
-def test_a_small_buffer_does_not_keep_a_repair_from_filling_the_hole() -> None:
-    """Twenty trades are all that may wait unread, and hundreds wait behind the hole: writing must go on for it to be filled."""
+def test_small_buffer_does_not_block_the_repair_of_a_gap() -> None:
+    """Only twenty trades may wait unread while hundreds wait behind the gap: writing must continue to fill it."""
 
     async def lived() -> None:
         reader = CheckingReader()
@@ -333,14 +333,14 @@ def test_a_small_buffer_does_not_keep_a_repair_from_filling_the_hole() -> None:
             link.drops = 3
             await rig.until(lambda: rig.stream.queued > 300, 30.0, "trades that wait")
             assert not rig.stream.paused
-            await rig.until(lambda: rig.stream.queued == 0, 60.0, "the hole filled")
+            await rig.until(lambda: rig.stream.queued == 0, 60.0, "the filled gap")
         assert reader.breaches == []
         assert (reader.of(A).gaps, reader.of(A).late) == ([], [])
 
     run(lived())
 
 
-def test_time_in_which_the_reader_does_not_read_does_not_age_a_hole() -> None:
+def test_time_of_a_busy_reader_does_not_age_a_gap() -> None:
     async def lived() -> None:
         clock = clock_here()
         queue = BatchQueue(3, IdOrder(100, 60.0), clock)
@@ -350,7 +350,7 @@ def test_time_in_which_the_reader_does_not_read_does_not_age_a_hole() -> None:
             await queue.append(A, trades(3))
             await queue.append(B, trades(1, 2, 3, symbol=B))
             filling = asyncio.create_task(queue.append(A, trades(2)))
-            await asyncio.sleep(300.0)  # the reader is busy elsewhere, and the trade that fills the hole waits for it
+            await asyncio.sleep(300.0)  # the reader is busy, and the trade that fills the gap waits for it
             assert not filling.done()
             assert told([await anext(batches), await anext(batches)]) == [[1, 2, 3], [2, 3]]
             await filling
@@ -363,7 +363,7 @@ def test_history_before_the_first_live_trade_comes_first() -> None:
         reader = CheckingReader()
         async with Rig(34, reader=reader, rates={A: 20.0, B: 1.0}, backfill_start="earliest", idle=True) as rig:
             await asyncio.sleep(600.0)  # the venue has a history
-            rig.venue.force("rest_503", 20.0)  # and live trades come before it can be asked for
+            rig.venue.force("rest_503", 20.0)  # and live trades arrive before it can be requested
             await rig.stream.start()
             await rig.live()
             await rig.until(lambda: rig.stream.queued > 100, 15.0, "live trades that wait")
@@ -378,7 +378,7 @@ def test_history_before_the_first_live_trade_comes_first() -> None:
     run(lived())
 
 
-def test_history_that_takes_longer_than_a_minute_is_passed_and_comes_late() -> None:
+def test_history_slower_than_a_minute_is_skipped_and_late() -> None:
     async def lived() -> None:
         reader = CheckingReader()
         async with Rig(35, reader=reader, rates={A: 2.0}, backfill_start="earliest", idle=True) as rig:
@@ -387,10 +387,10 @@ def test_history_that_takes_longer_than_a_minute_is_passed_and_comes_late() -> N
             await rig.stream.start()
             await rig.live()
             first_live = rig.market.issued[A][-1].id
-            await rig.until(lambda: reader.of(A).gaps, 70.0, "the history passed over")
+            await rig.until(lambda: reader.of(A).gaps, 70.0, "the skipped history")
             assert reader.of(A).gaps[0][0] == 0
             assert reader.of(A).gaps[0][1] >= first_live
-            await rig.until(lambda: reader.of(A).late, 120.0, "the history, late")
+            await rig.until(lambda: reader.of(A).late, 120.0, "the late history")
             await rig.until(lambda: not rig.stream.snapshot().repair_pending, 60.0, "all of it")
             await rig.end()
             assert reader.of(A).late == [one.id for one in rig.market.issued[A] if one.id <= reader.of(A).gaps[0][1]]
@@ -399,7 +399,7 @@ def test_history_that_takes_longer_than_a_minute_is_passed_and_comes_late() -> N
     run(lived())
 
 
-def test_ids_that_the_venue_has_left_out_are_passed_as_soon_as_that_is_known() -> None:
+def test_ids_that_the_venue_lacks_are_skipped_once_known() -> None:
     async def lived() -> None:
         reader = CheckingReader()
         async with Rig(36, reader=reader, rates={A: 5.0}) as rig:
@@ -407,7 +407,7 @@ def test_ids_that_the_venue_has_left_out_are_passed_as_soon_as_that_is_known() -
             await asyncio.sleep(10.0)
             rig.market.skip(A, 7)
             begun = rig.now
-            await rig.until(lambda: reader.of(A).gaps, 20.0, "the hole passed over")
+            await rig.until(lambda: reader.of(A).gaps, 20.0, "the skipped gap")
             assert rig.now - begun < 15.0
             (gap,) = reader.of(A).gaps
             assert set(range(gap[0], gap[1] + 1)) == rig.market.holes[A]
@@ -416,7 +416,7 @@ def test_ids_that_the_venue_has_left_out_are_passed_as_soon_as_that_is_known() -
     run(lived())
 
 
-def test_stopping_hands_out_what_waits_behind_a_hole() -> None:
+def test_stopping_yields_trades_that_wait_behind_a_gap() -> None:
     async def lived() -> None:
         reader = CheckingReader()
         async with Rig(37, reader=reader, rates={A: 10.0}) as rig:
@@ -448,7 +448,7 @@ def test_stopping_a_stream_with_a_slow_reader_loses_nothing_received() -> None:
     run(lived())
 
 
-async def test_iterating_again_goes_on_where_it_was_left() -> None:
+async def test_iterating_again_resumes_without_loss() -> None:
     queue = BatchQueue(100, IdOrder(100, 60.0))
     await queue.append(A, trades(1))
     await queue.append(A, trades(2, 4))
@@ -459,7 +459,7 @@ async def test_iterating_again_goes_on_where_it_was_left() -> None:
     assert told([batch async for batch in queue]) == [[2], [3, 4]]
 
 
-async def test_who_stops_waiting_for_the_next_batch_loses_none() -> None:
+async def test_cancelled_wait_for_the_next_batch_loses_none() -> None:
     queue = BatchQueue(100, IdOrder(100, 60.0))
     await queue.append(A, trades(1, 3))
     batches = aiter(queue)
@@ -473,7 +473,7 @@ async def test_who_stops_waiting_for_the_next_batch_loses_none() -> None:
     assert told([batch async for batch in queue]) == [[2, 3]]
 
 
-async def test_order_of_arrival_hands_out_live_trades_before_older_ones() -> None:
+async def test_arrival_order_yields_live_trades_before_older_ones() -> None:
     queue = BatchQueue(100)
     await queue.append(A, trades(1, 4))
     await queue.append(A, trades(2, 3))
@@ -481,7 +481,7 @@ async def test_order_of_arrival_hands_out_live_trades_before_older_ones() -> Non
     assert told([batch async for batch in queue]) == [[1, 4], [2, 3]]
 
 
-def test_arrival_order_is_a_choice_of_the_configuration() -> None:
+def test_arrival_order_can_be_configured() -> None:
     async def lived() -> list[int]:
         ids: list[int] = []
         async with Rig(39, rates={A: 5.0}, order="arrival", reader=CheckingReader()) as rig:

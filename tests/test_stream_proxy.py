@@ -194,7 +194,7 @@ INTERIM = {
 
 @pytest.mark.parametrize("kind", ["http", "https"])
 @pytest.mark.parametrize("answer", INTERIM.values(), ids=INTERIM)
-async def test_an_interim_answer_of_a_proxy_is_no_refusal(dialler, authority, kind, answer):
+async def test_interim_answer_of_a_proxy_is_not_a_refusal(dialler, authority, kind, answer):
     async def proxy(reader, writer):
         target = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
         for piece in answer.split(b"\r\n\r\n")[:-1]:
@@ -211,7 +211,7 @@ async def test_an_interim_answer_of_a_proxy_is_no_refusal(dialler, authority, ki
 
 
 @pytest.mark.parametrize("scheme", ["socks", "SOCKS5", "Socks5h", "HTTP"])
-async def test_a_scheme_is_taken_in_any_case_and_socks_is_socks5(dialler, authority, monkeypatch, scheme):
+async def test_proxy_scheme_ignores_case_and_socks_means_socks5(dialler, authority, monkeypatch, scheme):
     monkeypatch.setattr("quantai_tui.stream.proxies.is_loopback", lambda host: False)
     async with proxied(authority, "http" if scheme == "HTTP" else "socks5h") as (proxy, url, address):
         monkeypatch.setenv("ALL_PROXY", f"{scheme}://{address.rpartition('/')[2]}/")
@@ -222,7 +222,7 @@ async def test_a_scheme_is_taken_in_any_case_and_socks_is_socks5(dialler, author
 
 
 @pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443), ("socks", 1080), ("socks5", 1080), ("socks5h", 1080)])
-def test_a_proxy_without_a_port_has_its_schemes_own(scheme, port):
+def test_proxy_without_a_port_uses_its_schemes_default(scheme, port):
     assert parse_proxy(f"{scheme}://proxy.example", "PROXY_URL").port == port
     assert str(parse_proxy(f"{scheme}://me:{SECRET}@proxy.example/", "PROXY_URL")) in (
         f"{scheme}://proxy.example:{port}",
@@ -233,7 +233,7 @@ def test_a_proxy_without_a_port_has_its_schemes_own(scheme, port):
 REFUSALS = {
     "switching": ("http", "", {"answer": b"HTTP/1.1 101 Switching Protocols\r\n\r\n"}, "101"),
     "interim alone": ("http", "", {"answer": b"HTTP/1.1 100 Continue\r\n\r\n"}, "hung up in its answer"),
-    "interim for ever": ("http", "", {"answer": b"HTTP/1.1 100 Continue\r\n\r\n" * 2000}, "more than"),
+    "endless interim": ("http", "", {"answer": b"HTTP/1.1 100 Continue\r\n\r\n" * 2000}, "more than"),
     "interim, then 403": ("http", "", {"answer": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 No\r\n\r\n"}, "403"),
     "wrong password": ("http", "other:pass", {}, "407"),
     "403": ("http", "", {"answer": b"HTTP/1.1 403 Forbidden\r\n\r\n"}, "403"),

@@ -179,7 +179,7 @@ async def test_used_up_retries_otherwise_cool_down_and_probe_once_per_cooldown(e
     await reaches(stream, S.LIVE)
 
 
-async def test_links_that_deliver_and_are_cut_only_lengthen_the_waits(exchange, start, clock):
+async def test_links_that_deliver_and_break_only_lengthen_the_delays(exchange, start, clock):
     stream = await start(MemorySink(), max_retries=1, exit_on_failure=True)
     for expected in (1.0, 2.0, 4.0):
         await reaches(stream, S.LIVE)

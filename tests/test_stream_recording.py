@@ -296,7 +296,7 @@ def test_a_block_that_would_unpack_to_more_than_memory_is_not_unpacked(tmp_path,
 
 
 @pytest.mark.parametrize("text", ["1_0", " 1 ", "-1", "nan", "1e5"])
-def test_fetched_rows_whose_numbers_are_none_are_damage(tmp_path, text):
+def test_fetched_rows_with_invalid_numbers_are_damage(tmp_path, text):
     good = [7, "2.5", "1.0", 1, 1, 1_700_000_000_000, True, "ETHUSDT"]
     bar = [0, 60, "1", "1", "1", "1", "1", "1", "1", 1, True]
     for at in (1, 2):

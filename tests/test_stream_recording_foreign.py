@@ -1,4 +1,4 @@
-"""Recordings that come from somewhere else: a small file cannot fill the memory, and what no recorder writes is refused."""
+"""Foreign recordings: a small file cannot fill the memory, and impossible content is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantai_tui.stream.recording_file import RecordingError, RecordingReader
 
 
 def foreign(path: Path, *blocks: tuple[list[Any], int], symbols: Any = ("ETHUSDT",)) -> Path:
-    """A whole recording with one connection to `symbols`, then each block of events as often as is said."""
+    """A complete recording with one connection to `symbols`, then each block of events repeated as given."""
     repeated = [block for events, times in blocks for block in [a_block(*events)] * times]
     return a_file(path, a_block(["dial", 0.0, 1, {"symbols": symbols}]), *repeated)
 
@@ -34,11 +34,11 @@ def foreign(path: Path, *blocks: tuple[list[Any], int], symbols: Any = ("ETHUSDT
 def test_a_small_file_that_repeats_an_event_is_refused(tmp_path: Path, event: list[Any]) -> None:
     path = foreign(tmp_path / "small.qrec", ([event] * 20_000, 40))
     assert path.stat().st_size < 200_000
-    with pytest.raises(RecordingError, match="unpacks to far more than what is recorded in a file of its size"):
+    with pytest.raises(RecordingError, match="unpacks to far more than a real recording of its size"):
         Recording.open(path)
 
 
-def test_a_small_file_of_many_fat_connections_is_refused(tmp_path: Path) -> None:
+def test_small_file_of_many_large_connections_is_refused(tmp_path: Path) -> None:
     fat = [["dial", 1.0, number, {f"{key}": "x" * 100 for key in range(100)}] for number in range(2, 900)]
     with pytest.raises(RecordingError, match="unpacks to far more"):
         Recording.open(foreign(tmp_path / "fat.qrec", (fat, 5)))

@@ -1,4 +1,4 @@
-"""How long a venue that refuses is left alone: by its headers, by its words, on REST and on both libraries' upgrades."""
+"""How long the stream waits for a refusing venue, by header or body, on REST and on both libraries' upgrades."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ CASES: dict[str, tuple[list[str], str | None, bytes, float | None]] = {
     "a date by the venue's own clock": ([http_date(NOW + 90)], http_date(NOW + 60), b"", 30.0),
     "a date that is over": ([http_date(NOW - 90)], None, b"", None),
     "a date of another year": ([http_date(NOW + 4e8)], None, b"", None),
-    "no number and no date": (["soon", "-5", "1e3", "٣"], "yesterday", b"", None),
-    "a ban in words": ([], None, ban_until(NOW + 45), 45.0),
-    "a ban in words by the venue's own clock": ([], http_date(NOW + 40), ban_until(NOW + 45), 5.0),
-    "a ban in words that is over": ([], None, ban_until(NOW - 1), None),
-    "a ban in words for ever": ([], None, ban_until(NOW + 4e8), None),
-    "a ban in words for ever, by the venue's own clock": ([], http_date(NOW), ban_until(NOW + 4e8), LONGEST_WAIT_S),
-    "a header beside a ban in words": (["30"], None, ban_until(NOW + 45), 30.0),
-    "words that are no JSON": ([], None, b"<p>IP banned until 1700000045000</p>", 45.0),
+    "neither number nor date": (["soon", "-5", "1e3", "٣"], "yesterday", b"", None),
+    "a ban in the body": ([], None, ban_until(NOW + 45), 45.0),
+    "a ban in the body by the venue's own clock": ([], http_date(NOW + 40), ban_until(NOW + 45), 5.0),
+    "a ban in the body that is over": ([], None, ban_until(NOW - 1), None),
+    "a ban in the body without end": ([], None, ban_until(NOW + 4e8), None),
+    "a ban in the body without end, by the venue's own clock": ([], http_date(NOW), ban_until(NOW + 4e8), LONGEST_WAIT_S),
+    "a header beside a ban in the body": (["30"], None, ban_until(NOW + 45), 30.0),
+    "a body that is not JSON": ([], None, b"<p>IP banned until 1700000045000</p>", 45.0),
     "too many digits": ([], None, b"banned until 17000000450001", None),
     "nothing": ([], None, b"", None),
 }
@@ -81,7 +81,7 @@ async def answering(authority, handler) -> tuple[web.AppRunner, int]:
 
 
 @pytest.mark.parametrize(("seconds", "least", "most"), [(40.0, 38.0, 41.0), (900.0, 898.0, 901.0), (-5.0, 120.0, 120.0)])
-async def test_a_ban_without_a_header_lasts_as_long_as_its_words_say(authority, exchange, seconds, least, most):
+async def test_ban_without_a_header_lasts_as_its_body_says(authority, exchange, seconds, least, most):
     async def banned(request: web.Request) -> web.Response:
         return web.Response(status=418, body=ban_until(time.time() + seconds))
 
@@ -96,7 +96,7 @@ async def test_a_ban_without_a_header_lasts_as_long_as_its_words_say(authority, 
     await runner.cleanup()
 
 
-async def test_nothing_leaves_while_the_words_of_a_ban_are_on_their_way(authority, exchange):
+async def test_no_request_leaves_before_the_ban_body_arrives(authority, exchange):
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def banned(request: web.Request) -> web.StreamResponse:
@@ -115,10 +115,10 @@ async def test_nothing_leaves_while_the_words_of_a_ban_are_on_their_way(authorit
     async with asyncio.timeout(8):
         while not gate.closed_for:
             await asyncio.sleep(0.01)
-    assert gate.closed_for <= 4.0, "until its words are there"
+    assert gate.closed_for <= 4.0, "until the body has arrived"
     asked.cancel()
     await asyncio.wait([asked])
-    assert gate.closed_for == 120.0, "nobody was there to read them"
+    assert gate.closed_for == 120.0, "no request read the body"
     go_on.set()
     await rest.close()
     await runner.cleanup()
@@ -148,7 +148,7 @@ async def test_a_ban_on_the_upgrade_is_understood_as_on_rest(authority, library,
 
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("then", ["hangs", "hangs up"])
-async def test_a_ban_on_the_upgrade_counts_though_its_body_does_not_come(authority, library, then):
+async def test_ban_on_the_upgrade_counts_without_its_body(authority, library, then):
     async def banned(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 418 I'm a teapot\r\nRetry-After: 130\r\nContent-Length: 500\r\n\r\n{")
@@ -168,7 +168,7 @@ async def test_a_ban_on_the_upgrade_counts_though_its_body_does_not_come(authori
     assert (failure.kind, failure.min_wait_s) == ("banned", 130.0)
 
 
-async def test_a_ban_in_the_words_of_the_upgrade_keeps_every_dial_away(exchange, start, clock):
+async def test_ban_in_the_upgrade_body_blocks_every_dial(exchange, start, clock):
     stream = await start(MemorySink())
     await reaches(stream, StreamState.LIVE)
     exchange.upgrade_status = (418, {"Retry-After": http_date(clock.time() + 200)})

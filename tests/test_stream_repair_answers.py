@@ -48,7 +48,7 @@ class Venue:
         return []
 
     def renew(self) -> None:
-        """There is no line."""
+        """No connections."""
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -177,7 +177,7 @@ async def test_ids_that_two_answers_lack_are_a_hole_at_the_venue(open_desk, venu
     assert (desk.feed.ledger.venue_holes, desk.feed.ledger.repaired) == (3, 7)
 
 
-async def test_a_hole_of_any_length_costs_a_few_questions(open_desk, venue, tmp_path):
+async def test_gap_of_any_length_costs_a_few_requests(open_desk, venue, tmp_path):
     store = await TradeStore.open(tmp_path / "store.sqlite")
     desk = await open_desk(store)
     await desk.live(venue.make(3))

@@ -91,7 +91,7 @@ async def test_a_recorded_outage_is_lived_through_again_the_same(exchange, begin
 
 
 @pytest.mark.parametrize("speed", [float("inf"), 4.0])
-async def test_iterating_over_a_replay_hands_out_the_ids_in_order(exchange, begin: Begin, tmp_path, speed):
+async def test_iterating_over_a_replay_yields_ids_in_order(exchange, begin: Begin, tmp_path, speed):
     path, lived, reader = tmp_path / "outage.qrec", MemorySink(), CheckingReader()
     await an_outage(exchange, begin(lived), lived, path)
     with closing(Recording.open(path)) as recording:

@@ -1,4 +1,4 @@
-"""REST on a line that dies and comes back, and gaps of several symbols or of many pages: none waits longer than it must."""
+"""REST on a line that fails and recovers, and gaps of several symbols or many pages, without needless waits."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from quantai_tui.stream.gate import Gate
 from quantai_tui.stream.repair import Repairer
 from quantai_tui.stream.rest_pace import MOST_AT_ONCE, Pace
 
-RTT_S = 0.16  # of a request to the virtual venue, its connection included
+RTT_S = 0.16  # of a request to the virtual venue, including its connection
 
 
-async def test_requests_on_a_line_that_died_are_sent_again_when_it_is_back(tmp_path: Path) -> None:
+async def test_requests_on_a_dead_line_are_resent_when_it_is_back(tmp_path: Path) -> None:
     async with rig(tmp_path, ping_interval=0.5, pong_timeout=1.0) as rigged:
-        assert len(await rigged.stream.warm_klines(SYMBOL, "1m", 3)) == 3  # by a connection that stays in the pool
+        assert len(await rigged.stream.warm_klines(SYMBOL, "1m", 3)) == 3  # over a connection that stays in the pool
         await rigged.inject("black-hole", port="both", for_s=3600.0)
         asked = asyncio.create_task(rigged.stream.warm_klines(SYMBOL, "1m", 5))
-        await rigged.until(lambda: S.BACKOFF in rigged.path, "the stream's link is found dead")
+        await rigged.until(lambda: S.BACKOFF in rigged.path, "the stream detects the dead link")
         assert not asked.done()
         await rigged.mend()
         began = asyncio.get_running_loop().time()
         await rigged.recovered()
         assert len(await asked) == 5
-        assert asyncio.get_running_loop().time() - began < 8.0, "not after the timeout of what was lost"
+        assert asyncio.get_running_loop().time() - began < 8.0, "not after the timeout of the lost request"
 
 
 def test_the_first_repair_request_leaves_within_1_s_of_a_working_line() -> None:
@@ -44,7 +44,7 @@ def test_the_first_repair_request_leaves_within_1_s_of_a_working_line() -> None:
             await asyncio.sleep(60.0)
             (link,) = rig.venue.subscribed()
             link.drops = 5
-            await asyncio.sleep(0.2)  # a gap is known, and its request is on the way into the hole
+            await asyncio.sleep(0.2)  # a gap is known, and its request is sent into the dead line
             dead_s = 40.0
             rig.venue.force("rest_hang", dead_s)
             rig.venue.force("connect_stall", dead_s)
@@ -76,7 +76,7 @@ def test_pages_of_a_long_gap_are_fetched_together_and_stored_in_order() -> None:
             began = rig.now
             await rig.until(lambda: rig.stream.snapshot().repair_pending, 10.0, "a gap")
             await rig.until(lambda: not rig.stream.snapshot().repair_pending, 60.0, "fetched")
-            assert rig.now - began < 30 * RTT_S / 2, "one page after the other takes twice as long at least"
+            assert rig.now - began < 30 * RTT_S / 2, "sequential pages take at least twice as long"
             assert rig.sink.backwards == 0
             await asyncio.sleep(40.0)
             assert rig.wrong() == []
@@ -85,7 +85,7 @@ def test_pages_of_a_long_gap_are_fetched_together_and_stored_in_order() -> None:
 
 
 @pytest.mark.parametrize(("initial_s", "least"), [(1.0, 3), (0.1, 6)])
-def test_a_failed_request_is_repeated_by_the_streams_delays_within_5_s(initial_s: float, least: int) -> None:
+def test_failed_request_is_retried_by_stream_delays_up_to_5_s(initial_s: float, least: int) -> None:
     async def outage(seconds: float) -> None:
         async with Rig(33, rates={"BTCUSDT": 20.0}, initial_delay=initial_s, jitter=0.0) as rig:
             await rig.live()
@@ -96,7 +96,7 @@ def test_a_failed_request_is_repeated_by_the_streams_delays_within_5_s(initial_s
             asked = len(rig.venue.requests)
             await asyncio.sleep(seconds)
             times = [at for at, _ in rig.venue.requests[asked:]]
-            assert len(times) >= least, "the first delays are those of the settings"
+            assert len(times) >= least, "the first delays follow the settings"
             assert max(after - before for before, after in itertools.pairwise(times)) < 5.0 + 2 * RTT_S
             await rig.until(lambda: not rig.stream.snapshot().repair_pending, 5.5, "repaired 5 s after the outage")
 
@@ -105,7 +105,7 @@ def test_a_failed_request_is_repeated_by_the_streams_delays_within_5_s(initial_s
 
 
 class OneSided:
-    """REST that never answers about one symbol."""
+    """A REST history that never answers for one symbol."""
 
     used_weight: int | None = None
     weight_wait_s = 0.0
@@ -114,7 +114,7 @@ class OneSided:
         self.never = never
 
     def renew(self) -> None:
-        """There is no line."""
+        """No connections."""
 
     async def agg_trades(self, symbol: str, from_id: int | None, limit: int = 1000) -> list[AggTrade]:
         if symbol == self.never:
@@ -140,7 +140,7 @@ async def test_the_gap_of_one_symbol_does_not_wait_for_anothers() -> None:
         assert feed is not None
         await feeds.take_live(feed, [trade(1, symbol), trade(10, symbol)])
     repairer.wake()
-    await eventually(lambda: [feed.ledger.missing for feed in feeds] == [8, 0], "only the one that REST is silent about")
+    await eventually(lambda: [feed.ledger.missing for feed in feeds] == [8, 0], "only the symbol without an answer")
     work.cancel()
     await asyncio.wait([work])
 
@@ -152,7 +152,7 @@ async def in_turn(pace: Pace, left: list[int], number: int, over: asyncio.Event,
         turn.answered()
 
 
-async def test_requests_go_alone_until_an_answer_is_good_and_after_a_failure() -> None:
+async def test_requests_are_sent_singly_until_a_good_answer() -> None:
     clock = ManualClock()
     pace, left, over = Pace(Gate(clock), clock), [], asyncio.Event()
     asking = [asyncio.create_task(in_turn(pace, left, n, over)) for n in range(40)]
@@ -160,7 +160,7 @@ async def test_requests_go_alone_until_an_answer_is_good_and_after_a_failure() -
     assert left == [0]
     over.set()
     await asyncio.gather(*asking)
-    assert left == list(range(40)), "in the order in which they were asked for"
+    assert left == list(range(40)), "in the order of the calls"
     over.clear()
     left.clear()
     asking = [asyncio.create_task(in_turn(pace, left, n, over)) for n in range(40)]
@@ -177,13 +177,13 @@ async def test_requests_go_alone_until_an_answer_is_good_and_after_a_failure() -
     await clock.advance(0.3)
     assert left == [0]
     await clock.advance(1.0)
-    assert left == [0, 1], "an answer that does not come does not hold up the others for ever"
+    assert left == [0, 1], "a missing answer does not block the others"
     over.set()
     await asyncio.gather(*asking)
 
 
 @pytest.mark.parametrize(("used", "leave"), [(4700, 8), (4790, 2), (4797, 1)])
-async def test_requests_that_are_under_way_count_towards_the_weight(used: int, leave: int) -> None:
+async def test_requests_in_flight_count_towards_the_weight(used: int, leave: int) -> None:
     clock = ManualClock()
     pace, left, over = Pace(Gate(clock), clock), [], asyncio.Event()
     for _ in range(3):
@@ -197,7 +197,7 @@ async def test_requests_that_are_under_way_count_towards_the_weight(used: int, l
     await asyncio.wait(asking)
 
 
-async def test_the_weight_of_requests_that_were_given_up_counts() -> None:
+async def test_weight_of_cancelled_requests_counts() -> None:
     clock = ManualClock()
     pace, left, over = Pace(Gate(clock), clock), [], asyncio.Event()
     for _ in range(3):
@@ -208,10 +208,10 @@ async def test_the_weight_of_requests_that_were_given_up_counts() -> None:
     for task in given_up:
         task.cancel()
     await asyncio.wait(given_up)
-    pace.note_weight("4772")  # an answer that was overtaken
+    pace.note_weight("4772")  # an answer that arrived out of order
     asking = [asyncio.create_task(in_turn(pace, left, 10 + n, over)) for n in range(4)]
     await settle_loop()
-    assert left == [0, 1, 2, 3, 10], "one alone, whose answer will tell"
+    assert left == [0, 1, 2, 3, 10], "one request, whose answer tells the weight"
     await clock.advance(60.0)
     assert left[:6] == [0, 1, 2, 3, 10, 11]
     over.set()

@@ -1,4 +1,4 @@
-"""A symbol that falls silent while others go on: REST tells a quiet market from a stream that does not bring it."""
+"""A symbol becomes silent while others continue: REST tells a quiet market from a faulty stream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def eth(rig: Rig):
 
 
 async def known(rig: Rig) -> float:
-    """Until it is known how long ETHUSDT is usually silent; the limit."""
+    """Wait until ETHUSDT's usual silence is known; return the limit."""
     await rig.live()
     await asyncio.sleep(90.0)
     limit = eth(rig).silence_limit_s
@@ -30,14 +30,14 @@ async def known(rig: Rig) -> float:
     return limit
 
 
-def test_a_symbol_that_the_venue_trades_and_no_connection_brings_is_called_silent_and_fetched() -> None:
+def test_symbol_missing_on_all_links_is_silent_and_fetched() -> None:
     async def silenced() -> None:
         async with Rig(51, rates=RATES) as rig:
             limit = await known(rig)
             rig.venue.muted = {"ETHUSDT"}
-            await rig.until(lambda: eth(rig).repaired > 0, limit + 5.0, "what is missing is found")
-            await rig.until(lambda: eth(rig).subscription == "silent", limit + 20.0, "silent, in words")
-            assert "fell silent" in eth(rig).subscription_note
+            await rig.until(lambda: eth(rig).repaired > 0, limit + 5.0, "the missing trades are found")
+            await rig.until(lambda: eth(rig).subscription == "silent", limit + 20.0, "it is called silent")
+            assert "became silent" in eth(rig).subscription_note
             assert rig.stream.snapshot().symbols["BTCUSDT"].subscription == "acknowledged"
             dials, asked = len(rig.venue.dialled), len(rig.venue.requests)
             for _ in range(60):
@@ -47,7 +47,7 @@ def test_a_symbol_that_the_venue_trades_and_no_connection_brings_is_called_silen
                 assert eth(rig).silence_limit_s is not None
                 assert eth(rig).silence_limit_s < 2 * limit + 5.0, "no silence is excused"
                 assert eth(rig).subscription == "silent"
-            assert 5 <= len(rig.venue.dialled) - dials <= 15, "other connections, ever less often"
+            assert 5 <= len(rig.venue.dialled) - dials <= 15, "other connections, at growing intervals"
             assert len(rig.venue.requests) - asked < 60 * 2 * 5
             rig.venue.muted = set()
             await rig.until(lambda: eth(rig).subscription == "acknowledged", 5.0, "it ends with a trade")
@@ -58,7 +58,7 @@ def test_a_symbol_that_the_venue_trades_and_no_connection_brings_is_called_silen
     run(silenced())
 
 
-def test_a_symbol_that_one_connection_does_not_bring_is_found_on_the_second_and_never_called_silent() -> None:
+def test_symbol_missing_on_one_link_recovers_and_is_never_silent() -> None:
     async def silenced() -> None:
         async with Rig(52, rates=RATES) as rig:
             limit = await known(rig)
@@ -77,7 +77,7 @@ def test_a_symbol_that_one_connection_does_not_bring_is_found_on_the_second_and_
     run(silenced())
 
 
-def test_a_quiet_market_is_asked_about_ever_less_often_and_not_called_silent() -> None:
+def test_quiet_market_is_checked_less_often_and_never_silent() -> None:
     async def quiet() -> None:
         async with Rig(53, rates=RATES, message_timeout=7200.0, message_warning_timeout=3600.0) as rig:
             await known(rig)
@@ -94,7 +94,7 @@ def test_a_quiet_market_is_asked_about_ever_less_often_and_not_called_silent() -
     run(quiet())
 
 
-def test_without_an_answer_of_rest_no_silence_is_excused_and_the_stall_is_shown() -> None:
+def test_without_rest_no_silence_is_excused_and_the_stall_shows() -> None:
     async def unanswered() -> None:
         async with Rig(54, rates=RATES) as rig:
             limit = await known(rig)
@@ -121,7 +121,7 @@ def test_a_long_repair_of_one_symbol_does_not_delay_the_look_at_another() -> Non
             limit = await known(rig)
             (link,) = rig.venue.subscribed()
             link.drops = 2
-            rig.venue.force("rest_behind", 600.0)  # a gap that cannot be closed for long
+            rig.venue.force("rest_behind", 600.0)  # a gap that stays open for long
             await asyncio.sleep(5.0)
             rig.venue.muted = {"ETHUSDT"}
             before = len(rig.venue.requests)
@@ -174,4 +174,4 @@ async def test_looks_of_many_symbols_keep_to_a_tenth_of_the_weight() -> None:
     await asyncio.wait([task])
     for began in at:
         assert sum(began <= one < began + 60.0 for one in at) <= LOOKS_PER_MINUTE
-    assert len(at) >= 1400, "and use it"
+    assert len(at) >= 1400, "the looks use their share"

@@ -1,4 +1,4 @@
-"""One trade with a wrong time dates nothing else, and a wrong clock of this machine costs no trade."""
+"""A wrong time affects only its own trade, and a wrong clock of this machine loses no trade."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOUR_MS = 3_600_000
 
 
 class Times:
-    """Feeds of one symbol, and a venue whose clock stands at `venue_ms`; None: it does not answer."""
+    """Feeds of one symbol, and a venue whose clock shows `venue_ms`; with None it does not answer."""
 
     def __init__(self, venue_ms: int | None = START_MS, *, replayed: bool = False) -> None:
         self.venue_ms = venue_ms
@@ -58,7 +58,7 @@ class Times:
         return feed
 
 
-async def test_a_trade_far_ahead_of_the_venue_is_put_into_quarantine(exchange, start):
+async def test_trade_far_ahead_of_the_venue_goes_into_quarantine(exchange, start):
     sink = MemorySink()
     stream = await start(sink)
     await reaches(stream, S.LIVE)
@@ -72,13 +72,13 @@ async def test_a_trade_far_ahead_of_the_venue_is_put_into_quarantine(exchange, s
     assert symbol.last_trade_time == exchange.trades[2].time / 1000
     assert f"{SYMBOL} {right.id}: its time 5138-11-16" in snapshot.quarantine[-1].reason
     assert f"T {WRONG_MS}" in snapshot.quarantine[-1].excerpt
-    await exchange.trade(1)  # shows that one is missing, and REST has it with its right time
+    await exchange.trade(1)  # shows that one is missing; REST has it with the right time
     await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 4))
     assert sink.trades[right.id] == right
     assert stream.snapshot().symbols[SYMBOL].missing == 0
 
 
-async def test_a_wrong_time_over_rest_too_ends_as_lost_and_not_in_a_loop(exchange, start):
+async def test_wrong_time_over_rest_too_ends_as_lost_without_a_loop(exchange, start):
     sink = MemorySink()
     stream = await start(sink)
     await reaches(stream, S.LIVE)
@@ -91,7 +91,7 @@ async def test_a_wrong_time_over_rest_too_ends_as_lost_and_not_in_a_loop(exchang
     symbol = stream.snapshot().symbols[SYMBOL]
     assert (symbol.missing, symbol.unrecoverable, symbol.venue_holes, symbol.wrong_times) == (0, 1, 0, 1)
     assert sink.closed == [(right.id, right.id, "unrecoverable")]
-    assert "a time that cannot be right" in symbol.gap_note
+    assert "an impossible time" in symbol.gap_note
     assert len([r for r in exchange.rest_requests if r["path"] == "/api/v3/aggTrades"]) == 2
     assert right.id not in sink.trades
 
@@ -110,7 +110,7 @@ async def test_an_outage_after_a_wrong_time_is_repaired_and_not_given_up(exchang
     assert stream.snapshot().symbols[SYMBOL].unrecoverable == 0
 
 
-async def test_where_the_venue_does_not_answer_a_trade_is_kept_undated():
+async def test_without_venue_time_a_trade_is_stored_undated():
     times = Times(venue_ms=None)
     feed = await times.loaded()
     await times.feeds.take_live(feed, [trade(1), trade(2, time_ms=WRONG_MS)])
@@ -131,7 +131,7 @@ async def test_a_machine_with_a_wrong_clock_loses_nothing(wrong_by_s):
     assert times.sink.order == list(range(1, 60))
     assert (feed.last_time_us, times.quarantine.count) == ((venue_ms + 59) * 1000, 0)
     await times.feeds.take_live(feed, [trade(60, time_ms=venue_ms + 61_000), trade(61, time_ms=venue_ms + 60)])
-    assert times.sink.order[-1] == 61  # a minute and a second ahead of the venue: by its clock, whatever ours says
+    assert times.sink.order[-1] == 61  # a minute and a second ahead of the venue's clock, regardless of ours
     assert (feed.wrong_times, 60 in times.sink.trades) == (1, False)
 
 
@@ -142,31 +142,31 @@ async def test_a_wrong_clock_and_a_venue_that_does_not_answer_lose_nothing():
     for id in range(1, 60):
         await times.feeds.take_live(feed, [trade(id, time_ms=ahead_ms + id)])
     assert times.sink.order == list(range(1, 60))
-    assert feed.last_time_us == (ahead_ms + 59) * 1000  # so many trades agree that the clock is taken for wrong
+    assert feed.last_time_us == (ahead_ms + 59) * 1000  # many trades agree, so the clock counts as wrong
     assert times.asked == 1
 
 
-async def test_a_symbol_whose_times_are_all_wrong_is_kept_without_them():
+async def test_symbol_with_only_wrong_times_is_stored_undated():
     times = Times()
     feed = await times.loaded()
     await times.feeds.take_live(feed, [trade(1)])
     for id in range(2, 102):
         await times.feeds.take_live(feed, [trade(id, time_ms=WRONG_MS)])
     assert feed.last_time_us == trade(1).time_us
-    assert times.sink.order == [1, *range(22, 102)]  # those before are missing, and fetched
+    assert times.sink.order == [1, *range(22, 102)]  # earlier ones are missing, and fetched
     await times.feeds.take_fetched(feed, [trade(id, time_ms=WRONG_MS) for id in range(2, 22)])
     assert sorted(times.sink.order) == list(range(1, 102))
-    assert times.asked == 5  # a minute
+    assert times.asked == 5  # per minute
 
 
 @pytest.mark.parametrize("wrong_ms", [0, 1, START_MS // 1000, START_MS - 100 * 86_400_000])
-async def test_a_time_far_before_the_trade_before_it_is_refused(wrong_ms):
+async def test_time_far_before_the_previous_trade_is_refused(wrong_ms):
     times = Times()
     feed = await times.loaded()
     await times.feeds.take_live(feed, [trade(1)])
     await times.feeds.take_live(feed, [trade(2, time_ms=wrong_ms), trade(3)])
     assert (times.sink.order, feed.wrong_times, times.asked) == ([1, 3], 1, 0)
-    assert "before that of the trade before it" in times.quarantine.frames[0].reason
+    assert "before the previous trade" in times.quarantine.frames[0].reason
 
 
 async def test_microseconds_of_one_symbol_hide_no_wrong_time_in_milliseconds():
@@ -176,7 +176,7 @@ async def test_microseconds_of_one_symbol_hide_no_wrong_time_in_milliseconds():
     assert (times.sink.order, feed.wrong_times) == ([1], 1)
 
 
-async def test_a_wrong_time_that_is_stored_dates_nothing_after_a_restart():
+async def test_stored_wrong_time_is_ignored_after_a_restart():
     times = Times()
     times.sink.start = LedgerPosition(begin_id=1, last_id=5, stored=5, last_time_us=WRONG_MS * 1000)
     feed = await times.loaded()
@@ -185,7 +185,7 @@ async def test_a_wrong_time_that_is_stored_dates_nothing_after_a_restart():
     assert (feed.last_time_us, times.sink.order) == (trade(6).time_us, [6])
 
 
-async def test_a_clock_that_was_set_makes_the_venue_be_asked_again():
+async def test_changed_clock_makes_the_stream_ask_the_venue_again():
     clock = ManualClock()
     venue = VenueClock(clock)
     venue.answered(START_MS)
@@ -196,7 +196,7 @@ async def test_a_clock_that_was_set_makes_the_venue_be_asked_again():
     assert venue.now_us() is None
 
 
-async def test_a_wrong_time_in_the_middle_of_an_old_outage_gives_up_no_young_trade(exchange, start):
+async def test_wrong_time_within_an_old_outage_loses_no_young_trade(exchange, start):
     sink = MemorySink()
     exchange.step_ms = HOUR_MS // 10
     stream = await start(sink, backfill_max_age_h=24.0)
@@ -206,15 +206,15 @@ async def test_a_wrong_time_in_the_middle_of_an_old_outage_gives_up_no_young_tra
     exchange.make(300)
     for at, wrong in enumerate(exchange.trades):
         if at % 2 and at > 100:
-            exchange.trades[at] = trade(wrong.id, time_ms=START_MS)  # young by their places
+            exchange.trades[at] = trade(wrong.id, time_ms=START_MS)  # young by their ids
     await exchange.trade(1)
     await eventually(lambda: stream.snapshot().symbols[SYMBOL].missing == 0 and sink.gaps)
-    # 24 h are 240 trades: of 304, those from the 64th on are young. Half of them lie about their time.
+    # 24 h are 240 trades: of 304, those from the 64th on are young. Half of them have a wrong time.
     young = set(range(FIRST_ID + 100, FIRST_ID + 304))
     assert young <= sink.trades.keys()
 
 
-async def test_a_replay_keeps_all_trades_and_asks_nobody_for_the_time():
+async def test_replay_keeps_all_trades_and_never_asks_for_the_time():
     times = Times(replayed=True)
     feed = await times.loaded()
     trades = [trade(1), trade(2, time_ms=WRONG_MS), trade(3, time_ms=0), trade(4, time_ms=START_MS + HOUR_MS // 10)]
@@ -224,7 +224,7 @@ async def test_a_replay_keeps_all_trades_and_asks_nobody_for_the_time():
     assert feed.last_time_us == trades[-1].time_us
 
 
-async def test_a_venue_that_hangs_holds_up_live_trades_for_three_seconds_at_most():
+async def test_hanging_venue_delays_live_trades_by_at_most_3_s():
     clock, sink = ManualClock(), MemorySink()
     never = asyncio.Event()
 
@@ -245,7 +245,7 @@ async def test_a_venue_that_hangs_holds_up_live_trades_for_three_seconds_at_most
     assert sink.order == [1, 2]
 
 
-async def test_where_nobody_can_say_what_time_it_was_nothing_is_refused():
+async def test_without_any_venue_time_no_trade_is_refused():
     clock, sink = ManualClock(), MemorySink()
 
     async def unknown() -> None:

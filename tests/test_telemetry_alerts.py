@@ -115,16 +115,16 @@ def test_a_suspend_is_told_for_ten_minutes_and_again_when_it_happens_again() -> 
     assert alerts.evaluate(at(702, suspends=2)) != ()
 
 
-def test_trades_with_wrong_times_are_told_for_ten_minutes() -> None:
+def test_alert_for_wrong_times_stands_for_ten_minutes() -> None:
     alerts = book()
     assert alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot()})) == ()
     wrong = {"ETHUSDT": SymbolSnapshot(wrong_times=2), "BTCUSDT": SymbolSnapshot()}
     raised = the_one(alerts.evaluate(at(200.0, symbols=wrong)))
-    assert (raised.key, raised.text) == ("wrong-times", "trades in quarantine for times that cannot be right: 2 of ETHUSDT")
+    assert (raised.key, raised.text) == ("wrong-times", "trades in quarantine because of impossible times: 2 of ETHUSDT")
     assert alerts.evaluate(at(900.0, symbols=wrong)) == ()
 
 
-def test_a_refused_deletion_of_old_trades_stands_until_it_is_over() -> None:
+def test_alert_for_a_refused_prune_stands_until_it_is_over() -> None:
     alerts = book()
     store = StoreSnapshot(prune_refused="ETHUSDT: 9 of 10 trades would be deleted")
     raised = the_one(alerts.evaluate(EngineSnapshot(store=store)))
@@ -133,11 +133,11 @@ def test_a_refused_deletion_of_old_trades_stands_until_it_is_over() -> None:
     assert alerts.evaluate(EngineSnapshot()) == ()
 
 
-def test_trades_that_came_again_with_another_content_are_told() -> None:
+def test_conflicting_trades_raise_an_alert() -> None:
     alerts = book()
     assert alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot(duplicates=4)})) == ()
     raised = the_one(alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot(duplicates=5, conflicts=1)})))
-    assert (raised.key, raised.text) == ("conflicts", "trades that came again with another content: 1 of ETHUSDT")
+    assert (raised.key, raised.text) == ("conflicts", "trades with the same id but different content: 1 of ETHUSDT")
 
 
 def test_a_store_that_another_program_holds_is_critical_and_names_it() -> None:

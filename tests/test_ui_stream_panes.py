@@ -167,7 +167,7 @@ def market(size: tuple[int, int], **symbol: object) -> str:
 
 
 def test_a_symbol_that_is_not_served_says_so_and_why() -> None:
-    note = "acknowledged and silent, while the venue trades it: a wrong symbol or a wrong route"
+    note = "acknowledged and silent, although the venue trades it: the symbol or the address is wrong"
     assert market((38, 4), subscription="silent", subscription_note=note).splitlines()[0].endswith("  silent")
     assert "ETHUSDT: acknowledged and silent" in market((58, 8), subscription="silent", subscription_note=note)
     assert "refused" in market((38, 4), subscription="refused").splitlines()[0]
@@ -208,7 +208,7 @@ def test_a_link_without_numbers_yet_shows_no_zeros() -> None:
     assert "store lag   – ms  loop lag   – ms" in text  # noqa: RUF001
 
 
-def test_zoomed_panes_tell_trades_that_were_refused() -> None:
+def test_zoomed_panes_show_refused_trades() -> None:
     symbols = {"ETHUSDT": SymbolSnapshot(wrong_times=2, conflicts=1)}
     put_away = (BadFrame(NOW - 5, "ETHUSDT 7: its time", "price 1"),)
     assert "not understood or refused: 3" in page("connection", symbols=symbols, quarantine=put_away, bad_frames=3)

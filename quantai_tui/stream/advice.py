@@ -97,7 +97,7 @@ RULES: dict[FailureKind, Rule] = {
     ),
     FailureKind.TLS_UNSOUND: Rule(
         _SSL,
-        "The certificate breaks a rule that Python insists on (3.13 on more than before): have it issued without that fault.",
+        "The certificate breaks a rule that Python enforces (stricter since 3.13): have it reissued without that fault.",
         fatal=True,
     ),
     FailureKind.TLS_HOSTNAME: Rule(

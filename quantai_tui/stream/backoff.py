@@ -35,11 +35,11 @@ class ExponentialBackoffReconnector:
 
     The delay runs from the start of an attempt, or from the end of the link that came of it (`wait_left`): an attempt that took
     30 s to time out has done its waiting. An accepted handshake alone does not make the waiting short again: against a server
-    that accepts and drops, that would mean hundreds of dials a second. The waiting is short again once a link has been up for
+    that accepts and drops, that would mean hundreds of dials a second. Delays start over once a link has been up for
     `stable_after` seconds and has delivered data (`on_data`), or by `reset()`.
 
-    The retries are counted apart from that: an attempt whose link has delivered data, however briefly, is no failed one. So links
-    that deliver and are cut make the waits longer, and never use up the retries.
+    Retries are counted separately: an attempt whose link delivered any data did not fail. Links
+    that deliver data and then break make the delays longer, but never use up the retries.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class ExponentialBackoffReconnector:
         self.stable_after = stable_after
         self._rng = rng or random.Random()
         self._clock = clock
-        self._attempt = 0  # attempts in a row since the last stable link: how long to wait
-        self._in_vain = 0  # attempts in a row since the last link that delivered: whether to go on
+        self._attempt = 0  # consecutive attempts since the last stable link; decides the delay
+        self._in_vain = 0  # consecutive attempts since the last link that delivered; compared with max_retries
         self._open = False  # an attempt was begun and its outcome is not known yet
         self._delay = 0.0  # before the attempt that was begun last
         self._planned: float | None = None  # before the next attempt, as last calculated
@@ -93,7 +93,7 @@ class ExponentialBackoffReconnector:
 
     @property
     def attempt(self) -> int:
-        """Attempts in a row since the last link that delivered data: those that count towards `max_retries`."""
+        """Consecutive attempts since the last link that delivered data; these count towards `max_retries`."""
         return self._in_vain
 
     @property
@@ -217,7 +217,7 @@ class ExponentialBackoffReconnector:
         self._has_data = False
 
     def on_data(self) -> None:
-        """The link has delivered data: no attempt before it counts as failed; once it is old enough, waits are short again."""
+        """The link has delivered data: earlier attempts no longer count as failed; once it is old enough, delays start over."""
         self._has_data = True
         self._in_vain = 0
         self._settle()

@@ -1,4 +1,4 @@
-"""Bounded queue behind `async for batch in stream`: it stands where a store would."""
+"""Bounded queue behind `async for batch in stream`; it takes the place of a store."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class _Nothing:
 
 
 class BatchQueue:
-    """A `TradeSink` whose trades are read by iterating over it, in the order that `order` makes; without, as they arrive.
+    """A `TradeSink` read by iterating over it, in the order of `order`, or without one as trades arrive.
 
-    Writing waits while there is something to read and `limit` trades are in here, those that wait behind a hole included. While
-    nothing can be read it does not wait: what would make it readable comes by the same way.
+    Writing waits while there is something to read and the queue has `limit` trades, including those that wait behind a gap. While
+    nothing is readable, it does not wait, because the next write may make trades readable.
     """
 
     def __init__(self, limit: int, order: IdOrder | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -47,24 +47,24 @@ class BatchQueue:
         self._finishing = self._closed = False
         self._readable = asyncio.Event()
         self._room = asyncio.Event()
-        self._writers = 0  # that wait for room
+        self._writers = 0  # waiting for room
         self._full_since = self._was_full_s = 0.0
 
     @property
     def held(self) -> int:
-        """Trades that wait behind a hole."""
+        """Trades that wait behind a gap."""
         return self._order.held if self._order else 0
 
     def held_of(self, symbol: str) -> int:
         return self._order.held_of(symbol) if self._order else 0
 
     def finish(self) -> None:
-        """The end is near: nothing waits for room any more, so that what was received is all in here by then."""
+        """Stop waiting for room, so that everything received is in the queue before it ends."""
         self._finishing = True
         self._room.set()
 
     def close(self) -> None:
-        """No more will come: the iteration ends behind what is in here, and nothing is kept any more."""
+        """End the iteration after the queued trades, and drop later writes."""
         self.finish()
         self._closed = True
         self._readable.set()
@@ -81,10 +81,10 @@ class BatchQueue:
             self._put([TradeBatch(symbol, trades)])
         else:
             self._put(self._order.take(symbol, trades, self._now()))
-            self._readable.set()  # also when all of it waits: then there is a deadline to be seen
+            self._readable.set()  # even if all of it waits: there is now a deadline
 
     async def add_gap(self, symbol: str, first_id: int, last_id: int, cause: str, opened: float) -> None:
-        """Trades show their gaps themselves. Only history that lies before the first of them does not."""
+        """Only history before the first trade matters here: the ids of trades show all other gaps."""
         if self._order is not None:
             self._order.await_history(symbol, last_id)
 
@@ -142,7 +142,7 @@ class BatchQueue:
         return bool(self._batches) and self._unread + self.held >= self._limit and not self._finishing
 
     def _now(self) -> float:
-        """Monotonic seconds without those in which writing waited for the reader: what fills a hole may have waited too."""
+        """Monotonic seconds, minus the time that writing waited for the reader: trades that fill a gap may have waited too."""
         now = self._clock.monotonic()
         return now - self._was_full_s - (now - self._full_since if self._writers else 0.0)
 

@@ -1,4 +1,4 @@
-"""Batches of trades as `async for` hands them out, and the order of ids that they come in."""
+"""Batches of trades that `async for` yields, in the order of their ids."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from ..market.idranges import IdRanges
 from ..market.trades import AggTrade
 
-# The most stretches of passed ids to remember per symbol. It is above what the ledger itself keeps open or settled, so that a
-# trade that the ledger lets through is known here.
+# Most ranges of skipped ids to remember per symbol. It exceeds what the ledger keeps open or settled, so that a
+# trade that the ledger accepts is known here.
 _MOST_PASSED = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class TradeBatch:
-    """Trades of one symbol, ids ascending; or, without trades, ids that are passed over.
+    """Trades of one symbol, ids ascending; or, without trades, a gap that is skipped.
 
-    `gap` is the first and the last id of a hole that is not waited for any longer, both included; None with trades. `late` says
-    that these trades belong into a hole that was passed over before.
+    `gap` is the first and the last id (inclusive) of a gap that is no longer awaited; None with trades. `late` says
+    that these trades belong to a gap that was skipped before.
     """
 
     symbol: str
@@ -29,12 +29,12 @@ class TradeBatch:
 
 
 class IdOrder:
-    """Holds back the trades of a symbol that came before lower ids, until these have come or are passed over.
+    """Holds back trades until all lower ids of their symbol have arrived or are skipped.
 
-    At most `most` trades wait, all symbols together; above that the symbol that holds the most passes its lowest hole. No hole
-    holds back a trade for more than `longest_s` seconds: `expire` sees to that. `begin_id` is the id from which history was asked
-    for, 0 for all of it, None for none. Every method returns what can be handed out now. Does no I/O and knows no clock: `now` is
-    any number of seconds that does not fall.
+    At most `most` trades wait, all symbols together; above that, the symbol with the most of them skips its lowest gap. No gap
+    holds back a trade for more than `longest_s` seconds: call `expire`. `begin_id` is the id from which history was requested,
+    0 for all of it, None for none. Every method returns what can be yielded now. No I/O and no clock: `now` is
+    any non-decreasing number of seconds.
     """
 
     def __init__(self, most: int, longest_s: float, begin_id: int | None = None) -> None:
@@ -42,9 +42,9 @@ class IdOrder:
         self._longest_s = longest_s
         self._begin_id = begin_id
         self._sequences: dict[str, _Sequence] = {}
-        self._holding: dict[str, _Sequence] = {}  # those of them that hold trades: a few of many
+        self._holding: dict[str, _Sequence] = {}  # the few that hold trades
         self.held = 0
-        """Trades that wait behind a hole."""
+        """Trades that wait behind a gap."""
 
     def held_of(self, symbol: str) -> int:
         sequence = self._sequences.get(symbol)
@@ -52,20 +52,20 @@ class IdOrder:
 
     @property
     def deadline(self) -> float | None:
-        """When the next hole is to be passed over; None while nothing waits."""
+        """When to skip the next gap; None while nothing waits."""
         return min((one.since + self._longest_s for one in self._holding.values()), default=None)
 
     def await_history(self, symbol: str, last_id: int) -> None:
-        """Ids up to `last_id` were asked for, and where they begin is not known yet. Called before `begin`."""
+        """History up to `last_id` was requested and its first id is unknown. Call before `begin`."""
         if self._begin_id is not None and self._begin_id <= last_id:
             self._of(symbol).await_history(self._begin_id)
 
     def begin(self, symbol: str, first_id: int) -> list[TradeBatch]:
-        """The record begins at `first_id`; called again when that moves back."""
+        """The record begins at `first_id`; call again when that moves back."""
         return self._counted(self._of(symbol), self._of(symbol).begin(first_id))
 
     def take(self, symbol: str, trades: Sequence[AggTrade], now: float) -> list[TradeBatch]:
-        """Trades have come, ids ascending. Those known already are dropped."""
+        """Take trades, ids ascending; known ones are dropped."""
         sequence = self._of(symbol)
         batches = self._counted(sequence, sequence.take(trades, now))
         while self.held > self._most:
@@ -74,11 +74,11 @@ class IdOrder:
         return batches
 
     def give_up(self, symbol: str, first_id: int, last_id: int) -> list[TradeBatch]:
-        """These ids will not come: nothing waits for them."""
+        """These ids will not arrive: stop waiting for them."""
         return self._counted(self._of(symbol), self._of(symbol).give_up(first_id, last_id))
 
     def expire(self, now: float) -> list[TradeBatch]:
-        """Pass over the holes that have held back trades for long enough."""
+        """Skip the gaps that have held back trades for `longest_s`."""
         batches: list[TradeBatch] = []
         for sequence in tuple(self._holding.values()):
             while sequence.held and sequence.since + self._longest_s <= now:
@@ -86,7 +86,7 @@ class IdOrder:
         return batches
 
     def flush(self) -> list[TradeBatch]:
-        """Pass over all holes: nothing more will come."""
+        """Skip all gaps, because nothing more will arrive."""
         return self.expire(float("inf"))
 
     def _of(self, symbol: str) -> _Sequence:
@@ -103,7 +103,7 @@ class IdOrder:
 
 
 class _Sequence:
-    """One symbol. All ids below `next_id` are handed out or passed over; the lowest of `held` lies above it."""
+    """One symbol. All ids below `next_id` are yielded or skipped; the lowest of `held` is above it."""
 
     __slots__ = ("_awaited", "_begin_id", "_came", "_given_up", "_held_ids", "_next_id", "_passed", "counted", "held", "symbol")
 
@@ -111,17 +111,17 @@ class _Sequence:
         self.symbol = symbol
         self._begin_id: int | None = None
         self._next_id: int | None = None
-        self._awaited = False  # the history before the first trades: where it begins is not known yet
+        self._awaited = False  # history before the first trades, whose first id is unknown
         self._held_ids = IdRanges()
         self._given_up = IdRanges()  # from `next_id` on
-        self._passed = IdRanges()  # below `next_id`, and not come since
-        self._came: deque[tuple[int, float]] = deque()  # each new highest id that was held, and when it came
+        self._passed = IdRanges()  # below `next_id`, skipped and not arrived since
+        self._came: deque[tuple[int, float]] = deque()  # each new highest held id, and its time of arrival
         self.held: dict[int, AggTrade] = {}
         self.counted = 0
 
     @property
     def since(self) -> float:
-        """Since when the lowest hole holds back trades; meaningful while it holds some."""
+        """Since when the lowest gap holds back trades; valid only while it does."""
         return self._came[0][1]
 
     def await_history(self, begin_id: int) -> None:
@@ -169,7 +169,7 @@ class _Sequence:
         return self._advance()
 
     def pass_hole(self) -> list[TradeBatch]:
-        """Pass over the hole below the lowest trade that is held."""
+        """Skip the gap below the lowest held trade."""
         assert self._next_id is not None
         assert self._held_ids.first is not None
         gap = (self._next_id, self._held_ids.first - 1)
@@ -191,7 +191,7 @@ class _Sequence:
         return TradeBatch(self.symbol, (), gap=gap)
 
     def _advance(self) -> list[TradeBatch]:
-        """Hand out what nothing is missing before, and pass over what was given up."""
+        """Yield trades with no gap before them, and skip ids that were given up."""
         batches: list[TradeBatch] = []
         while self._next_id is not None:
             if self._held_ids.first == self._next_id:

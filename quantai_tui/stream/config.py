@@ -16,10 +16,10 @@ Order = Literal["id", "arrival"]
 TRANSPORTS = ("auto", "websockets", "picows")
 
 _SYMBOL = re.compile(r"[A-Za-z0-9_.-]{1,40}")
-_MOST_SYMBOLS = 1024  # Binance: streams of one connection
-_ID = re.compile(r"[0-9]{1,18}")  # as the setting BACKFILL_START
+_MOST_SYMBOLS = 1024  # Binance's limit of streams per connection
+_ID = re.compile(r"[0-9]{1,18}")  # as for the setting BACKFILL_START
 _HIGHEST_START = 10**18 - 1
-# What `StreamConfig` asks of its numbers, beside those of the backoff.
+# Rules for the numbers of `StreamConfig`, except those of the backoff.
 _ABOVE_ZERO = (
     *("ping_interval", "pong_timeout", "ssl_timeout", "connect_timeout", "subscribe_timeout", "message_timeout"),
     *("message_warning_timeout", "rotate_after", "overload_after", "backfill_max_age_h"),
@@ -33,7 +33,7 @@ def public_address(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return ""
-    # All up to the last @ counts as user and password, even where an unescaped / or # in them ends the authority before it.
+    # Everything up to the last @ counts as user and password, even if an unescaped / or # ends the authority earlier.
     rest = url.partition("://")[2].rpartition("@")[2]
     return f"{parts.scheme}://{re.split('[?#]', rest, maxsplit=1)[0]}"
 
@@ -93,12 +93,12 @@ class StreamConfig:
     queue behind the unread data, and the venue drops a client that does not answer them within 60 s. `rotate_after` is the age at
     which a connection is replaced: the venue ends each after 24 h. `transport` is "auto", "websockets" or "picows".
 
-    The last three are for iterating over the stream; a sink always gets trades as they arrive. With `order` "id" the trades of a
-    symbol wait for those that fill a gap before them, until `reorder_trades` wait (of all symbols together) or the gap has held
-    some back for `reorder_s`: then it is passed over. "arrival" hands them out as a sink gets them.
+    The last three apply to iteration; a sink always receives trades as they arrive. With `order` "id" the trades of a
+    symbol wait until earlier gaps are filled, until `reorder_trades` wait (all symbols together) or the gap has held
+    trades back for `reorder_s`; then it is skipped. "arrival" yields them as a sink receives them.
 
-    Symbols may be written in any case and given as any iterable, and NumPy's numbers are numbers. Raises TypeError or ValueError
-    for what cannot be used; the text names the field.
+    Symbols may be in any case and in any iterable, and NumPy numbers are accepted. Raises TypeError or ValueError
+    for an invalid value; the text names the field.
     """
 
     symbols: tuple[str, ...]
@@ -190,7 +190,7 @@ class StreamConfig:
 
 
 def check_backoff(initial_delay: float, max_delay: float, backoff_factor: float, max_retries: int, jitter: float) -> None:
-    """Raise ValueError or TypeError unless these numbers make delays that grow up to a bound. `max_retries` 0 is unlimited."""
+    """Raise ValueError or TypeError unless these numbers give growing delays with a bound. `max_retries` 0 is unlimited."""
     check_number("initial_delay", initial_delay, above=0)
     check_number("max_delay", max_delay, at_least=initial_delay)
     check_number("backoff_factor", backoff_factor, above=1)
@@ -199,7 +199,7 @@ def check_backoff(initial_delay: float, max_delay: float, backoff_factor: float,
 
 
 def _symbols(given: Any) -> tuple[str, ...]:
-    """Symbols as the venue spells them: upper case, without spaces around them, each once."""
+    """Normalise symbols: upper case, stripped, each once."""
     if isinstance(given, str):
         raise TypeError(f"symbols must be a tuple of symbols, got the text {shown(given)}; write symbols=({shown(given)},)")
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
@@ -209,7 +209,7 @@ def _symbols(given: Any) -> tuple[str, ...]:
         if not isinstance(one, str):
             raise TypeError(f'symbols must hold text such as "ETHUSDT", got {shown(one)}')
         if not _SYMBOL.fullmatch(one.strip()):
-            raise ValueError(f"symbols has {shown(one)}; a symbol is written in letters and digits, as ETHUSDT")
+            raise ValueError(f"symbols has {shown(one)}; a symbol has letters and digits, such as ETHUSDT")
         name = one.strip().upper()
         if name in names:
             raise ValueError(f"symbols has {name} twice; name each symbol once")

@@ -15,13 +15,13 @@ from .failures import HttpStatusError, LinkFault, Phase, classify
 from .recording_events import Failed, pack
 
 _MAX_CHAIN = 6
-_LONGEST_MESSAGE = 2000  # as a recording takes it
+_LONGEST_MESSAGE = 2000  # as in a recording
 _SECRET = frozenset({"proxy", "ca_file"})
 _QUERY = re.compile(r"(?<=[^\s?])\?[^\s?]\S*")
 
 
 def public_config(config: StreamConfig) -> msgspec.Raw:
-    """The stream's configuration, packed, without what belongs in no file."""
+    """The stream's configuration, packed, without secrets."""
     public = {field.name: getattr(config, field.name) for field in fields(config) if field.name not in _SECRET}
     return msgspec.Raw(pack(public | {name: public_address(public[name]) for name in ("ws_url", "rest_url")}))
 

@@ -32,8 +32,8 @@ _BAD_SYMBOL_CODE = -1121  # Binance's error codes, "BAD_SYMBOL"
 _CERT_NOT_YET_VALID = 9
 _CERT_EXPIRED = 10
 _CERT_HOSTNAME = frozenset({62, 63, 64})  # hostname, e-mail and IP address mismatch
-# Wrong with a certificate itself, whoever issued it: unfit for its purpose, against a constraint, keys or digests too weak. From
-# 79 on the rules of RFC 5280 that strict verification checks, which is Python's default since 3.13.
+# Faults of the certificate itself, whoever issued it: wrong purpose, broken constraint, weak keys or digests. From
+# 79 on, rules of RFC 5280 for strict verification, which is Python's default since 3.13.
 _CERT_UNSOUND = frozenset({25, 26, 32, 34, 37, 41, 47, 48, 66, 67, 68, *range(79, 95)})
 
 # EPERM and EACCES are how this machine's own firewall refuses a connection.
@@ -131,7 +131,7 @@ class HttpStatusError(Exception):
 
     @classmethod
     def of(cls, status: int, retry_after: Iterable[str], date: str | None, body: bytes, now_s: float) -> Self:
-        """The error that a refusal comes to, whoever met it; the arguments are those of `wait_asked_for`."""
+        """Make the error for a refusal; see `wait_asked_for` for the arguments."""
         told = decode_rest_error(body)
         return cls(
             status,
@@ -142,7 +142,7 @@ class HttpStatusError(Exception):
 
     @classmethod
     def in_answer(cls, head: bytes, body: bytes, now_s: float) -> Self | None:
-        """The same from the raw bytes of an answer to an upgrade; None where they are no refusal over HTTP."""
+        """Like `of`, from the raw answer to an upgrade; None if it is not an HTTP refusal."""
         lines = head.decode("latin-1").split("\r\n")
         version, _, rest = lines[0].partition(" ")
         status = rest[:3]
@@ -258,7 +258,7 @@ def _http(exc: BaseException) -> tuple[FailureKind, float] | None:
 
     if isinstance(exc, InvalidStatus):
         response = exc.response
-        # There is no clock here: of times that are no number of seconds only the transports know what to make.
+        # There is no clock here: only the transports can convert times that are not in seconds.
         asked = wait_asked_for(response.headers.get_all("Retry-After"), now_s=0.0)
         return _status(response.status_code, asked)
     return None

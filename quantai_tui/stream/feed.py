@@ -32,7 +32,7 @@ _RETRY_SINK_S = 1.0
 _SHOWN_GAPS = 5
 # So many trades in a row, on one connection, that are all known by their ids: worth a look at their times.
 _SUSPICIOUS_REPEATS = 100
-# Of the known ids in one batch, so many are compared with what is stored: more would hold up what is new.
+# Most known ids of one batch to compare with the stored trades: more would delay new trades.
 _COMPARED = 1_000
 
 
@@ -107,7 +107,7 @@ class SymbolFeed:
         self.wrong_times = 0
         self.conflicts = 0
         self.cause = ""
-        self.quiet = True  # no live trade yet on the present connection, or since it fell silent there
+        self.quiet = True  # no live trade on the present connection yet, or since it became silent
         self.exempt_below = 0
         self.seeded = seeded
         self.refused: tuple[Failure, float] | None = None
@@ -121,7 +121,7 @@ class SymbolFeed:
 
     @property
     def last_id(self) -> int | None:
-        """The highest id that is known."""
+        """The highest known id."""
         return self.ledger.last_id
 
     @property
@@ -135,26 +135,26 @@ class SymbolFeed:
         return f"{self.refused[0].message}: {self.refused[0].advice}" if self.refused else self.silent
 
     def fall_silent(self, why: str) -> None:
-        """Nothing comes of it any more on the present connection; what is missing of it came about by `why`."""
+        """The present connection no longer brings it; `why` becomes the cause of its gaps."""
         self.quiet = True
         self.cause = why
 
     def name_silent(self, newest_id: int, *, fell: bool) -> None:
-        """It trades, up to `newest_id` over REST, and the stream brings nothing of it; `fell` when it did before."""
+        """REST has trades up to `newest_id`, but the stream brings none; `fell` if it brought some before."""
         reason = (
-            "it fell silent on a connection that had brought it; another connection is tried from time to time"
+            "it became silent on a connection that had delivered it; another connection is tried from time to time"
             if fell
-            else "a wrong symbol or a wrong route; check SYMBOLS and EXCHANGE_WS_URL"
+            else "the symbol or the address is wrong; check SYMBOLS and EXCHANGE_WS_URL"
         )
         self.silent = (
-            f"acknowledged and silent, while the venue trades it (id {newest_id} over REST): {reason}; "
-            "meanwhile its trades are fetched over REST, late"
+            f"acknowledged and silent, although the venue trades it (id {newest_id} over REST): {reason}; "
+            "until then its trades are fetched over REST, with a delay"
         )
         self.cause = "its subscription was silent"
         log.warning("%s: %s", self.symbol, self.silent)
 
     def doubt_numbering(self, trades: Sequence[AggTrade]) -> None:
-        """The venue counts on from these trades, far below what is known: have that explained, if nobody waits for them."""
+        """The venue numbers on from these trades, far below known ids: ask for a check, unless the gap expects them."""
         newest = trades[-1]
         taken = not self.ledger.still_missing(newest.id, newest.id)
         if self.numbering is Numbering.SOUND and taken and _is_newer(self, newest):
@@ -288,7 +288,7 @@ class Feeds:
         return history_open or bool(seen.opened) or doubt
 
     async def take_fetched(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> frozenset[int]:
-        """Store trades that were fetched over REST; those known already are dropped. Returns the ids refused for their time."""
+        """Store trades from REST, dropping known ones. Returns the ids refused for their time."""
         async with feed.writing:
             judged = await self.times.judge(feed, trades, live=False)
             if judged.trades:
@@ -349,7 +349,7 @@ class Feeds:
             feed.gap_causes.clear()
 
     async def compare(self, feed: SymbolFeed, trades: Sequence[AggTrade]) -> None:
-        """Trades that were dropped because their ids are known: those with another content are counted and shown."""
+        """Compare dropped trades with the stored ones of the same ids; conflicts are counted and shown."""
         async with feed.writing:
             await self._look_for_conflicts(feed, trades)
 
@@ -357,7 +357,7 @@ class Feeds:
         found: Sequence[Conflict] = await self._keep(self._comparing.find_conflicts, feed.symbol, repeated[:_COMPARED])
         feed.conflicts += len(found)
         for conflict in found:
-            self._quarantine.add_trade(conflict.dropped, f"another content than the stored one, {content_of(conflict.kept)}")
+            self._quarantine.add_trade(conflict.dropped, f"content differs from the stored trade, {content_of(conflict.kept)}")
 
     async def _withdraw_history(self, symbol: str, questions: Sequence[RecordedGap]) -> None:
         """History that was once wanted lies before the ledger, and is not asked for any more."""
@@ -381,7 +381,7 @@ class Feeds:
 
 
 def _note_newest(feed: SymbolFeed, seen: Observed, undated: frozenset[int]) -> None:
-    """Price and time are those of the highest id that is known: what fills a gap is older. Times of `undated` ids say nothing."""
+    """Price and time are those of the highest known id: a trade that fills a gap is older. Times of `undated` ids are ignored."""
     if not seen.accepted:
         return
     newest = seen.accepted[-1]

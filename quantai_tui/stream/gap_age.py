@@ -1,4 +1,4 @@
-"""How old the trades of a gap are, found out over REST. One trade with a wrong time makes no others old or young."""
+"""The age of a gap's trades, found over REST. One wrong time does not change the age of other trades."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from ..market.trades import AggTrade
 from .ledger import Span
 
-Ask = Callable[[int, int], Awaitable[Sequence[AggTrade]]]  # from an id on, at most so many rows
+Ask = Callable[[int, int], Awaitable[Sequence[AggTrade]]]  # from this id on, at most this many rows
 
-_WITNESSES = 3  # trades that are looked at to learn when the first of them was
+_WITNESSES = 3  # trades whose times decide the time of the first one
 
 
 def time_of(rows: Sequence[AggTrade]) -> int:
-    """When the first of some trades was, in microseconds, by the latest of the first three."""
+    """The time of the first trade in microseconds: the latest of the first three."""
     return max(row.time_us for row in rows[:_WITNESSES])
 
 
@@ -23,7 +23,7 @@ async def first_since(ask: Ask, gap: Span, cutoff_us: int) -> int:
     Raises what `ask` raises.
     """
     old, young = gap[0], gap[1] + 1
-    before = gap[0]  # the highest id that was found old before `old` was
+    before = gap[0]  # the highest id found old before `old`
     while True:
         while young - old > 1:
             found = await _old_from(ask, (old + young) // 2, young, cutoff_us)
@@ -31,7 +31,7 @@ async def first_since(ask: Ask, gap: Span, cutoff_us: int) -> int:
                 young = (old + young) // 2
             else:
                 before, old = old, found
-        # One trade with a wrong time must not make all before it old: the one before it says so too, or it is not believed.
+        # One wrong time must not make all earlier trades old: the previous trade must be old too.
         if old - before <= 1 or await _old_from(ask, old - 1, old, cutoff_us) is not None:
             return young
         old, young = before, old
@@ -39,6 +39,6 @@ async def first_since(ask: Ask, gap: Span, cutoff_us: int) -> int:
 
 
 async def _old_from(ask: Ask, id: int, below: int, cutoff_us: int) -> int | None:
-    """The lowest id from `id` on, if it lies below the other one and its trade is older than the cutoff."""
+    """The lowest id from `id` on, if it is below `below` and its trade is older than the cutoff."""
     found = await ask(id, 1)
     return found[0].id if found and found[0].id < below and found[0].time_us < cutoff_us else None

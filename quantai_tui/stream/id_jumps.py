@@ -1,10 +1,10 @@
-"""Trades whose ids are implausible: held back until REST, more frames or another connection confirm them, or put away.
+"""Trades with implausible ids: held until REST, more frames or another connection confirm them, or quarantined.
 
-One trade with a wrong id would otherwise move the end of a ledger for ever: all between would count as missing, and every true
-trade would lie below. Trades with plausible ids never wait. Of a symbol with no ledger yet, the first trade waits for a second
-one near it, or for REST.
+Otherwise one wrong id would move the end of a ledger permanently: all ids between would count as missing, and every real
+trade would be below it. Trades with plausible ids never wait. Without a ledger, a symbol's first trade waits for a second
+one with a near id, or for REST.
 
-What is put away is not lost where the venue has it: its id is missing as soon as a later one is believed, and is fetched then.
+A quarantined trade that the venue has is not lost: its id counts as missing once a later one is accepted, and is fetched.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ log = logging.getLogger("quantai_tui.stream")
 
 _BY_ID = attrgetter("id")
 
-# REST is given so long for an answer; after that other evidence counts too.
+# How long to wait for REST before other evidence counts.
 ANSWER_WITHIN_S = 5.0
-# No trade waits longer than that: what nothing has confirmed by then is put away.
+# The longest wait of a trade; unconfirmed trades then go into quarantine.
 LONGEST_HOLD_S = 10.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _FORGET_AFTER_S = 600.0  # without another frame near it
-# So many numberings that contradict each other are examined at a time; of more, the one heard last longest ago is put away.
+# Most contradicting runs to examine at a time; above that, the run idle for longest goes into quarantine.
 _MOST_RUNS = 4
 _LOG_EVERY_S = 10.0
 
 
 class _Held(IdRun):
-    """A run that is examined, with its trades that wait."""
+    """A run under examination, with its waiting trades."""
 
     __slots__ = ("confirmed", "heard_at", "held_since", "oldest_us", "refused", "since", "trades", "witnessed")
 
@@ -53,7 +53,7 @@ class _Held(IdRun):
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing has decided about it yet."""
+        """Whether it is still undecided."""
         return not self.confirmed and not self.refused
 
     def hold(self, trade: AggTrade, now: float) -> None:
@@ -66,17 +66,17 @@ class _Held(IdRun):
 
 
 class _Symbol:
-    """What is known of one symbol's ids beside its ledger."""
+    """State of one symbol's ids beside its ledger."""
 
     __slots__ = ("ask_at", "asked_at", "at", "below", "feed", "implausible", "pace", "retry_s", "runs", "wall")
 
     def __init__(self, feed: SymbolFeed) -> None:
         self.feed = feed
         self.pace = IdPace()
-        self.at: float | None = None  # monotonic time of the last trade that was believed
+        self.at: float | None = None  # monotonic time of the last accepted trade
         self.wall = None if feed.last_time_us is None else feed.last_time_us / 1e6  # Unix time of the same
         self.runs: list[_Held] = []
-        self.below: IdRun | None = None  # a numbering far below the ledger's end that was confirmed
+        self.below: IdRun | None = None  # a confirmed numbering far below the ledger's end
         self.implausible = 0
         self.ask_at = 0.0
         self.asked_at = 0.0
@@ -88,9 +88,9 @@ class _Symbol:
 
 
 class IdJumps:
-    """Judges the ids of all symbols. `admit` gives what may be stored now, `release` what has been confirmed since.
+    """Judges the ids of all symbols. `admit` returns what may be stored now, `release` what was confirmed since.
 
-    `limit` bounds the trades of one numbering that wait, beyond a batch. `question` and `answer` are for whoever asks REST.
+    `limit` bounds the waiting trades of one run, beyond a batch. `question` and `answer` are for the task that asks REST.
     """
 
     def __init__(self, quarantine: Quarantine, *, limit: int, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -98,18 +98,18 @@ class IdJumps:
         self._limit = limit
         self._clock = clock
         self._symbols: dict[str, _Symbol] = {}
-        self._doubted: dict[str, _Symbol] = {}  # those with runs
+        self._doubted: dict[str, _Symbol] = {}  # symbols with runs
         self._logged_at: float | None = None
         self.asked = asyncio.Event()
         """Set when there is a new question for REST."""
 
     def doubtful(self, symbol: str) -> int:
-        """Trades of the symbol that wait to be confirmed."""
+        """Trades of the symbol that wait for confirmation."""
         known = self._doubted.get(symbol)
         return 0 if known is None else sum(len(run.trades) for run in known.runs)
 
     def implausible(self, symbol: str) -> int:
-        """Trades of the symbol that were put away for their ids, counted."""
+        """Number of the symbol's trades quarantined for their ids."""
         known = self._symbols.get(symbol)
         return 0 if known is None else known.implausible
 
@@ -119,7 +119,7 @@ class IdJumps:
         return iter([known.feed for known in self._doubted.values()])
 
     def is_plausible(self, feed: SymbolFeed, id: int) -> bool:
-        """Whether an id alone gives no cause for doubt."""
+        """Whether an id by itself is plausible."""
         known, last = self._symbols.get(feed.symbol), feed.ledger.last_id
         return known is None or last is None or abs(id - last) <= self._reach(known)
 
@@ -131,7 +131,7 @@ class IdJumps:
         last = feed.ledger.last_id
         if last is not None:
             reach = self._reach(known)
-            # The common case, in two passes that no Python code slows down.
+            # The common case, in two passes without a Python loop.
             if min(map(_BY_ID, trades)) >= last - reach and max(map(_BY_ID, trades)) <= last + reach:
                 self._believe(known, len(trades))
                 return trades
@@ -145,7 +145,7 @@ class IdJumps:
         return plausible
 
     def release(self, feed: SymbolFeed) -> list[AggTrade]:
-        """What has been confirmed, by rising id; what waited too long is put away."""
+        """Return confirmed trades by rising id; quarantine those that waited too long."""
         known = self._doubted.get(feed.symbol)
         if known is None:
             return []
@@ -167,11 +167,11 @@ class IdJumps:
         if not known.runs:
             del self._doubted[feed.symbol]
         if released:
-            self._believe(known, 0)  # how fast they came is not known
+            self._believe(known, 0)  # their rate is unknown
         return sorted(released, key=_BY_ID)
 
     def witness(self, trades: Iterable[AggTrade]) -> None:
-        """Trades that another connection has brought."""
+        """Take trades of another connection as evidence."""
         if not self._doubted:
             return
         for trade in trades:
@@ -180,7 +180,7 @@ class IdJumps:
                 run.witnessed = run.witnessed or run.is_near(trade.id)
 
     def question(self) -> tuple[str | None, float | None]:
-        """A symbol whose newest trade REST is to be asked for now; else None, and the seconds until there may be one."""
+        """A symbol whose newest trade to request over REST now; else None and the seconds until the next one."""
         now = self._clock.monotonic()
         open_ones = [known for known in self._doubted.values() if any(run.is_open for run in known.runs)]
         if not open_ones:
@@ -194,7 +194,7 @@ class IdJumps:
         return first.feed.symbol, 0.0
 
     def answer(self, symbol: str, newest: AggTrade) -> None:
-        """The venue's newest trade over REST: it lies where the jump went, or it is as new and lies elsewhere."""
+        """Take the venue's newest trade over REST: it confirms the jump, or refutes it if it is as new and elsewhere."""
         known = self._doubted.get(symbol)
         if known is None:
             return
@@ -222,7 +222,7 @@ class IdJumps:
         return plausible
 
     def _is_known_below(self, known: _Symbol, id: int) -> bool:
-        """Whether an id far below is one that has come already, or belongs to a numbering that was confirmed."""
+        """Whether an id far below has arrived before, or belongs to a confirmed numbering."""
         if known.below is not None and known.below.is_near(id):
             known.below.add(id)
             return True
@@ -239,7 +239,7 @@ class IdJumps:
             self._put_away(known, run, "REST has refuted its neighbours")
             return
         if run.refused:
-            # The venue may have come to it since: asked again, ever less often.
+            # The venue may have reached it since: ask again, at growing intervals.
             run.refused = False
             run.since = now
             self.asked.set()
@@ -270,22 +270,22 @@ class IdJumps:
             if run.first < run.last:
                 return True  # two trades agree
             alone = not any(other is not run and not other.refused for other in known.runs)
-            return alone and now - run.since >= LONGEST_HOLD_S  # nothing speaks against it
+            return alone and now - run.since >= LONGEST_HOLD_S  # nothing contradicts it
         if self._is_joined(known, run):
             return True
         return now - run.since >= ANSWER_WITHIN_S and (run.is_sequence or run.witnessed)
 
     def _is_joined(self, known: _Symbol, run: _Held) -> bool:
-        """Whether the ledger has moved to where the run is, by what was fetched."""
+        """Whether fetched trades have moved the ledger to the run."""
         last, reach = known.ledger.last_id, self._reach(known)
         return last is not None and run.first >= last - reach and run.last <= last + reach
 
     def _accept(self, known: _Symbol, run: _Held) -> None:
-        """A run with trades is confirmed; one without waits for its next, which is believed at once."""
+        """Confirm a run with trades; a run without any accepts its next trade at once."""
         last = known.ledger.last_id
         if last is None or abs(run.first - last) <= self._reach(known):
             return
-        log.warning("%s: ids go on at %d after %d: confirmed", known.feed.symbol, run.first, last)
+        log.warning("%s: ids continue at %d after %d: confirmed", known.feed.symbol, run.first, last)
         if run.last < last:
             known.below = run
             known.feed.doubt_numbering(run.trades)
@@ -305,7 +305,7 @@ class IdJumps:
         known.pace.note(count, known.at)
 
     def _reach(self, known: _Symbol) -> int:
-        """The wall clock counts as well: it goes on while the program does not run, and while the machine sleeps."""
+        """Includes the wall clock, which advances while the program is not running and while the machine sleeps."""
         idle = 0.0 if known.at is None else self._clock.monotonic() - known.at
         if known.wall is not None:
             idle = max(idle, self._clock.time() - known.wall)
@@ -313,7 +313,7 @@ class IdJumps:
 
 
 class JumpCheck:
-    """Asks REST about implausible ids, one symbol at a time and each ever less often."""
+    """Asks REST about implausible ids, one symbol at a time, each at growing intervals."""
 
     def __init__(self, jumps: IdJumps, rest: History, clock: Clock = SYSTEM_CLOCK) -> None:
         self._jumps = jumps
@@ -338,7 +338,7 @@ class JumpCheck:
     async def _ask(self, symbol: str) -> None:
         try:
             rows = await self._rest.agg_trades(symbol, None, 1)
-        except Exception as error:  # noqa: BLE001 - whatever the network or the venue did: named, and asked again, ever less often
+        except Exception as error:  # noqa: BLE001 - any failure of network or venue is logged and retried
             if not self._retry_s:
                 log.warning("%s: implausible ids could not be checked: %s", symbol, classify(error, Phase.REST).message)
             self._retry_s = min(self._retry_s * 2 or _FIRST_RETRY_S, ANSWER_WITHIN_S)

@@ -1,4 +1,4 @@
-"""Which trade ids are plausible: how far a symbol's ids may jump, and what speaks for a jump that is farther.
+"""Which trade ids are plausible: how far a symbol's ids may jump, and the evidence for a farther jump.
 
 The venue numbers a symbol's trades one by one, so ids rise about as fast as trades come. No I/O and no clock: times are given, in
 seconds. Used live (`id_jumps.py`) and for the trades of a recording (`recorded_trades.py`).
@@ -6,28 +6,28 @@ seconds. Used live (`id_jumps.py`) and for the trades of a recording (`recorded_
 
 from __future__ import annotations
 
-# A jump is implausible beyond so many times the peak rate times the time since the last trade, and so many ids more.
+# A jump is implausible beyond this factor times the peak rate times the time since the last trade, plus this many ids.
 PEAK_FACTOR = 100.0
 LEAST_REACH = 100_000
-# So many frames with consecutive ids, after the first, speak for a jump that REST does not answer for.
+# This many frames with consecutive ids, after the first, confirm a jump if REST does not answer.
 FURTHER_FRAMES = 20
 
 _PEAK_OVER_S = 1.0
-_LONGEST_REACH = 1 << 53  # beyond every id there can be
+_LONGEST_REACH = 1 << 53  # larger than any id
 
 
 class IdPace:
-    """How fast one symbol's ids rise at most, from the trades that were believed."""
+    """The peak rate of one symbol's ids, from accepted trades."""
 
     __slots__ = ("_count", "_since", "peak")
 
     def __init__(self) -> None:
-        self.peak = 0  # trades in a second; 0 while nothing is known
+        self.peak = 0  # trades per second; 0 while unknown
         self._since = float("-inf")
         self._count = 0
 
     def note(self, count: int, at: float) -> None:
-        """So many trades came at `at`."""
+        """Record `count` trades at `at`."""
         if at - self._since >= _PEAK_OVER_S:
             self._since, self._count = at, 0
         self._count += count
@@ -39,7 +39,7 @@ class IdPace:
 
 
 class IdRun:
-    """Ids near each other and far from all that is known: a jump of the venue's numbering, or a lie."""
+    """Ids near each other and far from known ones: a jump of the venue's numbering, or wrong ids."""
 
     __slots__ = ("consecutive", "first", "last")
 
@@ -52,7 +52,7 @@ class IdRun:
         return self.first - reach <= id <= self.last + reach
 
     def add(self, id: int) -> None:
-        """Another frame. Only ids that follow each other without a hole count as evidence."""
+        """Add a frame. Only consecutive ids count as evidence."""
         if id == self.last + 1:
             self.consecutive += 1
         elif id > self.last:
@@ -61,5 +61,5 @@ class IdRun:
 
     @property
     def is_sequence(self) -> bool:
-        """Whether as many frames followed each other as no lie is likely to bring."""
+        """Whether enough consecutive frames arrived to rule out wrong ids."""
         return self.consecutive > FURTHER_FRAMES

@@ -228,7 +228,7 @@ class Intake:
         return True
 
     async def _release(self, feed: SymbolFeed) -> None:
-        """Store the trades whose ids were doubted and are confirmed by now."""
+        """Store the doubtful trades that are now confirmed."""
         if released := self.jumps.release(feed):
             await self._take(feed, released, Origin.LIVE)
             self.on_gap()

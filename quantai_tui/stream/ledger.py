@@ -49,9 +49,9 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class Observed:
-    """What came of a batch: `accepted`, by rising id, is to be stored; `opened` are new gaps; `filled` are parts of old ones.
+    """The result of a batch: store `accepted` (by rising id); `opened` are new gaps; `filled` are parts of old ones.
 
-    `repeated` are trades whose ids had come before; they are dropped.
+    `repeated` are dropped trades with known ids.
     """
 
     accepted: Sequence[AggTrade]
@@ -88,7 +88,7 @@ class SymbolLedger:
         self.begin_id = position.begin_id if position else None
         self.last_id = position.last_id if position else None
         self.stored = position.stored if position else 0
-        self.streamed_id: int | None = None  # the highest that a connection has brought, as against fetched
+        self.streamed_id: int | None = None  # the highest id from a connection, not from REST
         self._gaps = IdRanges(position.missing if position else ())
         if self.begin_id is not None and self.last_id is None:
             self.last_id = self.begin_id - 1

@@ -40,7 +40,7 @@ class _Usual:
         self.since = now  # from then on it has been silent, as far as is known
         self.heard = False  # whether a trade came at `since`
         self.excused = now  # silence until then proves nothing against the link
-        self.accused = False  # the venue trades it: its silence needs no further proof
+        self.accused = False  # REST has shown that the venue trades it
         self.peak_s = 0.0
         self.observed_s = 0.0
         self.silences = 0
@@ -91,7 +91,7 @@ class Liveness:
         usual.accused = False
 
     def accuse(self, symbol: str) -> None:
-        """The venue trades it and the link does not bring it: suspected until it is heard, or another connection delivers."""
+        """Suspect a symbol that the venue trades and the link does not bring, until it or another connection delivers."""
         if (usual := self._symbols.get(symbol)) is not None:
             usual.accused = True
 
@@ -105,7 +105,7 @@ class Liveness:
         usual.excused = now
 
     def suspects(self) -> list[str]:
-        """Those accused, and those that have been silent for their limit or longer since they were last heard or excused."""
+        """Accused symbols, and those silent for their limit or longer since they were last heard or excused."""
         now = self._clock.monotonic()
         return [symbol for symbol, usual in self._symbols.items() if usual.accused or now - usual.excused >= self._limit_s(usual)]
 

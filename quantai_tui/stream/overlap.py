@@ -86,9 +86,9 @@ class Overlap:
         return len(self._held)
 
     def absorb(self, trades: Sequence[AggTrade]) -> list[AggTrade]:
-        """Hold what the successor has brought. Returns what is held no more, since the ledgers have it from the present link.
+        """Hold trades of the successor. Returns those released because the ledgers have them from the present link.
 
-        An implausible id is held as well, and says nothing of where the successor is.
+        A trade with an implausible id is held too, but does not count as the successor's position.
         """
         for trade in trades:
             first = self._first.get(trade.symbol)
@@ -158,7 +158,7 @@ class Overlap:
         return Verdict.WAIT if elapsed < _probe_s(usual) else Verdict.KEEP
 
     def _last_id(self, symbol: str) -> int | None:
-        """What connections have brought; what was fetched meanwhile says nothing of them."""
+        """Trades from connections only, not those fetched over REST."""
         ledger = self._ledger_of(symbol)
         return ledger.streamed_id if ledger is not None else None
 

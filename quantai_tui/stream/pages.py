@@ -1,4 +1,4 @@
-"""The pages of a long gap: the next ones are on their way while one is being stored, and they are handed out in order."""
+"""Prefetches the pages of a long gap while one page is being stored, and returns them in order."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ Rows = Sequence[AggTrade]
 
 @dataclass(slots=True)
 class Room:
-    """How many more pages may be asked for ahead, for all symbols together."""
+    """How many more pages may be prefetched, for all symbols together."""
 
     free: int
 
 
 class PagesAhead:
-    """Asks for the pages of one symbol's gaps.
+    """Requests the pages of one symbol's gaps.
 
-    Nothing is asked for ahead until a page has come whole: the beginning of a gap may be more than the venue keeps.
+    Prefetching starts after the first complete page: the venue may no longer have the beginning of a gap.
     """
 
     def __init__(self, ask: Callable[[int, int], Coroutine[Any, Any, Rows]], room: Room) -> None:
-        self._ask = ask  # from an id, at most so many rows
+        self._ask = ask  # from this id on, at most this many rows
         self._room = room
         self._ahead: dict[Span, asyncio.Task[Rows]] = {}
-        self._whole_to: int | None = None  # the last id of the page before, if that came whole
+        self._whole_to: int | None = None  # the last id of the previous page, if that was complete
 
     async def first_of(self, gap: Span) -> tuple[Span, Rows]:
-        """The ids that the first page of `gap` is about, and what the venue answers. Raises what the request raises."""
+        """The ids of the first page of `gap` and the venue's answer. Raises what the request raises."""
         if self._whole_to == gap[0] - 1 and self._ahead.keys() <= set(_pages(gap, len(self._ahead))):
             self._ask_ahead(gap)
         else:
@@ -52,7 +52,7 @@ class PagesAhead:
         return span, rows
 
     async def drop(self) -> None:
-        """Give up what was asked for ahead."""
+        """Cancel prefetched pages."""
         self._whole_to = None
         while self._ahead:
             _, task = self._ahead.popitem()
@@ -67,7 +67,7 @@ class PagesAhead:
 
 
 def _pages(gap: Span, most: int) -> list[Span]:
-    """The first pages of a gap, at most so many."""
+    """The first pages of a gap, at most `most`."""
     return [(first, min(gap[1], first + PAGE - 1)) for first in range(gap[0], gap[1] + 1, PAGE)[:most]]
 
 

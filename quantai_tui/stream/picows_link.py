@@ -279,9 +279,9 @@ class PicowsTransport:
         return PicowsLink(connection, self._clock)
 
     def _refusal(self, error: WSHandshakeError) -> Exception:
-        """What a refused upgrade comes to, read from the raw answer: the library drops statuses that it has no name for.
+        """The error for a refused upgrade, read from the raw answer because the library drops unknown statuses.
 
-        Of its body the library has what came together with the headers.
+        The library has only the part of the body that came with the headers.
         """
         refused = HttpStatusError.in_answer(error.raw_header or b"", error.raw_body or b"", self._clock.time())
         return refused or LinkFault(FailureKind.PROTOCOL, one_line(f"{Phase.UPGRADE.value}: {error}"))

@@ -23,11 +23,11 @@ from .tunnel import relay
 
 NONE = "none"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
-_ALIASES = {"socks": "socks5"}  # as desktops write it into ALL_PROXY
+_ALIASES = {"socks": "socks5"}  # some desktops write this into ALL_PROXY
 _MAX_ANSWER_BYTES = 16 * 1024
 _SHUTDOWN_TIMEOUT_S = 0.5
 _CREDENTIALS_WANTED = 407
-# RFC 9110 section 15.2: any number of them may come before the answer. 101 would be one, to a question that was not asked.
+# RFC 9110 section 15.2: any number of interim answers may precede the answer. 101 would answer an upgrade, not a CONNECT.
 _INTERIM = frozenset(range(100, 200)) - {101}
 # RFC 1928 section 6.
 _SOCKS_REPLIES = {
@@ -67,8 +67,8 @@ def proxy_for(host: str, setting: str | None, port: int = 443) -> str | None:
     """The URL of the proxy to take to `host`; None for none.
 
     `setting` is PROXY_URL: a URL counts for every host, "none" for none. Empty leaves it to the environment by urllib's rules:
-    HTTPS_PROXY, else ALL_PROXY, except for the hosts, addresses and networks of NO_PROXY; lower case wins. This machine itself is
-    never reached by a proxy of the environment: none could, and the embedded exchange lives there.
+    HTTPS_PROXY, else ALL_PROXY, except for the hosts, addresses and networks in NO_PROXY; lower case wins. This machine itself is
+    never reached through a proxy of the environment, because the embedded exchange runs here.
     """
     if setting:
         return None if setting == NONE else setting
@@ -82,7 +82,7 @@ def proxy_for(host: str, setting: str | None, port: int = 443) -> str | None:
 
 
 def _in_networks(host: str, excepted: str) -> bool:
-    """Whether NO_PROXY names an address, or a network that it lies in, such as 10.0.0.0/8: urllib compares texts alone."""
+    """Whether NO_PROXY has a network that contains the address, such as 10.0.0.0/8: urllib compares text only."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -92,7 +92,7 @@ def _in_networks(host: str, excepted: str) -> bool:
             if address in ipaddress.ip_network(name.strip().strip("[]"), strict=False):
                 return True
         except ValueError:
-            continue  # a name, which urllib has compared
+            continue  # a name, which urllib compares
     return False
 
 
@@ -110,9 +110,9 @@ def parse_proxy(url: str, source: str) -> Proxy:
     Raises:
         LinkFault: with kind CONFIG. The URL is not repeated in the message: it may hold a password.
     """
-    advice = f"Correct {source}, or set PROXY_URL=none to go without a proxy."
+    advice = f"Correct {source}, or set PROXY_URL=none to connect without a proxy."
     if is_cut_short(url):
-        # What comes before the # would else count as host and port, and be shown.
+        # Otherwise the part before the # would count as host and port, and be shown.
         message = f"{source}: #, / and ? in the user or password of a proxy must be written as %23, %2F and %3F"
         raise LinkFault(FailureKind.CONFIG, message, advice=advice)
     try:
@@ -218,7 +218,7 @@ async def _ask_http(proxy: Proxy, wire: _PlainWire | _TlsWire, host: str, port: 
         lines.append(f"Proxy-Authorization: Basic {credentials}")
     await wire.send("\r\n".join([*lines, "", ""]).encode())
     answer = bytearray()
-    heads = 0  # bytes of interim answers, which say nothing yet
+    heads = 0  # bytes of interim answers
     while True:
         while (end := answer.find(b"\r\n\r\n")) < 0:
             if heads + len(answer) > _MAX_ANSWER_BYTES:

@@ -37,9 +37,9 @@ from .recording_file import RecordingError, RecordingReader
 from .transport import TlsInfo
 
 _BLOCKS_IN_MEMORY, _UNPACKED_IN_MEMORY = 8, 16 * 1024 * 1024  # of the cache: whichever comes first
-# What is kept of the events besides messages and trades may grow with the file's size, as it does in one that was recorded.
+# Memory for events other than messages and trades may grow in proportion to the file's size, as in a real recording.
 _KEPT_FOR_ALL, _KEPT_PER_BYTE = 64 * 1024 * 1024, 100
-_OBJECT_BYTES, _BYTES_PER_PACKED = 200, 4  # what an event takes in memory, at most: this, and so much for each byte of it
+_OBJECT_BYTES, _BYTES_PER_PACKED = 200, 4  # the most memory of an event: a constant, plus this per packed byte
 _MOST_LINKS = 100_000  # more than the venue lets anybody dial in a day; a file from somewhere else cannot fill the memory
 _PHASES = frozenset(phase.value for phase in Phase)  # a later release may know more
 _COMBINED, _EVENT = b'{"stream"', b'{"e"'  # how every market event begins: those need no second look
@@ -132,7 +132,7 @@ class Recording:
 
     def __init__(self, reader: RecordingReader) -> None:
         self._reader = reader
-        self._cache: OrderedDict[int, tuple[Block, int]] = OrderedDict()  # with the unpacked sizes
+        self._cache: OrderedDict[int, tuple[Block, int]] = OrderedDict()  # with unpacked sizes
         self._may_keep = _KEPT_FOR_ALL + _KEPT_PER_BYTE * reader.size_bytes
         self.path = reader.path
         self.links: list[LinkScript] = []
@@ -215,10 +215,10 @@ class Recording:
         return cache[offset][0]
 
     def _keep(self, packed_bytes: int) -> None:
-        """Raises RecordingError when more is to be kept in memory than a file of this size can have."""
+        """Raises RecordingError when memory use exceeds what a file of this size can need."""
         self._may_keep -= _OBJECT_BYTES + _BYTES_PER_PACKED * packed_bytes
         if self._may_keep < 0:
-            raise RecordingError(f"{self.path}: unpacks to far more than what is recorded in a file of its size; record again")
+            raise RecordingError(f"{self.path}: unpacks to far more than a real recording of its size; record again")
 
     def _read(self) -> None:
         links: dict[int, LinkScript] = {}

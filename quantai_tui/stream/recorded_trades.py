@@ -1,4 +1,4 @@
-"""The trades of a recording, by symbol and id: where each stands, and what of them the venue had issued at any moment."""
+"""The trades of a recording, by symbol and id: the position of each, and which ones the venue had issued at any moment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .id_runs import IdPace, IdRun
 
-# Runs of implausible ids that are looked at at a time, and trades in one: a file from somewhere else cannot fill the memory.
+# Most runs of implausible ids to examine at a time, and most trades of one: a foreign file cannot fill the memory.
 _MOST_RUNS = 4
 _MOST_IN_RUN = 1000
 
@@ -21,7 +21,7 @@ class _Found(NamedTuple):
 
 
 class _Run(IdRun):
-    """Trades with implausible ids, near each other."""
+    """Trades with implausible ids near each other."""
 
     __slots__ = ("found",)
 
@@ -35,8 +35,8 @@ class TradeIndex:
 
     Nearly every trade has a higher id than all before it. Those lie in arrays that rise in id and in time, at 25 bytes a trade.
 
-    A streamed or fetched trade with an implausible id counts only with those that confirm it, as in a stream (`id_jumps`): the
-    same run of ids over the stream and over REST, or many that follow each other. One alone would be the end of the venue's
+    A streamed or fetched trade with an implausible id counts only if others confirm it, as in a stream (`id_jumps`): the
+    same run of ids over the stream and over REST, or many consecutive ids. Otherwise one such trade would end the venue's
     history for the whole replay.
     """
 
@@ -52,7 +52,7 @@ class TradeIndex:
         self._runs: list[_Run] = []
 
     def add(self, id: int, at: float, offset: int, *, streamed: bool) -> None:
-        """Take in a trade at `at` seconds. What REST gave may lie any number of ids back: history is fetched."""
+        """Add a trade at `at` seconds. Trades from REST may have any lower id, because history is fetched."""
         found = _Found(id, at, offset, streamed)
         ids = self._ids
         if not ids:
@@ -69,11 +69,11 @@ class TradeIndex:
     def complete(self) -> None:
         """All are in."""
         if not self._ids and self._runs:
-            # Too few for any to confirm another: the ids that were met most often, and first.
+            # Too few to confirm each other: prefer the most frequent ids, then the first.
             self._accept(max(self._runs, key=lambda run: len(run.found)))
         for run in self._runs:
             if self._ids and self._ids[0] <= run.first and run.last <= self._ids[-1]:
-                self._accept(run)  # between what was believed later
+                self._accept(run)  # between trades accepted later
         self._runs.clear()
         self._stray_ids = sorted(self._strays)
 

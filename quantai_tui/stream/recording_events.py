@@ -1,7 +1,7 @@
 """The events of a recording, as `recording_file` packs them in blocks.
 
-A file from somewhere else cannot fill the memory: what would take many times its size there is bounded, or stays packed. There is
-no secret in an event: addresses are without user, password and query, and the proxy is left out.
+A foreign file cannot fill the memory: data that would expand many times is bounded, or stays packed. There is
+no secret in an event: addresses have no user, password or query, and the proxy is left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Header(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """A failure as it was classified; `errors`, packed, has of each exception its type, errno, TLS reason, codes, status."""
+    """A classified failure; `errors`, packed, has the type, errno, TLS reason, codes and status of each exception."""
 
     kind: Text
     phase: Text
@@ -139,7 +139,7 @@ pack = msgspec.msgpack.Encoder().encode
 
 
 def has_numbers(event: Event) -> bool:
-    """Whether prices and the like are numbers: a file may come from somewhere else, and the venue's answers were checked once."""
+    """Whether prices, quantities and ids are numbers: a file may be foreign, and live answers are checked elsewhere."""
     if isinstance(event, Fetched):
         return all(is_number(trade.price) and is_number(trade.quantity) for trade in event.trades)
     if isinstance(event, FetchedBars):

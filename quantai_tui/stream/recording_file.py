@@ -109,7 +109,7 @@ class RecordingReader:
             offset = following
 
     def block(self, offset: int) -> tuple[Block, int]:
-        """The block at an offset that iterating gave, and its unpacked size. Raises RecordingError when the file has changed."""
+        """The block at an offset from iteration, and its unpacked size. Raises RecordingError when the file has changed."""
         found = self._read(offset, self.size_bytes)
         if found is None:
             raise RecordingError(f"{self.path}: has changed while it was read; copy it, and replay the copy")
@@ -134,7 +134,7 @@ class RecordingReader:
             raise RecordingError(f"{self.path}: the recording's header is damaged ({error}); record again") from error
 
     def _read(self, offset: int, size: int) -> tuple[Block, int, int] | None:
-        """The block at `offset`, where the next begins, and its unpacked size; None when it is not whole."""
+        """The block at `offset`, the next offset, and the unpacked size; None when the block is not whole."""
         self._file.seek(offset)
         prefix = self._file.read(_BLOCK.size)
         if len(prefix) < _BLOCK.size:

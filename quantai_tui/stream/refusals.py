@@ -1,4 +1,4 @@
-"""For how long a venue that refuses wants to be left alone: `Retry-After`, or the end of a ban that its answer names."""
+"""How long a refusing venue asks to wait: `Retry-After`, or the end of a ban named in its answer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LOOKED_AT_BYTES = 4096
 
 
 def wait_asked_for(retry_after: Iterable[str], *, date: str | None = None, body: bytes = b"", now_s: float) -> float | None:
-    """Seconds that an answer asks to wait, at most 3 days; None where it names no time, or none that makes sense.
+    """Seconds that an answer asks to wait, at most 3 days; None without a plausible time.
 
-    `retry_after` are the values of that header: seconds or HTTP dates, of which the longest counts. Without it counts the end of
-    a ban in `body`. Moments are counted from the answer's own `Date`, which is the venue's clock; without it from `now_s`, in
-    Unix seconds, and then one that is more than 3 days off says only that this machine's clock is wrong.
+    `retry_after` are the values of that header, seconds or HTTP dates; the longest counts. Without one, the end of
+    a ban in `body` counts. Times are relative to the answer's own `Date`, the venue's clock; without it to `now_s`, in
+    Unix seconds, and then a time more than 3 days away means that this machine's clock is wrong.
     """
     sent_s = _moment(date) if date else None
     waits: list[float] = []

@@ -32,13 +32,13 @@ from .tasks import until_first_ends
 
 log = logging.getLogger("quantai_tui.stream")
 
-# A request that failed is sent again after the stream's own delays, and after so long at most: an outage of REST may be short.
+# Failed requests are retried after the stream's delays, but at most after this time: a REST outage may be short.
 _LONGEST_RETRY_S = 5.0
 _PAGES_AHEAD = 16  # for all symbols together: 16,000 trades in memory
 
 
 class _Care:
-    """What is to be done about one symbol, beside looks at its silence."""
+    """Repair state of one symbol, beside looks at its silence."""
 
     def __init__(self, backoff: ExponentialBackoffReconnector, pages: PagesAhead) -> None:
         self.backoff = backoff
@@ -51,7 +51,7 @@ class _Care:
 
 
 class Repairer:
-    """Closes the gaps of all feeds, side by side. `wake` says that there may be one; `on_live` that a new connection delivers."""
+    """Closes the gaps of all feeds concurrently. Call `wake` when there may be one, `on_live` when a new connection delivers."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Repairer:
 
     @property
     def last_failure(self) -> Failure | None:
-        """Why a symbol's repair, or a look at a silent one, waits; None where none does."""
+        """Why a symbol's repair or a look at a silent symbol waits; None if none does."""
         failed = (care.failure for care in self._cares.values() if care.failure is not None)
         return next(failed, self._look_failure)
 
@@ -110,7 +110,7 @@ class Repairer:
         self.silence.on_link_down()
 
     async def run(self) -> None:
-        """Work for ever: gaps of each symbol, and beside them looks at silent ones, which wait for no page of history."""
+        """Run without end: the gaps of each symbol, and looks at silent symbols, which do not wait for pages of history."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_at_silent(), name="looks at silent symbols")
             for feed in self._feeds:
@@ -127,7 +127,7 @@ class Repairer:
         return care
 
     def _new_backoff(self) -> ExponentialBackoffReconnector:
-        """The stream's own delays, within the limit for requests."""
+        """The stream's delays, within the limit for requests."""
         config = self._config
         first, longest = min(config.initial_delay, _LONGEST_RETRY_S), min(config.max_delay, _LONGEST_RETRY_S)
         return ExponentialBackoffReconnector(
@@ -172,7 +172,7 @@ class Repairer:
         care.failure = failure
         delay = max(care.backoff.calculate_next_delay(), failure.min_wait_s)
         care.backoff.on_reconnect_failure(failure)
-        # Each symbol tries again every few seconds: the trace is written once.
+        # Each symbol retries every few seconds, so the traceback is logged once.
         level, trace = (logging.DEBUG, None) if told else (logging.WARNING, error)
         log.log(level, "%s: repair: %s; again in %.1f s", feed.symbol, failure.message, delay, exc_info=trace)
         care.work.set()
@@ -181,9 +181,9 @@ class Repairer:
         await until_first_ends(self._clock.sleep(delay), care.new_link.wait())
 
     async def _see_to(self, feed: SymbolFeed, care: _Care) -> None:
-        """See to everything there is to do about one symbol.
+        """Do all pending work of one symbol.
 
-        One that the venue refuses is left alone until the next connection.
+        A symbol that the venue refuses is skipped until the next connection.
         """
         first_time, care.first_time = care.first_time, False
         if feed.refused is not None and not first_time:
@@ -270,15 +270,15 @@ class Repairer:
         if page and page[0].id <= gap[1] and await self._too_old(feed, gap, page):
             return
         if page and page[0].id > span[1]:
-            # Nothing up to there, however far it is: one question for all of it, not one per page.
+            # No trades up to that id: one request for the whole range, not one per page.
             span = (span[0], min(gap[1], page[0].id - 1))
         for absent in (await self._take(feed, span, page))[0]:
             await self._absent(feed, absent)
 
     async def _take(self, feed: SymbolFeed, span: Span, page: Sequence[AggTrade]) -> tuple[list[Span], frozenset[int]]:
-        """Store what a page has of `span`. Returns what it lacks although it has a later id, and what was refused for its time.
+        """Store the page's trades of `span`. Returns the ids missing before its last id, and the ids refused for their time.
 
-        The latter is a part of the former.
+        The second result is a part of the first.
         """
         inside = [trade for trade in page if span[0] <= trade.id <= span[1]]
         refused = await self._feeds.take_fetched(feed, inside) if inside else frozenset[int]()
@@ -317,9 +317,9 @@ class Repairer:
                 await self._feeds.give_up(feed, (first, last), Outcome.UNRECOVERABLE, "the venue does not keep them any more")
 
     async def _give_up_wrong_times(self, feed: SymbolFeed, span: Span, refused: frozenset[int]) -> None:
-        """The venue gives these a time that cannot be right, and has said so again when asked a second time."""
+        """Give up trades whose impossible time the venue has confirmed in a second answer."""
         for first, last in IdRanges((id, id) for id in sorted(refused) if span[0] <= id <= span[1]):
-            why = "the venue gives a time that cannot be right, twice; the content is in quarantine"
+            why = "the venue twice gave an impossible time; the content is in quarantine"
             await self._feeds.give_up(feed, (first, last), Outcome.UNRECOVERABLE, why)
 
     async def _ask(self, symbol: str, from_id: int | None, limit: int) -> Sequence[AggTrade]:

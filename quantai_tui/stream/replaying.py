@@ -240,7 +240,7 @@ class RecordedHistory:
         self.weight_wait_s = 0.0
 
     def renew(self) -> None:
-        """A recording has no line that could be dead."""
+        """A recording has no connections."""
 
     async def agg_trades(self, symbol: str, from_id: int | None, limit: int = PAGE) -> list[AggTrade]:
         await asyncio.sleep(0)
@@ -253,7 +253,7 @@ class RecordedHistory:
         return [bars[at] for at in sorted(bars)][-count:] if count > 0 else []
 
     async def server_time(self) -> int | None:
-        """What time it was at the venue is in no recording."""
+        """A recording has no venue time."""
         return None
 
     async def close(self) -> None:

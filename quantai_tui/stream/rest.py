@@ -33,12 +33,12 @@ PAGE = 1000  # the most rows that aggTrades and klines give at a time
 
 _BAD_REQUEST = 400
 _WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
-# What Binance counts for a request.
+# The weight of a request on Binance.
 _AGG_TRADES_WEIGHT, _KLINES_WEIGHT, _TIME_WEIGHT = 4, 2, 1
 # A page of 1,000 rows is about 150 KB.
 _MAX_BODY_BYTES = 8 * 1024 * 1024
 _REFUSAL_BODY_S = 4.0
-_BODY_TIMEOUT_S = 30.0  # all of an answer, once it has begun; `rest_connections` bounds what comes before, and each pause in it
+_BODY_TIMEOUT_S = 30.0  # for a whole answer from its first byte; `rest_connections` bounds the wait for it, and each pause
 
 
 class _ServerTime(msgspec.Struct):
@@ -50,12 +50,12 @@ class History(Protocol):
 
     @property
     def used_weight(self) -> int | None:
-        """The weight that the venue has counted in this minute, by its last answer."""
+        """The weight used in this minute, by the venue's last answer."""
         ...
 
     @property
     def weight_wait_s(self) -> float:
-        """Seconds until requests go on, where the venue's weight is used up; 0 where it is not."""
+        """Seconds until requests continue if the venue's weight is used up; otherwise 0."""
         ...
 
     def renew(self) -> None:
@@ -74,7 +74,7 @@ class History(Protocol):
         ...
 
     async def server_time(self) -> int | None:
-        """The venue's clock, in milliseconds since 1970; None where nobody can say."""
+        """The venue's clock, in milliseconds since 1970; None if unknown."""
         ...
 
     async def close(self) -> None:
@@ -166,7 +166,7 @@ class RestClient:
     def renew(self) -> None:
         """The line is dead: leave its connections, and send what waits for an answer once more, on new ones.
 
-        Connections of the pool go down the same black hole as the stream's, and nothing would say so before their timeouts.
+        Pooled connections use the same line as the stream, and would otherwise fail only after their timeouts.
         """
         session, self._session = self._session, None
         renewed, self._renewed = self._renewed, asyncio.Event()
@@ -191,7 +191,7 @@ class RestClient:
                 try:
                     body = await unless(self._renewed, self._request(path, query))
                 except HttpStatusError as error:
-                    # That the venue refuses this one request says nothing against the next.
+                    # The refusal of one request does not affect the next one.
                     if error.status == _BAD_REQUEST:
                         turn.answered()
                     else:
@@ -205,7 +205,7 @@ class RestClient:
                     return body
 
     async def _request(self, path: str, query: dict[str, str]) -> bytes:
-        context = self._context()  # before aiohttp is imported, which fails without a word where this one says why
+        context = self._context()  # before aiohttp is imported, whose failure would not name the cause
         # No redirect is followed: the venue's history comes from the venue, over TLS, and within its bans.
         request = self._open().get(self._base_url + path, params=query, ssl=context, allow_redirects=False)
         async with answer_to(path, request) as response:
@@ -228,9 +228,9 @@ class RestClient:
         return await _body(response)
 
     async def _refusal(self, response: ClientResponse) -> HttpStatusError:
-        """What a refusal comes to. Nothing leaves from its first byte on, for as long as it asks.
+        """Make the error for a refusal. From its first byte on, no request is sent for as long as it asks.
 
-        Where the headers name no time, the body may name the end of a ban: it is waited for, with everything at rest.
+        If the headers name no time, the body may name the end of a ban, so requests pause until the body has arrived.
         """
         refused = self._refused(response, b"")
         self._rest(refused, at_most_s=math.inf if refused.retry_after_s is not None else _REFUSAL_BODY_S)
@@ -250,7 +250,7 @@ class RestClient:
         )
 
     def _rest(self, refused: HttpStatusError, at_most_s: float = math.inf) -> None:
-        """Close the gate for as long as a refusal asks, if it does."""
+        """Close the gate for the time that a refusal asks for, if any."""
         failure = classify(refused, Phase.REST)
         self._gate.close_for(min(failure.min_wait_s, at_most_s), failure.message)
 
@@ -265,7 +265,7 @@ async def _body(response: ClientResponse) -> bytes:
 
 
 async def _abandon(session: ClientSession) -> None:
-    """Close a session without a good-bye to anybody: nobody would hear it."""
+    """Close a session without TLS shutdown: the line is dead."""
     if session.connector is not None:
         await session.connector.close(abort_ssl=True)
     await session.close()

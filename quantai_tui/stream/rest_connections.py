@@ -1,4 +1,4 @@
-"""aiohttp's connections to the venue's REST side, over our own sockets: our lookups, our proxies, and a limit for each step."""
+"""aiohttp's REST connections over our own sockets, with our lookups and proxies and a time limit for each step."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession, ClientTimeout, TCPConnector
     from aiohttp.client_proto import ResponseHandler
 
-_CONNECT_TIMEOUT_S = 10.0  # lookup, TCP and proxy; the TLS handshake has as long again
+_CONNECT_TIMEOUT_S = 10.0  # lookup, TCP and proxy; the TLS handshake has the same again
 _SILENCE_TIMEOUT_S = 5.0  # until the first byte of an answer, and between its parts
 _SHUTDOWN_TIMEOUT_S = 0.5
 
 
 def open_session(proxy: str | None) -> ClientSession:
-    """A session without connections yet. `proxy` is PROXY_URL, see `open_tcp`."""
+    """Open a session, which connects on demand. `proxy` is PROXY_URL, see `open_tcp`."""
     # Importing aiohttp takes about 0.2 s: not before history is needed.
     import aiohttp
 
@@ -30,7 +30,7 @@ def open_session(proxy: str | None) -> ClientSession:
 
 
 def limits() -> ClientTimeout:
-    """No limit on the whole: each step has its own, so that a slow page is told from a line that is dead."""
+    """No total limit: each step has its own, which distinguishes a slow page from a dead line."""
     from aiohttp import ClientTimeout
 
     return ClientTimeout(total=None, sock_read=_SILENCE_TIMEOUT_S)
@@ -38,7 +38,7 @@ def limits() -> ClientTimeout:
 
 @asynccontextmanager
 async def answer_to(path: str, request: AbstractAsyncContextManager[ClientResponse]) -> AsyncIterator[ClientResponse]:
-    """Send the request, and lend its answer from the first byte on.
+    """Send the request and yield its answer from the first byte on.
 
     Raises:
         LinkFault: with kind REST_TIMEOUT, when there is no connection or no answer in time.

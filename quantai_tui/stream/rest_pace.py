@@ -1,4 +1,4 @@
-"""When the next REST request may leave: not in a ban, within the weight, and several at a time only while answers are good."""
+"""When the next REST request may be sent: not during a ban, within the weight, concurrent only while answers are good."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from .tasks import until_first_ends
 
 log = logging.getLogger("quantai_tui.stream")
 
-# Binance spot: 6,000 weight a minute and address. From four fifths on the rest is left to others.
+# Binance spot: 6,000 weight per minute and address. The last fifth is left to other programs.
 WEIGHT_LIMIT = 6000
 _OUR_SHARE = WEIGHT_LIMIT * 0.8
 _LONGEST_WEIGHT = 9  # digits
 _MINUTE_S = 60.0
 MOST_AT_ONCE = 8
-"""Requests under way at a time. 20 pages a second use up the weight, so this many do even where each takes 0.4 s."""
+"""Most concurrent requests. 20 pages a second use up the weight, so this is enough even at 0.4 s per request."""
 _MOST_UNDER_WAY = MOST_AT_ONCE * 4  # weight
-_KNOWN_FOR_S = 10.0  # an answer older than this says nothing about the venue now
-_AFTER_FAILURE_S = 0.25  # between requests while they fail, whoever asks
-_PATIENCE_S = 1.0  # one request whose answer takes longer does not hold up those of other symbols
+_KNOWN_FOR_S = 10.0  # an older answer says nothing about the venue's present state
+_AFTER_FAILURE_S = 0.25  # between failing requests, for all callers
+_PATIENCE_S = 1.0  # a slower answer does not hold up requests of other symbols
 
 
 class Turn:
-    """A request that has left. Whoever sent it says here what became of it."""
+    """A request that was sent. The sender reports its result here."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
         self.counted = False
 
     def answered(self) -> None:
-        """The venue has answered as it should."""
+        """The venue gave a good answer."""
         self.counted = True
         self._pace.answered()
 
     def failed(self) -> None:
-        """It has failed: the next goes alone, and not at once."""
+        """The request failed: the next one is sent alone, after a pause."""
         self._pace.failed()
 
 
 class Pace:
-    """Lets requests leave in the order in which they were asked for.
+    """Lets requests be sent in the order of their calls.
 
-    The first goes alone: its answer shows a ban, or the weight in use. Each good answer doubles how many may be under way
-    together, up to 8; a failure, or 10 s without an answer, brings it back to one. Then one more leaves every second, answered
+    The first is sent alone: its answer shows a ban, or the weight in use. Each good answer doubles the number of concurrent
+    requests, up to 8; a failure, or 10 s without an answer, resets it to one. Then one more is sent every second, answered
     or not.
     """
 
     def __init__(self, gate: Gate, clock: Clock) -> None:
         self._gate = gate
         self._clock = clock
-        self._queue = asyncio.Lock()  # its holder is the first in the queue; asyncio's locks are fair
+        self._queue = asyncio.Lock()  # held by the first in the queue; asyncio's locks are fair
         self._room = asyncio.Event()
         self._at_once = 1
         self._under_way: list[int] = []  # the weight of each
-        self._lost = 0  # the weight of those whose answer never told what is in use, in this minute
+        self._lost = 0  # weight of requests in this minute whose answers did not report the weight in use
         self._minute = 0
         self._not_before = clock.monotonic()
         self._weight_free_at = clock.monotonic()
@@ -67,12 +67,12 @@ class Pace:
 
     @property
     def weight_wait_s(self) -> float:
-        """Seconds until the venue counts the weight from zero again; 0 where there is weight left."""
+        """Seconds until the venue resets the weight; 0 while some is left."""
         return max(0.0, self._weight_free_at - self._clock.monotonic())
 
     @asynccontextmanager
     async def turn(self, weight: int) -> AsyncIterator[Turn]:
-        """Wait until a request of this weight may leave; it counts as under way until the block ends."""
+        """Wait until a request of this weight may be sent; it counts as in flight until the block ends."""
         async with self._queue:
             await self._until_allowed(weight)
             self._under_way.append(weight)
@@ -82,15 +82,15 @@ class Pace:
         finally:
             self._under_way.remove(weight)
             if not turn.counted:
-                self._lost += weight  # given up or failed, and the venue may have counted it all the same
+                self._lost += weight  # cancelled or failed, but the venue may have counted it
             self._room.set()
 
     def note_weight(self, header: str | None) -> None:
-        """What the venue says of the weight used in this minute; anything but a plain number is ignored."""
+        """Take the venue's report of the weight used in this minute; anything but a plain number is ignored."""
         if header is None or not (header.isascii() and header.isdecimal()) or len(header) > _LONGEST_WEIGHT:
             return
         used = int(header)
-        # Answers may overtake each other; one that is much lower than another comes of a new minute.
+        # Answers may arrive out of order; a much lower value is from a new minute.
         overtaken = self.used_weight is not None and 0 < self.used_weight - used <= _MOST_UNDER_WAY
         self.used_weight = self.used_weight if overtaken else used
         if used >= _OUR_SHARE and not self.weight_wait_s:
@@ -111,7 +111,7 @@ class Pace:
         self._not_before = self._clock.monotonic() + _AFTER_FAILURE_S
 
     def start_over(self) -> None:
-        """Nothing is known of the venue any more: the next request goes alone, at once."""
+        """Forget the venue's state: the next request is sent alone, at once."""
         self._at_once = 1
         self._not_before = self._clock.monotonic()
 
@@ -127,18 +127,18 @@ class Pace:
             wait = max(self._not_before, self._weight_free_at) - now
             if wait <= 0:
                 return
-            await self._clock.sleep(wait)  # a ban may come meanwhile, so all is looked at again
+            await self._clock.sleep(wait)  # a ban may have begun meanwhile, so check everything again
 
     def _has_room(self, weight: int, *, patient: bool) -> bool:
         if not self._under_way:
-            return True  # its answer will tell what is in use
+            return True  # its answer reports the weight in use
         if self._clock.monotonic() - self._answered_at > _KNOWN_FOR_S:
             self._at_once = 1
         most = self._at_once if patient else MOST_AT_ONCE
         return len(self._under_way) < most and self._in_use() + weight <= _OUR_SHARE
 
     def _in_use(self) -> int:
-        """The weight used in this minute at most, with all that the venue may not have told of yet."""
+        """An upper bound of the weight used in this minute, including what the venue has not reported."""
         minute = int(self._clock.time() // _MINUTE_S)
         if minute != self._minute:
             self._minute, self._lost = minute, 0

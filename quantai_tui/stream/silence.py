@@ -1,8 +1,8 @@
-"""Symbols of which the stream brings nothing: REST tells whether the market is quiet, or the subscription is.
+"""Silent symbols: REST tells a quiet market from a silent subscription.
 
-A symbol is looked at over REST soon after a connection went live, if no trade of it has come, and as soon as its silence is
-suspected. One that REST finds quiet too is asked about ever less often. One that REST has newer trades of is unserved: they are
-fetched as a gap, it is called silent in words, and that ends with the next trade of it on the stream.
+A symbol is checked over REST soon after a connection goes live, if no trade has arrived, and as soon as its silence is
+suspected. If REST is quiet too, it is asked at growing intervals. If REST has newer trades, the symbol is unserved: they are
+fetched as a gap, and the symbol is shown as silent until its next trade on the stream.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from .tasks import until_first_ends
 
 log = logging.getLogger("quantai_tui.stream")
 
-# After going live, a trade is given so long to show by itself what is missing; then a quiet symbol is asked about, and again
-# after the second, third ... of these, the last of them over and over: a subscription may be acknowledged and dead.
+# After going live, wait this long for a trade, which shows what is missing; then look at a quiet symbol, and again
+# after the second, third ... delay, repeating the last: a subscription may be acknowledged and dead.
 _QUIET_LOOKS_S = (0.8, 30.0, 60.0, 120.0, 240.0, 480.0, 600.0)
-# A suspected symbol is asked about at once, and again after so long, then twice as long ..., at most the second of these.
+# Look at a suspected symbol at once, and again after the first delay, doubling up to the second.
 _FIRST_AGAIN_S, _LONGEST_AGAIN_S = 5.0, 600.0
 # A symbol that trades while the stream brings none of it is given so long, for a trade that is on its way.
 _ON_ITS_WAY_S = 2.0
 _POLL_SILENT_S = 30.0  # how late the trades of a silent subscription may be
-# So long a second connection is given to bring an unserved symbol before it is called silent.
+# How long a second connection may take to bring an unserved symbol before it is called silent.
 _NAME_AFTER_S = 15.0
 _FIRST_PROBE_S, _LONGEST_PROBE_S = 10.0, 600.0  # between second connections that did not bring an unserved symbol
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 5.0  # between looks while REST fails
 _NEWEST_WEIGHT = 4  # of a request for aggregate trades (Binance spot)
-_LOOKS_SHARE = 0.1  # of the venue's weight, for all looks together but the first after going live
+_LOOKS_SHARE = 0.1  # of the venue's weight, for all looks except the first after going live
 _MINUTE_S = 60.0
 LOOKS_PER_MINUTE = int(WEIGHT_LIMIT * _LOOKS_SHARE / _NEWEST_WEIGHT)
 
 
 class Finding(Enum):
-    """What REST says of a symbol that the stream brings nothing of."""
+    """What REST says of a symbol without trades on the stream."""
 
     UNKNOWN = "no answer yet"
     QUIET = "the venue has no newer trade either"
@@ -49,7 +49,7 @@ class Finding(Enum):
 
 
 class _Look:
-    """One symbol that is looked at."""
+    """The look at one symbol."""
 
     __slots__ = (
         "again_s",
@@ -68,29 +68,29 @@ class _Look:
     def __init__(self, due: float, *, fell: bool, baseline: int | None) -> None:
         self.due = due
         self.fell = fell  # it had traded on this connection
-        self.baseline = baseline  # the newest id that the stream may have been right not to bring
+        self.baseline = baseline  # the newest id that the stream need not have brought
         self.finding = Finding.UNKNOWN
         self.asked = False
-        self.looks = 0  # that were answered
-        self.again_s = 0.0  # before the next look; 0 while its silence is not suspected
+        self.looks = 0  # number of answered looks
+        self.again_s = 0.0  # delay of the next look; 0 while its silence is not suspected
         self.ahead_at: float | None = None
-        self.probed = False  # a second connection has not brought it either
+        self.probed = False  # a second connection did not bring it either
         self.probe_at = 0.0
         self.probe_s = 0.0
 
 
 class SilenceLooks:
-    """Decides which symbol to look at, and what a look means.
+    """Decides which symbol to look at, and interprets the answers.
 
-    Whoever asks REST waits for `due`, then calls `take` with the venue's newest trade of that symbol, or `failed`. `suspect` and
-    `probed` are for whoever watches the links. `on_taken` is called when a gap may have been opened.
+    The task that asks REST waits for `due`, then calls `take` with the symbol's newest trade, or `failed`. `suspect` and
+    `probed` are for the watcher of the links. `on_taken` is called when a gap may have been opened.
     """
 
     def __init__(self, feeds: Feeds, clock: Clock = SYSTEM_CLOCK) -> None:
         self._feeds = feeds
         self._clock = clock
         self._looks: dict[str, _Look] = {}
-        self._spent: deque[float] = deque(maxlen=LOOKS_PER_MINUTE)  # when the last looks were
+        self._spent: deque[float] = deque(maxlen=LOOKS_PER_MINUTE)  # times of the last looks
         self._retry_s = 0.0
         self._resume_at = clock.monotonic()  # after a failure
         self._changed = asyncio.Event()
@@ -99,7 +99,7 @@ class SilenceLooks:
     # Links
 
     def on_live(self) -> None:
-        """A connection went live: what the stream brings nothing of is looked at soon."""
+        """A connection went live: look soon at symbols without trades."""
         due = self._clock.monotonic() + _QUIET_LOOKS_S[0]
         self._looks = {feed.symbol: _Look(due, fell=False, baseline=None) for feed in self._feeds}
         self._changed.set()
@@ -109,7 +109,7 @@ class SilenceLooks:
         self._looks.clear()
 
     def suspect(self, symbols: Iterable[str], why: str) -> None:
-        """These have been silent for longer than usual. `why` is put on record where something is missing of them."""
+        """Symbols silent for longer than usual. `why` is recorded as the cause of their gaps."""
         now = self._clock.monotonic()
         for symbol in symbols:
             feed, look = self._feeds.get(symbol), self._look_at(symbol)
@@ -125,7 +125,7 @@ class SilenceLooks:
                 self._changed.set()
 
     def probed(self, symbols: Iterable[str]) -> None:
-        """A second connection was as silent of these as the first."""
+        """A second connection did not bring these symbols either."""
         now = self._clock.monotonic()
         for symbol in symbols:
             look = self._look_at(symbol)
@@ -134,16 +134,16 @@ class SilenceLooks:
                 look.probe_s = min(look.probe_s * 2 or _FIRST_PROBE_S, _LONGEST_PROBE_S)
                 look.probe_at = now + look.probe_s
                 if look.finding is Finding.UNSERVED:
-                    look.due = min(look.due, now)  # now it can be named
+                    look.due = min(look.due, now)  # it can be named now
                     self._changed.set()
 
     def may_probe(self, symbol: str) -> bool:
-        """Whether a second connection may be tried for it: not soon after one that was tried in vain."""
+        """Whether to try a second connection for it: not soon after a failed one."""
         look = self._look_at(symbol)
         return look is None or self._clock.monotonic() >= look.probe_at
 
     def excused(self) -> list[str]:
-        """Symbols of which REST has nothing new, and a second connection brought nothing: the market is quiet. Each once."""
+        """Symbols with nothing new over REST or on a second connection: the market is quiet. Each is returned once."""
         found = [symbol for symbol in list(self._looks) if self._is_excused(symbol)]
         for symbol in found:
             look = self._looks[symbol]
@@ -161,7 +161,7 @@ class SilenceLooks:
     # Looks
 
     async def due(self) -> SymbolFeed:
-        """Wait until a symbol is to be looked at."""
+        """Wait for the next symbol to look at."""
         while True:
             self._changed.clear()
             now = self._clock.monotonic()
@@ -182,7 +182,7 @@ class SilenceLooks:
     async def take(self, feed: SymbolFeed, newest: AggTrade | None) -> None:
         """The venue's newest trade of a symbol over REST; None when it has none.
 
-        Where no ledger has begun nothing is stored: it begins with what comes, not with a trade of long ago.
+        Without a ledger nothing is stored: the ledger begins with a live trade, not with an old one.
         """
         self._retry_s = 0.0
         look = self._look_at(feed.symbol)
@@ -207,7 +207,7 @@ class SilenceLooks:
             feed.name_silent(newest.id, fell=look.fell)
 
     def failed(self, feed: SymbolFeed) -> None:
-        """REST did not answer a look: none leaves for a while, and the others come first."""
+        """REST did not answer a look: pause all looks, then serve the other symbols first."""
         self._retry_s = min(self._retry_s * 2 or _FIRST_RETRY_S, _LONGEST_RETRY_S)
         self._resume_at = self._clock.monotonic() + self._retry_s
         look = self._look_at(feed.symbol)
@@ -215,14 +215,14 @@ class SilenceLooks:
             look.due = self._resume_at
 
     def look_now(self, feed: SymbolFeed) -> None:
-        """Look at a symbol without waiting any longer, if the stream brings nothing of it."""
+        """Look at a symbol at once if the stream brings none of its trades."""
         look = self._look_at(feed.symbol)
         if look is not None:
             look.due = self._clock.monotonic()
             self._changed.set()
 
     def _waiting(self) -> list[SymbolFeed]:
-        """The symbols to be looked at; one that the venue refuses only once per connection."""
+        """The symbols to look at; a refused one only once per connection."""
         found = []
         for feed in self._feeds:
             look = self._look_at(feed.symbol)
@@ -260,7 +260,7 @@ class SilenceLooks:
         return look is not None and look.probed and look.finding is Finding.QUIET
 
     def _when(self, symbol: str) -> float:
-        """When a symbol may be looked at, within the share of the weight."""
+        """When to look at a symbol, within the share of the weight."""
         look = self._looks[symbol]
         at = max(look.due, self._resume_at)
         if (look.asked or look.again_s) and len(self._spent) == LOOKS_PER_MINUTE:

@@ -88,8 +88,8 @@ class TradeSink(Protocol):
 
 @runtime_checkable
 class ComparingSink(Protocol):
-    """A sink may have this too: then what comes a second time is compared with what it has."""
+    """A sink with this method lets repeated trades be compared with stored ones."""
 
     async def find_conflicts(self, symbol: str, trades: Sequence[AggTrade]) -> Sequence[Conflict]:
-        """Those of some trades whose content differs from what is stored under their id, with all that was appended before."""
+        """Compare trades with the stored ones of the same ids, including all that were appended before."""
         ...

@@ -57,8 +57,8 @@ class ResilientStream:
 
     `start` returns at once; `stop` ends it for good. Commands may be given in every state and answer with one line that says
     what was done. `failed` is set when the stream has given up and was told to (`exit_on_failure`). `gate` is shared by all that
-    dial from this address, `transport` and `history` are the network; each has a default. `replayed`: the market is of another
-    time than now, and no trade of it is refused for its time.
+    dial from this address, `transport` and `history` are the network; each has a default. `replayed`: the market is from another
+    time, and no trade is refused for its time.
     """
 
     def __init__(
@@ -127,10 +127,10 @@ class ResilientStream:
         await self.stop()
 
     async def __aiter__(self) -> AsyncIterator[TradeBatch]:
-        """Batches of trades of one symbol each. Ends when the stream is stopped, or has given up, behind all that was received.
+        """Batches of trades of one symbol each. Ends after the last received trade when the stream is stopped or has given up.
 
-        Ids rise within a batch and, with `StreamConfig.order` "id", from batch to batch of a symbol: a hole that is passed over
-        comes as a batch without trades that names it as its `gap`, and trades that come after that are `late`.
+        Ids rise within a batch and, with `StreamConfig.order` "id", from batch to batch of a symbol: a gap that is skipped
+        is a batch without trades that names its ids in `gap`, and trades of it that arrive later are `late`.
         The next batch is not asked for before this one has been dealt with: a slow reader slows the socket, and loses nothing.
 
         Raises:
@@ -152,7 +152,7 @@ class ResilientStream:
 
     @property
     def queued(self) -> int:
-        """Trades received that the sink has not taken yet, or that wait behind a hole for the iteration."""
+        """Received trades that the sink has not taken yet, or that wait behind a gap for the iteration."""
         return self._intake.waiting + (self._batches.held if self._batches is not None else 0)
 
     async def start(self) -> None:

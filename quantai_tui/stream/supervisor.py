@@ -94,7 +94,7 @@ class Supervisor:
         self.on_given_up: Callable[[Failure], None] = lambda failure: None
         self._line_was_dead = False
         self.on_dead_line: Callable[[], None] = lambda: None
-        """Told when the line to the venue proves dead, and when it is back: what else went by that line will get no answer."""
+        """Called when the line to the venue is found dead, and when it is back: other requests on it get no answer."""
 
     def reconfigure(self, config: StreamConfig) -> None:
         """Take other numbers from the next connection on."""

@@ -1,4 +1,4 @@
-"""Which symbols the present link is suspected of not bringing, and when another connection is to tell."""
+"""Which symbols the present link may not deliver, and when to check with another connection."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from .silence import SilenceLooks
 
 
 class Suspicion:
-    """Puts together what is usual for a symbol (`Liveness`) and what REST says of its silence (`SilenceLooks`)."""
+    """Combines the usual silence of a symbol (`Liveness`) and REST's view of it (`SilenceLooks`)."""
 
     def __init__(self, liveness: Liveness, looks: SilenceLooks) -> None:
         self._liveness = liveness
         self._looks = looks
 
     def unexplained(self) -> list[str]:
-        """The suspects, less those of which it is said already, as a matter of their own, that the venue does not serve them."""
+        """The suspects, without those already shown as not served by the venue."""
         suspects = self._suspects()
         return [symbol for symbol in suspects if self._looks.may_probe(symbol) or not self._looks.is_unserved(symbol)]
 
     def occasion(self) -> Occasion | None:
-        """A second connection, for the suspects that none was tried for lately; REST is asked about them as well."""
+        """A second connection for suspects without a recent one; REST is asked about them as well."""
         due = [symbol for symbol in self._suspects() if self._looks.may_probe(symbol)]
         if not due:
             return None
@@ -31,9 +31,9 @@ class Suspicion:
         return Occasion(why, tuple(due))
 
     def _suspects(self) -> list[str]:
-        """What REST says is taken in first."""
+        """Apply REST's findings first."""
         for symbol in self._looks.excused():
-            self._liveness.excuse(symbol)  # two links and REST say the same: it is the market that is quiet
+            self._liveness.excuse(symbol)  # two links and REST agree: the market is quiet
         for symbol in self._looks.unserved():
             self._liveness.accuse(symbol)
         return self._liveness.suspects()

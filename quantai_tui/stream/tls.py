@@ -47,7 +47,7 @@ def _trust(context: ssl.SSLContext, path: Path) -> None:
         if stat.S_ISDIR(kind):
             raise _unusable(path, "it is a folder")
         if not stat.S_ISREG(kind):
-            raise _unusable(path, "it is no regular file")  # a pipe would be waited for
+            raise _unusable(path, "it is not a regular file")  # opening a pipe would block
         context.load_verify_locations(cafile=path)
     except ssl.SSLError as error:
         raise _unusable(path, _what_else_it_is(path)) from error
@@ -64,7 +64,7 @@ def _unusable(path: Path, why: str) -> LinkFault:
 
 
 def _what_else_it_is(path: Path) -> str:
-    """What a file is that OpenSSL finds no certificate in."""
+    """Describe a file in which OpenSSL finds no certificate."""
     with path.open("rb") as file:
         content = file.read(_LOOKED_AT_BYTES)
     if not content:
@@ -74,7 +74,7 @@ def _what_else_it_is(path: Path) -> str:
     if b"PRIVATE KEY-----" in content:
         return "it holds a private key, and no certificate"
     if content.startswith(b"\x30"):
-        return f"it is in DER form; make PEM of it: openssl x509 -inform der -in {path.name} -out ca.pem"
+        return f"it is in DER form; convert it to PEM: openssl x509 -inform der -in {path.name} -out ca.pem"
     return "it holds no certificate in PEM form"
 
 

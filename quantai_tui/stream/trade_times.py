@@ -1,8 +1,8 @@
-"""Which trades have a time that can be believed. One wrong time would date everything else: gaps, bars, what is old.
+"""Which trades have a plausible time. One wrong time would distort gaps, bars and the age of other trades.
 
-A trade whose time lies more than a minute ahead of the venue's own clock goes into quarantine: it is not stored, its id is
-missing, and REST is asked for it like for any other. Where the venue does not say what time it is, such a trade is kept, and its
-time alone is not believed: the wrong clock may be this machine's. A time an hour or more before that of the trade before it is as
+A trade dated more than a minute ahead of the venue's own clock goes into quarantine: it is not stored, its id is
+missing, and it is fetched over REST. If the venue's time is unknown, such a trade is stored but its
+time is ignored: this machine's clock may be wrong. A time an hour or more before that of the previous trade is also
 wrong.
 """
 
@@ -25,7 +25,7 @@ from .venue_clock import VenueClock
 log = logging.getLogger("quantai_tui.stream")
 
 _BACK_US = 3_600_000_000
-# So many trades of one symbol in a row that are all out of place are right, and what they are compared with is wrong.
+# This many consecutive trades of one symbol with odd times are right, and the reference time is wrong.
 _OUTVOTED_BY = 20
 _ANSWER_WITHIN_S = 3.0
 _ASKS_A_MINUTE = 5  # of a weight of 1 each
@@ -35,23 +35,23 @@ _REMEMBERED = 1024
 _TIME = attrgetter("time")
 
 AskTime = Callable[[], Awaitable[int | None]]
-"""The venue's time in milliseconds since 1970, None where nobody can say; may raise what a REST request raises."""
+"""The venue's time in milliseconds since 1970, None if unknown; may raise what a REST request raises."""
 
 
 class Dated(Protocol):
-    """What is known of the times of a symbol (`feed.SymbolFeed`)."""
+    """Times of a symbol (`feed.SymbolFeed`)."""
 
     symbol: str
     last_time_us: int | None
-    odd_times: int  # trades in a row whose time was out of place
-    wrong_times: int  # trades put into quarantine for their time
+    odd_times: int  # consecutive trades with odd times
+    wrong_times: int  # trades quarantined for their time
 
     @property
     def last_id(self) -> int | None: ...
 
 
 class Judged(NamedTuple):
-    """`trades` are to be taken, those of `undated` without believing their times; `refused` are ids that went into quarantine."""
+    """Store `trades`, but ignore the times of `undated` ids; `refused` ids went into quarantine."""
 
     trades: Sequence[AggTrade]
     undated: frozenset[int] = frozenset()
@@ -61,9 +61,9 @@ class Judged(NamedTuple):
 class TradeTimes:
     """Judges the times of all symbols' trades.
 
-    The venue is asked for its time whenever a trade looks to be ahead of it, five times a minute at most; after a minute only if
-    it did not answer. In a replay (`replayed`, or where nobody can say what time it was) no trade is refused: an archive keeps
-    all of its trades, and a time that is out of place is not believed.
+    The venue is asked for its time whenever a trade seems to be ahead of it, at most five times a minute; after a minute only if
+    it did not answer. In a replay (`replayed`, or no known venue time) no trade is refused: an archive keeps
+    all of its trades, and odd times are ignored.
     """
 
     def __init__(
@@ -83,21 +83,21 @@ class TradeTimes:
         self._refuses = True
         if replayed:
             self._keep_all()
-        self._refused: OrderedDict[tuple[str, int, int], None] = OrderedDict()  # symbol, id and time, each told once
+        self._refused: OrderedDict[tuple[str, int, int], None] = OrderedDict()  # symbol, id and time, each logged once
 
     def is_ahead(self, time_us: int) -> bool:
-        """Whether a time lies ahead of all that is known of the present; does not ask the venue."""
+        """Whether a time is ahead of the known present; does not ask the venue."""
         now_us = self._venue.now_us()
         return time_us > (self._venue.bound_us() if now_us is None else now_us) + AHEAD_US
 
     def believable_us(self, time_us: int) -> int:
-        """`time_us`, or the present where that lies ahead: for what must have a time and cannot wait for a better one."""
+        """`time_us`, or the present if `time_us` is ahead: for callers that need a time at once."""
         return min(time_us, int(self._clock.time() * 1e6)) if self.is_ahead(time_us) else time_us
 
     async def judge(self, feed: Dated, trades: Sequence[AggTrade], *, live: bool = True) -> Judged:
-        """Part the trades of one symbol by their times; `live` says that they come from the stream, and so are new.
+        """Sort the trades of one symbol by plausibility; `live` trades are from the stream, and so are new.
 
-        Waits for the venue's answer where it must be asked, for three seconds at most.
+        Waits at most three seconds for the venue's answer if it must be asked.
         """
         times = list(map(_TIME, trades))
         lowest, highest = min(times), max(times)
@@ -132,10 +132,10 @@ class TradeTimes:
                 continue
             feed.odd_times += 1
             if feed.odd_times > _OUTVOTED_BY:
-                # What it is compared with is wrong. An answer of the venue is not outvoted: its times and its clock contradict
-                # each other, and no time of this symbol is believed.
+                # The reference time is wrong. An answer of the venue is not outvoted: if its times and its clock contradict
+                # each other, no time of this symbol is used.
                 if behind or now_us is None:
-                    log.warning("%s: %d trades in a row agree on %s: it is believed", feed.symbol, _OUTVOTED_BY, _stamp(time_us))
+                    log.warning("%s: %d consecutive trades agree on %s: accepted", feed.symbol, _OUTVOTED_BY, _stamp(time_us))
                     feed.odd_times = 0
                     feed.last_time_us = last_us = None
                     if ahead:
@@ -149,7 +149,7 @@ class TradeTimes:
                 kept.append(trade)
             else:
                 refused.add(trade.id)
-                reference, name = (now_us, "the venue's clock") if ahead else (last_us, "the trade before it")
+                reference, name = (now_us, "the venue's clock") if ahead else (last_us, "the previous trade")
                 assert reference is not None
                 self._refuse(feed, trade, f"its time {_stamp(time_us)} is {_apart(time_us - reference)} {name}")
         return Judged(kept, frozenset(undated), frozenset(refused))
@@ -183,8 +183,8 @@ class TradeTimes:
     async def _answer(self, ask: AskTime) -> None:
         try:
             venue_ms = await ask()
-        except Exception as error:  # noqa: BLE001 - whatever the network did: then the time is not known, and nothing is refused
-            log.info("the venue does not say what time it is (%s): no trade is refused for its time", error)
+        except Exception as error:  # noqa: BLE001 - without an answer the time is unknown, and nothing is refused
+            log.info("the venue's time is unknown (%s): no trade is refused for its time", error)
             return
         self._answered = True
         if venue_ms is None:
@@ -209,4 +209,4 @@ def _apart(difference_us: int) -> str:
         if seconds < 172_800
         else f"{seconds / 86400:,.0f} days"
     )
-    return f"{size} ahead of" if difference_us > 0 else f"{size} before that of"
+    return f"{size} ahead of" if difference_us > 0 else f"{size} before"

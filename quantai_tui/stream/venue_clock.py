@@ -1,4 +1,4 @@
-"""What time it is at the venue: asked for over REST, carried on by the monotonic clock, and bounded by its own trades."""
+"""The venue's time: requested over REST, advanced by the monotonic clock, and bounded by the venue's trades."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from ..telemetry import SYSTEM_CLOCK, Clock
 
-# The two clocks of this machine run apart by more than this only when it slept or its clock was set (`drift.DriftWatch`).
+# This machine's two clocks diverge by more than this only after a suspend or a clock change (`drift.DriftWatch`).
 _DRIFT_US = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """A time of the venue, and what this machine's two clocks showed at that moment; all in microseconds."""
+    """A venue time, and this machine's two clocks at that moment; all in microseconds."""
 
     venue_us: int
     monotonic_us: int
@@ -22,9 +22,9 @@ class _Reading:
 class VenueClock:
     """The venue's time in microseconds since 1970.
 
-    An answer of the venue (`answered`) holds until this machine sleeps or its clock is set. Without one, there is a bound: the
-    machine's own clock, or the newest trade that was believed (`heard`) and the time since, whichever is earlier. A bound may be
-    too early, by a suspend or a wrong clock, so a later time is a reason to ask the venue and no proof of anything.
+    An answer of the venue (`answered`) is valid until this machine sleeps or its clock is set. Without one, there is a bound: the
+    machine's own clock, or the newest accepted trade (`heard`) plus the time since, whichever is earlier. A bound may be
+    too early after a suspend or with a wrong clock, so a later time is a reason to ask the venue, not proof.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -33,25 +33,25 @@ class VenueClock:
         self._newest: _Reading | None = None
         self._wall_is_wrong = False
         self.follows_trades = True
-        """False where trades come faster than time passes, as in a replay: then they say nothing of the present time."""
+        """False where trades arrive faster than real time, as in a replay: they say nothing of the present time."""
 
     def answered(self, venue_ms: int) -> None:
-        """The venue has said what time it is, now."""
+        """Take the venue's answer: its time now."""
         self._answer = self._read(venue_ms * 1000)
 
     def heard(self, time_us: int) -> None:
-        """A trade has come whose time is believed."""
+        """Take the time of an accepted trade."""
         newest = self._newest
         if newest is None or time_us > newest.venue_us:
             self._newest = self._read(time_us)
 
     def outvoted(self, time_us: int) -> None:
-        """Trades in number come at this time, later than the bound: the machine's clock is wrong, and so is what came before."""
+        """Many trades have this time, later than the bound: this machine's clock and earlier times are wrong."""
         self._wall_is_wrong = True
         self._newest = self._read(time_us)
 
     def now_us(self) -> int | None:
-        """By the venue's answer; None where there is none that still holds."""
+        """The time by the venue's answer; None without a valid one."""
         if self._answer is None:
             return None
         now = self._read(0)
@@ -62,7 +62,7 @@ class VenueClock:
         return self._answer.venue_us + elapsed_us
 
     def bound_us(self) -> int:
-        """By this machine's clock and by the trades: not a time that is known, but one to ask about what lies beyond."""
+        """A bound by this machine's clock and the trades: not exact, but a later time is a reason to ask the venue."""
         now = self._read(0)
         if self._newest is None:
             return now.wall_us

@@ -97,7 +97,7 @@ class WebsocketsTransport:
 
         def answered() -> None:
             if _refusal_in(answer, self._clock.time()) is not None:
-                # The library waits for the whole of its body, which may never come.
+                # The library waits for the whole body, which may never arrive.
                 bound.reschedule(asyncio.get_running_loop().time() + _REFUSAL_BODY_S)
 
         try:
@@ -130,7 +130,7 @@ class WebsocketsTransport:
                 waits, date = headers.get_all("Retry-After"), headers.get("Date")
                 raise HttpStatusError.of(error.response.status_code, waits, date, body, self._clock.time()) from error
             if isinstance(error, Exception) and (refused := _refusal_in(answer, self._clock.time())) is not None:
-                raise refused from error  # its body did not come, or not whole
+                raise refused from error  # its body is missing or incomplete
             if lost_by and isinstance(error.__cause__, EOFError):
                 # A line that breaks before the answer is to the library just an answer that is not valid. After one that was
                 # read and refused the line breaks too, by our own hanging up: that explains nothing.
@@ -140,7 +140,7 @@ class WebsocketsTransport:
 
 
 def _refusal_in(answer: bytearray, now_s: float) -> HttpStatusError | None:
-    """The refusal in what has come of an answer, once its headers are whole."""
+    """The refusal in a partial answer, once its headers are complete."""
     head, whole, body = bytes(answer).partition(b"\r\n\r\n")
     return HttpStatusError.in_answer(head, body, now_s) if whole else None
 
@@ -154,8 +154,8 @@ def _pushing(
 ) -> type[ClientConnection]:
     """A connection class that hands whole text frames to `receiver` as they are parsed, and its transport to `on_made`.
 
-    `on_broken` is told what broke the line, should it not end in good order. What comes of the answer to the upgrade is also put
-    into `answer`, its beginning at least, and `on_answer` is called.
+    `on_broken` gets the error that broke the line, unless it ended in order. The answer to the upgrade is also copied
+    into `answer`, at least its beginning, and `on_answer` is called.
 
     The library's own way, a queue that a task drains with `recv`, costs about a third of all processor time per message. What is
     rare (fragments, binary, control frames) still takes it.

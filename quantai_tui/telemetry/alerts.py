@@ -101,12 +101,12 @@ def _record_rules() -> tuple[Rule, ...]:
     def wrong_times(snap: EngineSnapshot, stands: str) -> str | None:
         counts = {name: symbol.wrong_times for name, symbol in snap.stream.symbols.items() if symbol.wrong_times}
         fresh = times_news.is_fresh(tuple(counts.items()), snap.uptime_s) and counts
-        return f"trades in quarantine for times that cannot be right: {_by_name(counts)}" if fresh else None
+        return f"trades in quarantine because of impossible times: {_by_name(counts)}" if fresh else None
 
     def conflicts(snap: EngineSnapshot, stands: str) -> str | None:
         counts = {name: symbol.conflicts for name, symbol in snap.stream.symbols.items() if symbol.conflicts}
         fresh = conflict_news.is_fresh(tuple(counts.items()), snap.uptime_s) and counts
-        return f"trades that came again with another content: {_by_name(counts)}" if fresh else None
+        return f"trades with the same id but different content: {_by_name(counts)}" if fresh else None
 
     def store_held(snap: EngineSnapshot, stands: str) -> str | None:
         return f"the store is held by {snap.store.held_by}" if snap.store.held_by else None
@@ -135,23 +135,23 @@ def _record_rules() -> tuple[Rule, ...]:
             "the market pane says why; BACKFILL_MAX_AGE_H limits how old an outage is fetched",
             unrecoverable,
         ),
-        Rule("wrong-times", Severity.WARNING, "the connection pane has them; REST is asked for each again", wrong_times),
+        Rule("wrong-times", Severity.WARNING, "the connection pane shows them; each is fetched again over REST", wrong_times),
         Rule(
             "conflicts",
             Severity.WARNING,
-            "the connection pane has both contents, and the first is kept; check EXCHANGE_WS_URL and EXCHANGE_REST_URL",
+            "the first is kept; the connection pane shows both; check EXCHANGE_WS_URL and EXCHANGE_REST_URL",
             conflicts,
         ),
         Rule(
             "store-held",
             Severity.CRITICAL,
-            "close it there, or end its transaction; nothing is lost: trades wait, and the socket is read more slowly",
+            "close it there, or end its transaction; no trade is lost: trades wait, and the socket is read more slowly",
             store_held,
         ),
         Rule(
             "prune-refused",
             Severity.WARNING,
-            "nothing was deleted; check the times of the newest trades, or change STORE_RETENTION_DAYS to have it so",
+            "nothing was deleted; check the times of the newest trades, or change STORE_RETENTION_DAYS to delete them",
             prune_refused,
         ),
         Rule(

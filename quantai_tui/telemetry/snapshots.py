@@ -127,15 +127,15 @@ class SymbolSnapshot(msgspec.Struct, frozen=True):
     silence_limit_s: float | None = None  # from its own usual rate: beyond it the link is suspected
     subscription: str = ""  # wanted, pending, acknowledged, silent or refused
     subscription_note: str = ""  # in words, where it is not simply acknowledged
-    held: int = 0  # received trades that wait for lower ids; only where somebody iterates over the stream
-    wrong_times: int = 0  # trades put into quarantine because their time cannot be right
-    conflicts: int = 0  # trades that came again with another content; the first one was kept
+    held: int = 0  # received trades that wait for lower ids; only while the stream is iterated
+    wrong_times: int = 0  # trades in quarantine because of an impossible time
+    conflicts: int = 0  # trades with a known id but different content; the first one was kept
     doubtful: int = 0  # trades that wait because their ids are implausible
-    implausible: int = 0  # trades that were put in quarantine for their ids
+    implausible: int = 0  # trades in quarantine because of their ids
 
 
 class BadFrame(msgspec.Struct, frozen=True):
-    """A message that was not understood, or a trade that was not stored: when (Unix time), why, and its beginning or content."""
+    """A message that was not understood, or a trade in quarantine: when (Unix time), why, and its beginning or content."""
 
     time: float
     reason: str
@@ -332,8 +332,8 @@ class StoreSnapshot(msgspec.Struct, frozen=True):
     size_bytes: int | None = None
     queued: int = 0  # trades handed over and not committed yet
     paused: bool = False  # back-pressure: the socket is read more slowly because the disk is behind
-    held_by: str = ""  # another program that keeps the store from being written at the moment, in words
-    prune_refused: str = ""  # what the last deletion of old trades would have taken and did not, in words
+    held_by: str = ""  # description of the program that locks the store now
+    prune_refused: str = ""  # description of the deletion that the last prune refused
 
 
 class Alert(msgspec.Struct, frozen=True):

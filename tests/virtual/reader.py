@@ -1,4 +1,4 @@
-"""Iterates over a stream, and checks the order of what comes out."""
+"""Iterates over a stream and checks the order of its batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quantai_tui.stream import ResilientStream, TradeBatch
 
 
 class SymbolReading:
-    """What has come of one symbol: `trades` by arrival, and the ids that were passed over and have not come since."""
+    """Batches of one symbol: `trades` by arrival, and skipped ids that have not arrived since."""
 
     def __init__(self) -> None:
         self.begin_id: int | None = None
@@ -22,10 +22,10 @@ class SymbolReading:
 
 
 class CheckingReader:
-    """Reads until the stream ends. Every breach of what `StreamConfig.order` "id" promises is a line in `breaches`.
+    """Reads until the stream ends. Every violation of `StreamConfig.order` "id" is a line in `breaches`.
 
-    Of a symbol each id is handed out, or announced as part of a gap, exactly once and in order; a trade that comes after that is
-    marked late, and comes once. `pause` is awaited after each batch: a slow reader.
+    Each id of a symbol is yielded, or announced as part of a gap, exactly once and in order; a trade that arrives later is
+    marked late and yielded once. `pause` is awaited after each batch, for a slow reader.
     """
 
     def __init__(self, pause: Callable[[], float] = lambda: 0.0) -> None:
@@ -60,7 +60,7 @@ class CheckingReader:
     def _note_late(self, known: SymbolReading, batch: TradeBatch) -> None:
         for trade in batch.trades:
             if not known.passed.overlap(trade.id, trade.id):
-                self._breach(f"{batch.symbol} {trade.id} is late, and was not passed over")
+                self._breach(f"{batch.symbol} {trade.id} is late, but was not skipped")
             known.passed.remove(trade.id, trade.id)
             known.late.append(trade.id)
 

@@ -23,7 +23,7 @@ from .venue import DAY_S, MemoryTransport, Venue
 class Rig:
     """`async with Rig(seed) as rig`: the market trades and the stream runs. `config` changes single values of `StreamConfig`.
 
-    With `idle` the stream is not started: something else has the venue for itself. With `reader` the stream has no sink, and the
+    With `idle` the stream is not started, so the venue is free for other use. With `reader` the stream has no sink, and the
     reader iterates over it.
     """
 

@@ -59,7 +59,7 @@ class Venue:
         self.dialled: list[float] = []  # every dial, those that never got to the venue too
         self.useful: set[MemoryLink] = set()  # connections that have brought a trade
         self.tls_errors = 0  # that the client has met
-        self.muted: set[str] = set()  # symbols that no connection is sent
+        self.muted: set[str] = set()  # symbols that no connection receives
         self.unseen_s = self.avoidable_s = 0.0  # see `_account`
         self.flaps_after_s = (0.05, 2.0)  # how long a flapping connection lives, at least and at most
         self._lifetime_s = lifetime_s

@@ -47,7 +47,7 @@ def differences(one: Any, other: Any, at: str = "") -> list[str]:
 
 
 def spoilt_in_one_place(state: Any) -> Iterator[Any]:
-    """`state` again and again, each time with one part of it missing or of another kind."""
+    """Yield `state` repeatedly, each time with one part missing or of another kind."""
     if isinstance(state, dict):
         for key, value in state.items():
             yield {name: part for name, part in state.items() if name != key}

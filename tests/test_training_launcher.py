@@ -81,7 +81,7 @@ def test_two_runs_on_one_machine_have_names_of_their_own(tmp_path: Path) -> None
     assert len({launcher.meeting("", 1, host=True, folder=tmp_path).run_id for _ in range(2)}) == 2
 
 
-def test_the_folder_where_ranks_meet_is_private_and_begins_empty(tmp_path: Path) -> None:
+def test_folder_of_the_ranks_is_private_and_starts_empty(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
         folder = launcher.ranks_folder(tmp_path / "s")
@@ -93,7 +93,7 @@ def test_the_folder_where_ranks_meet_is_private_and_begins_empty(tmp_path: Path)
     assert list(folder.iterdir()) == []
 
 
-def test_the_rendezvous_listens_at_its_address_alone() -> None:
+def test_rendezvous_listens_only_at_its_address() -> None:
     port = free_port()
     with launcher.listen(f"127.0.0.1:{port}") as listening:
         assert listening.getsockname() == ("127.0.0.1", port)
@@ -108,7 +108,7 @@ def test_a_rendezvous_at_every_address_is_refused(host: str) -> None:
 
 
 def test_a_rendezvous_whose_name_is_loopback_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Debian has it: /etc/hosts gives the machine's own name 127.0.1.1."""
+    """Like Debian, whose /etc/hosts maps the machine's own name to 127.0.1.1."""
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 29400))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     with pytest.raises(OSError, match=r"on this machine trainer is 127\.0\.1\.1, which no other machine reaches"):
@@ -171,7 +171,7 @@ def test_two_agents_meet_and_a_rank_killed_on_one_starts_the_ranks_of_both_anew(
     try:
         until(lambda: list(tmp_path.glob("up.*")), "the ranks train")
         open_ports = [each for process in (guest, host) for each in listeners(process.pid)]
-        assert all(each.address == "127.0.0.1" for each in open_ports), "the endpoint's address, and no other"
+        assert all(each.address == "127.0.0.1" for each in open_ports), "only the endpoint's address"
         assert [each.port for each in open_ports if each.pid == host.pid] == [port]
         assert not [each for each in open_ports if each.pid == guest.pid]
         assert host.wait(WITHIN_S) == 0

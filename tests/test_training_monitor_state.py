@@ -113,7 +113,7 @@ def test_a_state_that_is_refused_changes_nothing_whichever_part_is_wrong() -> No
             rig.monitor.load_state_dict(spoilt)
         except (ValueError, KeyError, TypeError):
             refused += 1
-        else:  # it may be taken, but then all of it can be gone on from
+        else:  # an accepted state must be complete
             driven(rig, 3, seed=8, first=300)
             rig.monitor.get_statistics()
             rig.monitor.load_state_dict(before)

@@ -251,11 +251,11 @@ def test_when_nobody_else_comes_the_group_is_given_up_in_words(tmp_path: Path, m
         join_group(place, lead=False, join_s=1.0)
 
 
-def test_a_new_start_of_the_ranks_sees_nothing_of_the_one_before(tmp_path: Path) -> None:
+def test_restarted_ranks_see_no_entries_of_the_previous_start(tmp_path: Path) -> None:
     for name in ("first", "second"):
         place = Place.of({**PLACE, "QUANTAI_RANKS_STORE": str(tmp_path), "QUANTAI_RANKS_ROUND": name})
         assert place is not None
-        # The leader of the first start has left its name behind; in the same store this one would be a second leader.
+        # The leader of the first start has left its name; in the same store this one would be a second leader.
         assert join_group(place._replace(rank=0 if name == "first" else 1, world=1), lead=True) == (0, 1)
         dist.destroy_process_group()
 

@@ -132,7 +132,7 @@ WRONG: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
-def test_a_whole_but_wrong_checkpoint_is_passed_over(wrong: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
+def test_complete_but_wrong_checkpoint_is_skipped(wrong: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
     state = checkpoint_of(tmp_path)
     wrong(state)
     path = newest(tmp_path)
@@ -147,9 +147,9 @@ def test_a_whole_but_wrong_checkpoint_is_passed_over(wrong: Callable[[dict[str, 
     assert differences(learnt(newest(tmp_path / "straight")), learnt(newest(tmp_path))) == []
 
 
-def test_where_every_checkpoint_is_wrong_training_begins_anew(tmp_path: Path) -> None:
+def test_training_starts_anew_when_every_checkpoint_is_wrong(tmp_path: Path) -> None:
     state = checkpoint_of(tmp_path)
-    state["loop"]["best"] = {}  # the last part that is taken: all others are taken back
+    state["loop"]["best"] = {}  # the last part to be restored: all others are undone
     for path in tmp_path.glob("*.pt"):
         torch.save(state, path)
     heard = Heard()
@@ -159,7 +159,7 @@ def test_where_every_checkpoint_is_wrong_training_begins_anew(tmp_path: Path) ->
     assert differences(learnt(newest(tmp_path / "straight")), learnt(newest(tmp_path))) == []
 
 
-def test_memory_that_runs_out_says_nothing_about_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_does_not_skip_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint_of(tmp_path)
     heard = Heard()
     loop = training(tmp_path, Market(), heard)

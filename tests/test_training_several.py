@@ -90,11 +90,11 @@ async def test_two_ranks_are_steered_as_one_worker_and_come_back_when_one_is_kil
         assert gone(rank.pid)
 
 
-async def test_ranks_of_one_machine_open_no_port_but_loopback_ones_of_gloo(
+async def test_ranks_of_one_machine_open_only_gloo_ports_on_loopback(
     folder: Path, supervise: Callable[[WorkerConfig], TrainingSupervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that listens would unpickle what any user of this machine sends to it."""
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")  # as an operator has set it for training on several machines
+    """A listening store would unpickle data from any user of this machine."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")  # as an operator sets it for several machines
     supervisor = supervise(await settings(folder))
     await supervisor.start()
     seen = await until(supervisor, lambda now: now.state is TrainingState.TRAINING and len(now.ranks) == 2)

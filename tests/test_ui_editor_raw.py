@@ -85,7 +85,7 @@ def test_the_terminal_is_lent_to_the_editor_and_taken_back_with_the_text(tmp_pat
         terminal.wait_for("disconnect")
 
 
-def test_a_pipe_left_by_the_editor_is_not_waited_for(tmp_path: Path) -> None:
+def test_pipe_left_by_the_editor_does_not_block(tmp_path: Path) -> None:
     command = script(
         tmp_path,
         f'test -e {tmp_path}/twice || {{ touch {tmp_path}/twice; rm "$1"; mkfifo "$1"; exit; }}',

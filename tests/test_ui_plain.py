@@ -212,7 +212,7 @@ async def test_leaving_a_live_engine_leaves_it_running_and_a_failed_one_ends_the
     assert "engine link: failed: the engine has ended" in listener.text
 
 
-async def test_quitting_a_demo_that_starts_stops_it_once_it_is_there() -> None:
+async def test_quitting_a_starting_demo_stops_it_once_it_runs() -> None:
     link = live()
     link.state = LinkState.STARTING
     listener = Listener(link, stop_on_quit=True)

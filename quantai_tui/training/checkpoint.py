@@ -55,7 +55,7 @@ class Named(NamedTuple):
 
 
 def skipped(path: Path, why: str) -> str:
-    """What is said of a checkpoint that training does not go on from."""
+    """The warning about a checkpoint that training does not resume from."""
     return f"checkpoint {path.name} is skipped: {why}"
 
 
@@ -132,9 +132,9 @@ class CheckpointFolder:
         return path
 
     def newest_first(self, tell: Tell) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Those that can be read; each one that cannot is told of. Ask for another one when one is of no use.
+        """Yield readable checkpoints and `tell` of unreadable ones. Take the next one if one is unusable.
 
-        That there is none, or none any more, is told at the end. Also removes what killed writers have left.
+        Also tells when there is none left, and removes files of killed writers.
         """
         self._clean()
         found = self._all()
@@ -158,7 +158,7 @@ class CheckpointFolder:
             # torch reads past a flipped bit in a tensor; the archive's own checksums do not.
             with zipfile.ZipFile(path) as archive:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise ValueError("it is compressed, which torch does not do: a small file could fill the memory")
+                    raise ValueError("it is compressed, which torch never does: a small file could fill the memory")
                 bad = archive.testzip()
             if bad is not None:
                 raise ValueError(f"{bad} does not match its checksum")

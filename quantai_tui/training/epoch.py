@@ -81,7 +81,7 @@ class Epoch:
 
 
 def checked_position(state: dict[str, Any]) -> dict[str, Any]:
-    """What `Epoch.state_dict` gives, from a checkpoint. Raises ValueError, TypeError and KeyError."""
+    """Check a state of `Epoch.state_dict` from a checkpoint. Raises ValueError, TypeError and KeyError."""
     return {
         **asdict(structured(state, "the epoch's bars", Fence)),
         "shuffle": generator_state(state["shuffle"], "the epoch's shuffle"),

@@ -60,8 +60,8 @@ class Place(NamedTuple):
     world: int
     local_rank: int
     attempt: int  # how often the agent of this machine has started its ranks anew
-    store: str  # where its agent has the ranks meet: a folder on one machine, HOST:PORT for several
-    round: str  # a name that is another one for every start of the ranks, and the same on all machines
+    store: str  # where its ranks meet: a folder on one machine, HOST:PORT for several
+    round: str  # a new name for every start of the ranks, the same on all machines
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Place | None:
@@ -82,7 +82,7 @@ class Place(NamedTuple):
 
 
 def _open_store(place: Place, join_s: float) -> Store:
-    """A store that holds nothing of earlier starts: ranks that meet the addresses of those that have died hang."""
+    """A store without entries of earlier starts: ranks hang if they find addresses of dead ranks."""
     limit = timedelta(seconds=join_s)
     if (folder := Path(place.store)).is_absolute():
         store: Store = dist.FileStore(str(folder / f"ranks-{place.round}"))  # type: ignore[attr-defined]

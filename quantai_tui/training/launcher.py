@@ -3,14 +3,14 @@
 An agent is `python -m quantai_tui.training.node`: torchrun itself, with what its command line cannot say. It meets the agents of
 other machines at the rendezvous, starts one process a rank, and starts all of them anew when one dies.
 
-One machine needs nothing but `nproc`: its ranks meet in a file of a private folder, and no port is open. For more, the engine's
+One machine needs only `nproc`: its ranks meet in a file of a private folder, and no port is open. For more, the engine's
 machine hosts the rendezvous at `rdzv_endpoint`, an address of its own that the others can reach, and on each of the others an
 operator leaves running
 
     python -m quantai_tui.training.node --rdzv-endpoint HOST:PORT --nnodes N
 
 which gets everything else (model, data, settings) from the engine's machine. Anyone who can connect to that port can run code as
-the user, here and on the other machines, since torch unpickles what it is sent: it belongs on a network that is trusted.
+the user on all of these machines, because torch unpickles what it receives: use a trusted network only.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from .messages import TOKEN_VARIABLE
 WORKER, NODE = "quantai_tui.training.worker", "quantai_tui.training.node"
 AGENT_VARIABLE = "QUANTAI_AGENT_PID"  # what a rank must not outlive
 STORE_VARIABLE = "QUANTAI_RANKS_STORE"  # where the ranks meet: a folder, or HOST:PORT
-ROUND_VARIABLE = "QUANTAI_RANKS_ROUND"  # a name that every start of the ranks has anew
-RENDEZVOUS = "quantai"  # ours among torchrun's rendezvous backends
+ROUND_VARIABLE = "QUANTAI_RANKS_ROUND"  # a new name for every start of the ranks
+RENDEZVOUS = "quantai"  # our backend's name for torchrun
 
 MAX_RESTARTS = 3  # of the ranks by their agent; past that the agent fails, and its supervisor's own back-off begins
 JOIN_S = 600  # an agent waits so long for the other machines
@@ -57,7 +57,7 @@ class Meeting(NamedTuple):
     nodes: int
     run_id: str
     host: bool
-    folder: Path = Path()  # on one machine: private to the user, and to this agent
+    folder: Path = Path()  # on one machine: private to the user and this agent
 
 
 def launch(
@@ -80,7 +80,7 @@ def launch(
 
 
 def meeting(endpoint: str, nodes: int, *, host: bool, folder: Path | None = None) -> Meeting:
-    """Raises ValueError where several machines are told no place to meet, and one machine no folder."""
+    """Raises ValueError for several machines without an endpoint, and for one machine without a folder."""
     if nodes > 1:
         # One name for every run: an operator elsewhere need not know which. Two runs cannot share a port anyway.
         if ":" not in endpoint:
@@ -92,9 +92,9 @@ def meeting(endpoint: str, nodes: int, *, host: bool, folder: Path | None = None
 
 
 def ranks_folder(socket_path: Path) -> Path:
-    """Make the folder in which the ranks of the worker with this socket meet: private and empty. Its agent deletes it.
+    """Make the private, empty folder in which the ranks of the worker with this socket meet. Its agent deletes it.
 
-    An agent that was killed leaves it behind; nobody uses that any more, since only one agent at a time has this socket.
+    A killed agent leaves it behind. It is unused then, because only one agent at a time has this socket.
     Raises OSError.
     """
     folder = socket_path.absolute().with_name(f"{socket_path.name}.ranks")
@@ -119,16 +119,16 @@ def rank_environment(place: Meeting, nproc: int) -> dict[str, str]:
     """What an agent and its ranks need in their environment beyond what they have; what an operator has set wins."""
     alone = not place.endpoint
     interface = _LOOPBACK if alone else _interface_of(local_address(place.endpoint))
-    # Without this, gloo and NCCL listen where the host's name points to. On Debian that is 127.0.1.1, which no other machine
+    # Without this, gloo and NCCL listen at the address of the host's name. On Debian that is 127.0.1.1, which no other machine
     # reaches; elsewhere it is an address that others reach, which the ranks of one machine do not need.
     interfaces = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}
     wished = {"OMP_NUM_THREADS": str(threads_per_rank(nproc)), **({} if alone else interfaces)}
     return {name: value for name, value in wished.items() if name not in os.environ} | {
-        **(interfaces if alone else {}),  # an interface that was set for other runs would open their ports to the network
+        **(interfaces if alone else {}),  # an interface set for other runs would open ports to the network
         AGENT_VARIABLE: str(os.getpid()),
         STORE_VARIABLE: place.endpoint or str(place.folder),
         "PYTHONSAFEPATH": "1",  # torchrun starts its ranks without -P
-        # Else torchrun starts a TCP store for the ranks, which listens on every interface. Ours meet elsewhere: see `rendezvous`.
+        # Otherwise torchrun starts a TCP store that listens on every interface. Our ranks use the store of `rendezvous`.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
 
@@ -156,14 +156,14 @@ def local_address(endpoint: str) -> str:
 
 
 def listen(endpoint: str) -> socket.socket:
-    """For the engine's machine: a socket that listens at `endpoint` and nowhere else. Raises OSError, naming the endpoint."""
+    """On the engine's machine: a socket that listens at `endpoint` only. Raises OSError, naming the endpoint."""
     host, _, port = endpoint.rpartition(":")
     listening: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
         _refuse_useless(host, str(address[0]))
         listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the agent before may have ended a moment ago
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the previous agent may have ended just before
         listening.bind(address)
         listening.listen()
     except (OSError, OverflowError) as error:
@@ -171,7 +171,7 @@ def listen(endpoint: str) -> socket.socket:
             listening.close()
         raise OSError(
             f"cannot listen at the rendezvous {endpoint}: {error}; "
-            "TRAIN_RDZV_ENDPOINT must be an address of this machine that the others reach, with a free port"
+            "TRAIN_RDZV_ENDPOINT must be an address of this machine that the others can reach, with a free port"
         ) from error
     return listening
 
@@ -179,7 +179,7 @@ def listen(endpoint: str) -> socket.socket:
 def _refuse_useless(host: str, address: str) -> None:
     found = ipaddress.ip_address(address.partition("%")[0])
     if found.is_unspecified:
-        raise OSError(f"{host} stands for every address of this machine, and this port is not for every network")
+        raise OSError(f"{host} stands for every address of this machine, which would open the port to every network")
     if found.is_loopback and host not in (address, "localhost"):
         raise OSError(f"on this machine {host} is {address}, which no other machine reaches")
 

@@ -269,13 +269,13 @@ class TrainingLoop:
         self._checkpoints.finish()
 
     def _restore(self) -> None:
-        """Go on from the newest checkpoint of this training that can be used, if there is one."""
+        """Resume from the newest usable checkpoint of this training, if there is one."""
         resumed = resume(self._ranks, self._checkpoints, self._state, self._take)
         if resumed is not None and self._checkpoints is not None:
             self._checkpoints.resumed(*resumed, self._epochs_done)
 
     def _take(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken. Raises ValueError, LookupError or TypeError when it is wrong, with some of it taken."""
+        """Restore `state`. Raises ValueError, LookupError or TypeError when it is wrong, perhaps partly restored."""
         loop = state["loop"]
         self._stepper.load_state_dict(state["stepper"])
         self._stepper.apply(self._config)  # settings win over what was saved

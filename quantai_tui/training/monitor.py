@@ -379,19 +379,19 @@ class GradScalerMonitor:
         """Go on where `state_dict` was taken, with the settings of this monitor: its bounds, factors, interval and capacity.
 
         The scaler gets scale and tracker from here, so it does not matter whether it was loaded before. Raises ValueError or
-        TypeError when the state is not one of ours, and KeyError when it is not whole; then nothing has changed.
+        TypeError when the state is not one of ours, and KeyError when a part is missing; then nothing has changed.
         """
         if (version := state["version"]) != _STATE_VERSION:
             raise ValueError(f"a monitor's state of version {version!r}; this release reads {_STATE_VERSION}")
         mirror = ScaleMirror(number(state, "scale", above=0.0, at_most=LARGEST_SCALE), whole(state, "growth_tracker"))
         counts = {name: whole(state["counts"], name) for name in _COUNTS}
-        *ended, last = structured(state["epochs"], "epochs", list[EpochRecord])  # ValueError where there is not even the last
+        *ended, last = structured(state["epochs"], "epochs", list[EpochRecord])  # ValueError if it is empty
         records, overflows, amax = ScaleRecords(self._records.capacity), OverflowWindow(self._records.capacity), AmaxHistory()
         records.load_state_dict(state["records"])
         overflows.load_state_dict(state["overflows"])
         amax.load_state_dict(state["amax"])
         self.settle()
-        self._resets.load_state_dict(state["resets"])  # the last that can fail
+        self._resets.load_state_dict(state["resets"])  # the last step that can fail
         for name, count in counts.items():
             setattr(self, name, count)
         self._records, self._overflows, self._amax = records, overflows, amax

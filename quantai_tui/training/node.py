@@ -31,9 +31,9 @@ _SOUND_AFTER_S = 60.0  # an agent that lived so long was sound: the waits begin 
 
 
 def run_agent(place: Meeting, nproc: int, worker: tuple[str, ...]) -> int:
-    """torchrun, in this process. Returns 0 when all ranks ended well, 1 when it has given up; why is in the log.
+    """Run torchrun in this process. Returns 0 when all ranks ended well, 1 when it gives up; the log has the reason.
 
-    Raises OSError when the rendezvous cannot be had.
+    Raises OSError when there is no rendezvous.
     """
     os.environ.update(rank_environment(place, nproc))
     from torch.distributed import run

@@ -110,7 +110,7 @@ class ScaleRecords:
         return {"packed": packed, "count": self.count, "sum": self._sum, "smallest": self.smallest, "largest": self.largest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """A ring of another capacity is taken over as far as it fits, the newest first.
+        """Load a state; from a ring of another capacity as many records as fit, newest first.
 
         Raises ValueError, TypeError and KeyError, and then changes nothing.
         """
@@ -121,7 +121,7 @@ class ScaleRecords:
             raise ValueError(f"packed must be bytes, got a {told.dtype} tensor of shape {tuple(told.shape)}")
         size, count = len(told), whole(state, "count")
         if size % _SIZE or count < size // _SIZE or (count and not size):
-            raise ValueError(f"{size} bytes are no {count} records of {_SIZE} bytes, nor the last of them")
+            raise ValueError(f"{size} bytes are not the last of {count} records of {_SIZE} bytes")
         packed = bytes(told[-len(self._ring) :].tolist())
         if not all(0.0 < scale < math.inf for _, _, scale, *_ in _PACKED.iter_unpack(packed)):
             raise ValueError("a record holds a scale that is not a finite number above 0")

@@ -1,8 +1,8 @@
-"""Where the agents of a run meet: in a file on one machine, at one TCP store of the engine's machine for several. Loads torch.
+"""Rendezvous of a run's agents: a file on one machine, one TCP store on the engine's machine for several. Loads torch.
 
-torch unpickles what it finds at a rendezvous, so whoever can write there runs code as the user. torchrun's own rendezvous listens
-on every interface, and so does the store that its ranks share. On one machine no store of ours listens at all, because every
-user of a machine reaches its loopback. For several machines one store listens, at the endpoint's address alone, and it serves
+torch unpickles the data of a rendezvous, so anyone who can write there runs code as the user. torchrun's own rendezvous listens
+on every interface, and so does the store of its ranks. On one machine our store does not listen at all, because every
+local user can reach loopback. For several machines one store listens, at the endpoint's address only, and serves
 agents and ranks.
 """
 
@@ -25,14 +25,14 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRende
 
 from .launcher import JOIN_S, RENDEZVOUS, ROUND_VARIABLE, Meeting, listen
 
-_ANSWER_S = 60  # of the store; an agent elsewhere waits this long for the engine's machine to listen
+_ANSWER_S = 60  # of the store; a remote agent waits this long for the engine's machine to listen
 _KEEP_ALIVE_S = 5
-_KEEP_ALIVE_ALONE_S = 86_400  # on one machine no other agent waits for a sign of life, and each makes the file grow
+_KEEP_ALIVE_ALONE_S = 86_400  # on one machine no agent waits for keep-alives, and each one makes the file grow
 _ROUND_KEY = "quantai_round"
 
 
 class _Rendezvous(DynamicRendezvousHandler):
-    """torch's rendezvous of agents, which also gives every start of the ranks a name of its own, the same on all machines."""
+    """torch's rendezvous of agents, which also gives every start of the ranks a new name, the same on all machines."""
 
     def get_backend(self) -> str:
         return RENDEZVOUS
@@ -46,7 +46,7 @@ class _Rendezvous(DynamicRendezvousHandler):
 
 
 def offer(place: Meeting) -> None:
-    """Make `place` known to torchrun in this process, under the name RENDEZVOUS. Once in a process.
+    """Register `place` with torchrun in this process under the name RENDEZVOUS. Call once per process.
 
     Raises OSError when this machine hosts the rendezvous and cannot listen there.
     """

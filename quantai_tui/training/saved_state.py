@@ -1,6 +1,6 @@
-"""Parts of a saved state, read as what they must be. A file that is whole may still hold anything. Free of torch.
+"""Reads and checks the parts of a saved state: a complete file may still hold anything. Free of torch.
 
-All functions raise ValueError or TypeError, naming the part, for one that is wrong, and KeyError for one that is missing.
+All functions raise ValueError or TypeError, naming the part, for a wrong part, and KeyError for a missing one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..arguments import check_number, check_whole
 if TYPE_CHECKING:
     from torch import Tensor
 
-LARGEST_COUNT = 2**32 - 1  # of epochs and steps: a record of the scale keeps them in 32 bits
+LARGEST_COUNT = 2**32 - 1  # of epochs and steps: scale records have 32 bits for them
 LARGEST_INT = 2**63 - 1
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ def whole(state: Mapping[str, Any], name: str, *, at_least: int = 0, at_most: in
 
 
 def number(state: Mapping[str, Any], name: str, **bounds: float) -> float:
-    """Finite, and within what `check_number` is told."""
+    """A finite number within the bounds of `check_number`."""
     value = state[name]
     check_number(name, value, **bounds)
     return float(value)
@@ -42,7 +42,7 @@ def one_of_type(state: Mapping[str, Any], name: str, kind: type[T]) -> T:
 
 
 def structured(state: Any, name: str, kind: type[T]) -> T:
-    """A dataclass or struct, or a list of them, from plain dicts and lists."""
+    """Convert plain dicts and lists to a dataclass or struct, or a list of them."""
     try:
         return msgspec.convert(state, kind)
     except msgspec.ValidationError as error:
@@ -50,11 +50,11 @@ def structured(state: Any, name: str, kind: type[T]) -> T:
 
 
 def tensors_like(state: Any, name: str, wanted: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless `state` has a finite tensor for each of `wanted`, of its shape and kind, and nothing else."""
+    """Raise ValueError unless `state` has exactly the tensors of `wanted`, finite, with their shapes and dtypes."""
     import torch
 
     if not isinstance(state, dict) or state.keys() != wanted.keys():
-        raise ValueError(f"{name} must hold {', '.join(list(wanted)[:3])} and the like, {len(wanted)} tensors in all")
+        raise ValueError(f"{name} must hold {', '.join(list(wanted)[:3])} and so on, {len(wanted)} tensors in all")
     for key, like in wanted.items():
         value = state[key]
         if not isinstance(value, torch.Tensor) or value.shape != like.shape or value.dtype != like.dtype:

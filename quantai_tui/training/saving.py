@@ -130,15 +130,15 @@ class Checkpoints:
         return True
 
     def newest_first(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Those that can be read; what is skipped on the way is told."""
+        """Yield readable checkpoints and report skipped ones."""
         return self._folder.newest_first(self._tell)
 
     def take_best(self, state: dict[str, Any]) -> None:
-        """Go on with the best epoch's measure. Raises ValueError, TypeError and KeyError, and then changes nothing."""
+        """Restore the best epoch's measure. Raises ValueError, TypeError and KeyError, and then changes nothing."""
         self._best = {"measure": one_of_type(state, "measure", str), "value": number(state, "value")}
 
     def skip(self, path: Path, why: str) -> None:
-        """Training does not go on from this one: say so."""
+        """Report that training does not resume from this checkpoint."""
         self._tell(Severity.WARNING, skipped(path, why))
 
     def resumed(self, path: Path, state: dict[str, Any], epochs_done: int) -> None:
@@ -154,10 +154,10 @@ def resume(
     state: Callable[[], dict[str, Any]],
     take: Callable[[dict[str, Any]], None],
 ) -> tuple[Path, dict[str, Any]] | None:
-    """Have all ranks `take` the newest state that each of them can take; return what was taken, None where there is nothing.
+    """Make all ranks `take` the newest state that each of them can take; return it, or None without one.
 
-    The leader alone has `checkpoints`; the others get None back. A file may be whole but wrong: what `take` left half done is
-    then undone with what `state` gave before, and an older file is tried. Memory that runs out or a GPU that fails says nothing
+    Only the leader has `checkpoints`; the others get None back. A file may be complete but wrong: a partial `take` is
+    then undone with the earlier `state`, and an older file is tried. Running out of memory or a failing GPU says nothing
     about the file, and is raised.
     """
     candidates = iter(()) if checkpoints is None else checkpoints.newest_first()
@@ -179,4 +179,4 @@ def resume(
             return None if path is None else (path, shared)
         take(beginning)
         if checkpoints is not None and path is not None:
-            checkpoints.skip(path, trouble or "another process of this training could not go on from it")
+            checkpoints.skip(path, trouble or "another process of this training could not resume from it")

@@ -345,8 +345,8 @@ class Stepper:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was taken, bit for bit on the same device. Bounds, factors and policy are those of the config.
 
-        A state of another precision is taken over as well: without a scaler in it, this one starts anew. Raises ValueError and
-        KeyError for a state that cannot be taken whole, and then changes nothing.
+        Also accepts a state of another precision: if it has no scaler, this one starts anew. Raises ValueError and
+        KeyError for an invalid state, and then changes nothing.
         """
         tensors_like(state["model"], "model", self._bare.state_dict())
         self._check_optimizer(state["optimizer"])
@@ -354,7 +354,7 @@ class Stepper:
         total_steps = None if state["total_steps"] is None else whole(state, "total_steps", at_least=1)
         calibrations_left = whole(state, "calibrations_left")
         if self.monitor is not None and "monitor" in state:
-            self.monitor.load_state_dict(state["monitor"])  # gives the scaler its scale; its factors are those of the config
+            self.monitor.load_state_dict(state["monitor"])  # sets the scaler's scale; its factors are those of the config
             self._calibrations_left = calibrations_left
         self._bare.load_state_dict(state["model"])
         groups = self.optimizer.state_dict()["param_groups"]  # weight decay and the like stay as configured
@@ -362,7 +362,7 @@ class Stepper:
         self.attempts, self.steps_taken, self.total_steps = attempts, steps_taken, total_steps
 
     def _check_optimizer(self, state: Any) -> None:
-        """Of AdamW, for each weight or for none: torch takes anything here, and fails at the next step."""
+        """Check AdamW's state for each weight or for none: torch accepts anything here, and fails at the next step."""
         if not isinstance(state, dict) or state.keys() - set(range(len(self._weights))):
             raise ValueError(f"optimizer must hold a state for each of {len(self._weights)} weights")
         for index, of_weight in state.items():

@@ -45,7 +45,7 @@ def watch(
     all; until the first is found, nothing is hooked into the loop. Only rank 0 of several processes reports.
 
     `name` is shown (default: the script's), `batch_size` is the number of samples in one optimizer step, for samples/s.
-    Raises ValueError, or TypeError, for what cannot be watched; afterwards only what torch itself would have raised.
+    Raises ValueError or TypeError for arguments that cannot be watched; later only what torch itself raises.
     """
     return Watch(scaler, optimizer, model, name=name, engine=engine, steer=steer, batch_size=batch_size, clock=clock)
 

@@ -27,7 +27,7 @@ from ..textfile import UnusableFile, read_bytes
 
 log = logging.getLogger(__name__)
 
-_MAX_BYTES = 2**20  # as many as the engine takes
+_MAX_BYTES = 2**20  # the engine's limit
 _HANG_UP_LIMIT_S = 2.0
 
 
@@ -75,10 +75,10 @@ def _read_back(path: Path, before: str, editor: str, code: int) -> Edited:
     try:
         data = read_bytes(path, _MAX_BYTES)
     except FileNotFoundError:
-        return Edited(before, f"{editor} has left no file")
+        return Edited(before, f"{editor} left no file")
     except UnusableFile as error:
-        return Edited(before, f"what {editor} has left {error}; it was not taken")
-    data = data.removeprefix(codecs.BOM_UTF8)  # some editors put it there
+        return Edited(before, f"the file from {editor} {error}; it was ignored")
+    data = data.removeprefix(codecs.BOM_UTF8)  # some editors add it
     text = data.decode("utf-8", "surrogateescape")
     if code:
         cause = f"code {code}" if code > 0 else f"signal {-code}"

@@ -181,7 +181,7 @@ def words(identifier: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Outside text made safe to draw: clean, and without characters that take no cell of their own or an unknown number."""
+    """Make outside text safe to draw: clean, and without characters of zero or unknown width."""
     text = cleaning.clean(text)
     if text.isascii():
         return text

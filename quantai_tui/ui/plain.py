@@ -52,7 +52,7 @@ class PlainView:
         self._stop_on_quit = stop_on_quit
         self._commands = Commands(link, lambda text, token: self.say(text))
         self._left = asyncio.Event()
-        self._started_up = asyncio.Event()  # the engine can be told things, or has failed
+        self._started_up = asyncio.Event()  # the engine accepts commands, or has failed
         self._leaving = False
         self._outcome = "detach"
         self._asked: str | None = None
@@ -61,7 +61,7 @@ class PlainView:
         self._stale = False
         self._spoke_at = clock.monotonic()
         self._orders: set[asyncio.Task[None]] = set()
-        self.failed = False  # whether the link has ended by itself: closing it afterwards hides that
+        self.failed = False  # whether the link ended by itself: closing it afterwards hides this
 
     async def run(self) -> str:
         await self._link.start()
@@ -123,7 +123,7 @@ class PlainView:
         self._print(line)
 
     def leave(self) -> None:
-        """Ctrl-C or a signal: what is made up or replayed is stopped, an engine of use goes on. A second one does not wait."""
+        """Ctrl-C or a signal: stop a demo or a replay, leave a live engine running. A second signal does not wait."""
         if self._quit_stops and not self._leaving and self._link.state in (LinkState.STARTING, LinkState.ATTACHED):
             self._leaving = True
             self._order(CommandName.STOP, "stop")
@@ -184,7 +184,7 @@ class PlainView:
             await self._commands.send(command, word, **_ARGUMENTS.get(command, {}))
             return
         if not self._started_up.is_set():
-            self.say("stop: as soon as the engine has started; quit again leaves it running")
+            self.say("stopping as soon as the engine has started; quit again to leave it running")
             await self._started_up.wait()
         self.say("stop: sent")
         ack = await self._commands.ask(command)
@@ -200,7 +200,7 @@ def run_plain(link: EngineLink, *, stop_on_quit: bool = False, on_outcome: Calla
     """Tell of the engine on standard output, and take orders from standard input, until it is left. Returns the exit code.
 
     0 when left, also when nobody reads the output any more; 1 when the link has failed. The orders are read from a terminal or
-    a pipe alike; its end is no order. Raises OSError when the output cannot be written for another reason.
+    a pipe alike; its end is not a command. Raises OSError when the output cannot be written for another reason.
     """
     return asyncio.run(_run(link, stop_on_quit, on_outcome))
 

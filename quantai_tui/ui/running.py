@@ -36,7 +36,7 @@ def run_dashboard(
     from .terminal import TerminalDriver, TerminalGuard
 
     if sys.__stdin__ is None or sys.__stderr__ is None or not (sys.__stdin__.isatty() and sys.__stderr__.isatty()):
-        say("The dashboard needs a terminal on its input and error output; without one use --headless.", err=True)
+        say("The dashboard needs a terminal on standard input and standard error; without one use --headless.", err=True)
         return 2
     for name in ("COLUMNS", "LINES"):  # believed before the window itself, they would hold its first size for good
         os.environ.pop(name, None)

@@ -15,7 +15,7 @@ _Stamp = tuple[int, int, int]
 
 
 def user_themes_folder() -> Path:
-    """Where the operator's own themes lie: beside the configuration file that is read by default. Raises PlaceError."""
+    """The folder of the operator's own themes, beside the default configuration file. Raises PlaceError."""
     return user_folder("config") / "themes"
 
 

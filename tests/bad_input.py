@@ -1,4 +1,4 @@
-"""Seeded bad input for every command: a command line, the files around it, its environment and its standard streams."""
+"""Seeded bad input for every command: arguments, files, environment and standard streams."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _MAGIC = b"\x89QREC\r\n\x1a"
 
 @dataclass
 class Case:
-    """One run of the program: everything about it that can be wrong."""
+    """One run of the program, with everything that can be wrong."""
 
     random: random.Random
     home: Path
     arguments: list[bytes]
     environment: dict[str, bytes]
     closed: tuple[int, ...] = ()
-    full_output: bool = False  # standard output is a device without room
+    full_output: bool = False  # standard output is a full device
     user: int | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -66,7 +66,7 @@ class Case:
 
 
 def make_case(seed: int, home: Path, *, cheap: bool = False) -> Case:
-    """The case of this seed. `cheap`: of commands that start no engine only."""
+    """The case of this seed. `cheap` limits it to commands that start no engine."""
     chance = random.Random(seed)
     environment = {name: os.fsencode(value) for name, value in os.environ.items()}
     environment |= {"TRAIN_AUTOSTART": b"false", "TERM": b"xterm", "COLUMNS": b"80"}
@@ -79,7 +79,7 @@ def make_case(seed: int, home: Path, *, cheap: bool = False) -> Case:
     return case
 
 
-# Commands, each with something that it could be given
+# Commands, each with plausible arguments
 
 
 def _config_show(case: Case) -> None:
@@ -129,7 +129,7 @@ _CHEAP = (_config_show, _config_path, _config_validate, _config_validate, _ps, _
 _WITH_ENGINE = (_demo, _live, _replay, _replay)
 
 
-# What can be wrong around them
+# Faults of the surroundings
 
 
 def _bad_config(case: Case) -> None:
@@ -142,7 +142,7 @@ def _bad_dotenv(case: Case) -> None:
 
 
 def _bad_folder(case: Case) -> None:
-    """One of the folders that the program is told of is no folder, or none of this user's."""
+    """One of the configured folders is not a folder, or belongs to another user."""
     variable = case.random.choice(("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "TMPDIR", "HOME", "DATA_DIR"))
     path = case.home / f"spoiled-{variable}"
     kind = case.random.randrange(8)
@@ -204,7 +204,7 @@ def _full_device(case: Case) -> None:
 
 
 def _unknown_user(case: Case) -> None:
-    """A user without an entry in the password file and without a right to anything; only root can become it."""
+    """A user without an account and without permissions; only root can switch to it."""
     if os.getuid() == 0 and _can_run_as(NOBODY):
         case.user = NOBODY - 7
         case.environment["HOME"] = b"/nonexistent"
@@ -289,7 +289,7 @@ def _contents(chance: random.Random) -> bytes:
 
 
 def _bad_file(case: Case, folder: Path, name: str) -> Path:
-    """A file, or what stands in a file's place."""
+    """A file, or something else in its place."""
     chance = case.random
     path = folder / name
     kind = chance.randrange(10)
@@ -312,7 +312,7 @@ def _bad_file(case: Case, folder: Path, name: str) -> Path:
 
 
 def _bad_archive(case: Case) -> Path:
-    """One of Binance's files, or a recording, that is damaged, hostile, or something else altogether."""
+    """A Binance file or a recording that is damaged, hostile or of another kind."""
     chance = case.random
     name = chance.choice(
         ("ETHUSDT-aggTrades-2019-10-11", "BTCUSDT_240628-aggTrades-2024-06-01", "noname", "\udcff-aggTrades-2019-10-11")

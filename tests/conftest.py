@@ -28,12 +28,12 @@ _SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def temporary_folder() -> Iterator[Path]:
-    """For what the tests and their children put into the system's temporary folder; it is gone when the tests are over.
+    """Temporary folder of the tests and their children, removed when the tests end.
 
-    A short name: a test's own folder is too long for sockets, so they come here.
+    Its path is short, because a test's own folder is too long for sockets.
     """
     folder = Path(tempfile.gettempdir()) / f"q{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
     folder.mkdir(mode=0o700)
     yield folder
     shutil.rmtree(folder)
@@ -50,7 +50,7 @@ def own_home(tmp_path: Path, temporary_folder: Path, monkeypatch: pytest.MonkeyP
     for variable, folder in (("CONFIG", "config"), ("DATA", "data"), ("STATE", "state"), ("CACHE", "cache")):
         (home / folder).mkdir(parents=True)
         monkeypatch.setenv(f"XDG_{variable}_HOME", str(home / folder))
-    monkeypatch.setenv("TEST_HOME", str(home))  # by which a test finds its processes
+    monkeypatch.setenv("TEST_HOME", str(home))  # identifies a test's processes
     work = home / "work"
     work.mkdir()
     monkeypatch.chdir(work)

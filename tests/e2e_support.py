@@ -71,7 +71,7 @@ class Stage:
         return self.owns(Terminal(command, columns, rows, environment))
 
     def owns(self, program: Program) -> Program:
-        """`program` ends with the stage at the latest."""
+        """End `program` with the stage at the latest."""
 
         def end() -> None:
             if isinstance(program, Terminal):

@@ -106,7 +106,7 @@ class Terminal:
 
     @property
     def raw(self) -> bytes:
-        """Every byte that has come so far."""
+        """Every byte received so far."""
         return bytes(self._raw)
 
     @property

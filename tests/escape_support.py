@@ -1,6 +1,6 @@
-"""A detector of what a program may not send to a terminal or a log: characters that steer, hide, reorder or forge lines.
+"""Detects characters that output must not contain: those that control a terminal, or hide, reorder or forge lines.
 
-It shares no code with the cleaner that it judges: categories of Unicode here, a list of ranges there.
+It shares no code with the cleaner under test: this uses Unicode categories, the cleaner a list of ranges.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ _LINE_END = b"\n"
 
 
 def find_control(text: bytes, *, allowed: bytes = _LINE_END) -> list[str]:
-    """What is wrong with the output `text`, an entry each: where, which character, on what line. Empty when it is clean.
+    """List each bad character of the output `text` with its position and line. Empty when it is clean.
 
-    Wrong are C0 but for `allowed`, DEL, C1, bidi controls and all other format characters, separators of lines and paragraphs,
+    Bad are C0 except `allowed`, DEL, C1, bidi controls and all other format characters, line and paragraph separators,
     surrogates, and bytes that are not UTF-8.
     """
     found = []

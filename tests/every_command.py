@@ -1,7 +1,7 @@
-"""Every way to run the program, as a table that a new command must join, and one hostile home to run each of them in.
+"""A table of every way to run the program, and a hostile home to run each of them in.
 
-The home is hostile in four ways at once: its working folder holds modules with the names of libraries, its folder names and a
-script's name hold terminal escape sequences, its settings hold a password, and what listens is looked at while the program runs.
+The home is hostile in four ways: its working folder holds modules with the names of libraries, its folder names and a
+script's name hold terminal escape sequences, its settings hold a password, and listening sockets are checked during a run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sockets_support import Listener, listeners_of
 from quantai_tui.cli import cli
 from quantai_tui.engine.registry import running
 
-# Starts the way the console script does: without the working folder on the path.
+# Starts like the console script: without the working folder on the path.
 CONSOLE_SCRIPT = (sys.executable, "-P", "-c", "from quantai_tui.__main__ import main; main()")
 
 SECRET = "s3cr3t-w0rd"
@@ -33,7 +33,7 @@ PROXY = f"http://joe:{SECRET}@127.0.0.1:9"
 ESCAPE = "\x1b]0;PWNED\x07"
 C1_ESCAPE = "\x9b31mPWNED"
 
-# Names that a library or the program imports; each file records that it was run.
+# Names that a library or the program imports; each file records its execution.
 HOSTILE_MODULES = (
     "aiohttp",
     "click",
@@ -47,7 +47,7 @@ HOSTILE_MODULES = (
     "textual",
     "torch",
 )
-# An in-process dashboard and a demo with training bring the whole program up on two busy cores.
+# An in-process dashboard and a demo with training start the whole program on two busy cores.
 WITHIN_S = 60.0
 _AT_A_SCREEN_S = 40.0
 
@@ -59,16 +59,16 @@ TRADES = "".join(
 
 @dataclass
 class Outcome:
-    """What one run left behind, for the checks."""
+    """The results of one run, for the checks."""
 
     code: int | None = None
     output: bytes = b""  # standard output and error
-    commands: set[str] = field(default_factory=set)  # command lines of the processes that it started
+    commands: set[str] = field(default_factory=set)  # command lines of its child processes
     listening: set[Listener] = field(default_factory=set)
 
 
 class HostileHome:
-    """One test's stage in its hostile form: see the module."""
+    """One test's stage in hostile form; see the module."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -93,13 +93,13 @@ class HostileHome:
             self.environment.pop(name, None)
 
     def archive(self) -> str:
-        """A small file of Binance's, under a hostile name."""
+        """A small Binance file with a hostile name."""
         path = self.work / f"ETHUSDT-aggTrades-2019-10-11{ESCAPE}.csv"
         path.write_text(TRADES)
         return str(path)
 
     def recording(self) -> str:
-        """A recording whose every text is hostile."""
+        """A recording in which every text is hostile."""
         from quantai_tui.stream import recording_events as events
 
         path = self.work / f"outage{ESCAPE}.qrec"
@@ -123,14 +123,14 @@ class HostileHome:
         return str(path)
 
     def live_venue(self) -> list[str]:
-        """A venue on this machine that no engine owns, as options for a live engine."""
+        """Options that point a live engine to a venue of this test."""
         venue = self.stage.venue(seed=3)
         self._venues = {process.pid for process in self.stage.processes("exchange")}
         names = {"EXCHANGE_WS_URL": "ws_url", "EXCHANGE_REST_URL": "rest_url", "EXCHANGE_CA_FILE": "ca_file"}
         return [f"--set={name}={venue[key]}" for name, key in names.items()]
 
     def engine(self) -> None:
-        """An engine in the background for the commands that are about one."""
+        """Start a background engine, for the commands that need one."""
         self.start("serve", "demo")
         wait_until(running, WITHIN_S, "an engine in the registry")
 
@@ -152,7 +152,7 @@ class HostileHome:
             return self.stage.owns(Terminal((*CONSOLE_SCRIPT, *arguments), 120, 40, self.environment))
 
     def wait_quiet(self) -> None:
-        """Nothing that a command started runs any more."""
+        """Wait until no process of a command runs."""
         left: list[Process] = []
 
         def none_left() -> bool:
@@ -163,16 +163,16 @@ class HostileHome:
 
     @contextlib.contextmanager
     def watched(self, outcome: Outcome, own: Callable[[], int | None]) -> Iterator[None]:
-        """Meanwhile the command lines and listening sockets of all processes of this home are collected.
+        """Collect the command lines and listening sockets of all processes of this home during the block.
 
-        `own` is the process whose command line the user typed: what stands there is the user's own doing.
+        `own` is the process whose command line the user typed, which is not checked.
         """
         done = threading.Event()
 
         def look() -> None:
             while not done.wait(0.05):
                 processes = self.stage.processes()
-                # By its text: a child has the command line of its parent until it has its own.
+                # Compare the text: until exec, a child has the command line of its parent.
                 typed = {process.command for process in processes if process.pid == own()}
                 outcome.commands |= {process.command for process in processes} - typed
                 for process in processes:
@@ -188,7 +188,7 @@ class HostileHome:
 
 
 def write_recording(path: Path, *events: Any) -> None:
-    """A recording of these events in one block, written without the program's own recorder."""
+    """Write a recording of these events in one block, without the program's recorder."""
     import struct
     import zlib
 
@@ -208,7 +208,7 @@ Arguments = Callable[[HostileHome], list[str]]
 class Use:
     """One way to run one command. `arguments` come after the command's own words.
 
-    `screen`: it draws on a terminal; its keys are typed one by one, each after the text that it waits for.
+    `screen`: it draws on a terminal; each pair is a text to wait for and the key to type then.
     """
 
     label: str
@@ -216,7 +216,7 @@ class Use:
     arguments: Arguments = lambda home: []
     codes: tuple[int, ...] = (0,)
     engine: bool = False
-    typed: bytes | None = None  # to standard input, once an engine can be steered
+    typed: bytes | None = None  # to standard input, once an engine accepts commands
     ends: bool = True  # by itself; otherwise by SIGTERM once the engine runs
     screen: tuple[tuple[str, str], ...] | None = None
 
@@ -272,7 +272,7 @@ USES = (
 
 
 def commands(group: click.Command = cli, prefix: str = "") -> Iterator[str]:
-    """Every command of the program as it is typed; "" is the program alone."""
+    """Every command of the program as typed; "" is the program without a command."""
     if not isinstance(group, click.Group) or group.invoke_without_command:
         yield prefix
     if isinstance(group, click.Group):
@@ -281,7 +281,7 @@ def commands(group: click.Command = cli, prefix: str = "") -> Iterator[str]:
 
 
 def carry_out(use: Use, home: HostileHome) -> Outcome:
-    """Run it to its end."""
+    """Run a use to its end."""
     if use.engine:
         home.engine()
     words = [*use.command.split(), *use.arguments(home)]

@@ -1,4 +1,4 @@
-"""Which TCP and UDP sockets the processes of a tree have open to others, read from /proc (Linux)."""
+"""The listening TCP and UDP sockets of a process tree, read from /proc (Linux)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
 class Listener(NamedTuple):
-    """A socket that takes what anyone sends to it: a TCP socket that listens, or a UDP socket without a peer."""
+    """A socket that anyone can send to: a listening TCP socket, or a UDP socket without a peer."""
 
     pid: int
     protocol: str  # "tcp" or "udp"
@@ -29,7 +29,7 @@ class Listener(NamedTuple):
 
 
 def process_tree(root: int) -> list[int]:
-    """`root` and all processes that descend from it, the oldest first; those that have ended are left out."""
+    """`root` and its running descendants, the oldest first."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -38,13 +38,13 @@ def process_tree(root: int) -> list[int]:
             except (FileNotFoundError, ProcessLookupError):
                 continue
     found = [root] if root in parents else []
-    for pid in found:  # grows as it goes
+    for pid in found:  # grows during iteration
         found += [child for child, parent in parents.items() if parent == pid]
     return found
 
 
 def listeners(root: int) -> list[Listener]:
-    """The listening sockets of process `root` and of all that descend from it."""
+    """The listening sockets of process `root` and its descendants."""
     return sorted({each for pid in process_tree(root) for each in listeners_of(pid)})
 
 
@@ -55,12 +55,12 @@ def listeners_of(pid: int) -> list[Listener]:
         for handle in Path(f"/proc/{pid}/fd").iterdir():
             try:
                 match = _SOCKET.fullmatch(str(handle.readlink()))
-            except FileNotFoundError:  # closed meanwhile
+            except FileNotFoundError:  # the descriptor was closed
                 continue
             if match:
                 inodes.add(match[1])
         tables = [(name, Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]) for name in ("tcp", "tcp6", "udp", "udp6")]
-    except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+    except (FileNotFoundError, ProcessLookupError):  # the process has ended
         return []
     found = []
     for name, lines in tables:
@@ -73,7 +73,7 @@ def listeners_of(pid: int) -> list[Listener]:
 
 
 def _address(text: str) -> str:
-    """The kernel writes words of 32 bits in its own byte order."""
+    """Decode an address, which the kernel writes as 32-bit words in its own byte order."""
     words = [int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8)]
     packed = b"".join(words)
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)

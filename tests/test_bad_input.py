@@ -1,4 +1,4 @@
-"""Generated bad input: every command ends in time, with a documented exit code and without a traceback."""
+"""With generated bad input every command ends in time, with a documented exit code and without a traceback."""
 
 from __future__ import annotations
 

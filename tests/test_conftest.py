@@ -1,4 +1,4 @@
-"""What a test run leaves behind."""
+"""A test run leaves no folders behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_test_run_leaves_no_folder_for_sockets(tmp_path: Path) -> None:
     inner.write_text(INNER)
     (tmp_path / "conftest.py").write_text((Path(__file__).parent / "conftest.py").read_text())
     command = [sys.executable, "-m", "pytest", "-s", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
-    command += ["--basetemp", str(tmp_path / ("long" * 20))]  # too long for sockets, as with the workers of xdist
+    command += ["--basetemp", str(tmp_path / ("long" * 20))]  # too long for sockets, as with xdist workers
     done = subprocess.run([*command, str(inner)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (said,) = (line for line in done.stdout.splitlines() if "sockets in" in line)

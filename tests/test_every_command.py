@@ -1,4 +1,4 @@
-"""What holds for every command and mode: no foreign code runs, no port is open, no secret or escape sequence comes out."""
+"""For every command and mode: no foreign code runs, no port opens, and no secret or escape sequence is printed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_command_is_in_the_table_with_good_and_bad_input() -> None:
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.label)
-def test_a_hostile_home_gets_nothing_out_of_any_command(stage: Stage, use: Use) -> None:
+def test_no_command_leaks_or_runs_code_in_a_hostile_home(stage: Stage, use: Use) -> None:
     home = HostileHome(stage)
     outcome = carry_out(use, home)
 
@@ -40,7 +40,7 @@ def assert_no_secret(home: HostileHome, outcome: Outcome) -> None:
     secret = SECRET.encode()
     assert secret not in outcome.output, outcome.output.decode(errors="replace")
     assert [command for command in outcome.commands if SECRET in command] == []
-    written_by_us = {home.work}  # the test's own input lies there
+    written_by_us = {home.work}  # has the test's own input
     files = [path for path in home.stage.home.rglob("*") if path.is_file() and not written_by_us & {*path.parents}]
     assert [str(path) for path in files if secret in path.read_bytes()] == []
 
@@ -48,7 +48,7 @@ def assert_no_secret(home: HostileHome, outcome: Outcome) -> None:
 def assert_no_escape(use: Use, home: HostileHome, outcome: Outcome) -> None:
     if use.screen is None:
         assert find_control(outcome.output) == []
-    for sequence in (ESCAPE, C1_ESCAPE):  # a dashboard's own sequences are welcome, these are not
+    for sequence in (ESCAPE, C1_ESCAPE):  # unlike a dashboard's own sequences
         assert sequence.encode() not in outcome.output
     for pattern in _LOGS:
         for log in home.stage.home.rglob(pattern):

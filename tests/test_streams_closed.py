@@ -1,4 +1,4 @@
-"""Commands whose standard input, output or error is closed or cannot be written: no traceback, and all is stopped in order."""
+"""With closed or unwritable standard streams, commands print no traceback and stop everything in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEMO = "demo --headless --for 1 --set TRAIN_AUTOSTART=false"
 
 
 def run(command: str, redirections: str) -> subprocess.CompletedProcess[str]:
-    """`quantai-tui COMMAND` as a shell starts it."""
+    """Run `quantai-tui COMMAND` in a shell."""
     return subprocess.run(
         ["sh", "-c", f"exec {SCRIPT} {command} {redirections}"], capture_output=True, text=True, timeout=60, check=False
     )
@@ -27,7 +27,7 @@ def run(command: str, redirections: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("command", QUICK)
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_closed_stream_changes_no_exit_code_and_is_no_traceback(command: str, closed: str) -> None:
+def test_closed_stream_keeps_exit_code_and_prints_no_traceback(command: str, closed: str) -> None:
     done = run(command, closed)
     assert done.returncode == (2 if command in {"stop", "record", "import no-such-file"} else 0), done.stderr
     assert "Traceback" not in done.stderr
@@ -45,7 +45,7 @@ def test_output_onto_a_full_disk_is_one_message(command: str) -> None:
 @pytest.mark.parametrize(
     ("redirections", "code"), [(">&-", 0), ("<&- >&- 2>&-", 0), (">/dev/full", 1), (">/dev/full 2>/dev/full", 1)]
 )
-def test_a_headless_engine_is_stopped_in_order_whatever_its_output_is(stage: Stage, redirections: str, code: int) -> None:
+def test_headless_engine_stops_in_order_with_any_output(stage: Stage, redirections: str, code: int) -> None:
     done = run(DEMO, redirections)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -55,8 +55,8 @@ def test_a_headless_engine_is_stopped_in_order_whatever_its_output_is(stage: Sta
 
 
 @LINUX_ONLY
-def test_nothing_is_printed_into_a_file_that_took_a_closed_number(stage: Stage) -> None:
-    """Without a place holder the store or a socket gets the number 1 or 2."""
+def test_output_never_goes_into_a_file_with_a_reused_descriptor(stage: Stage) -> None:
+    """Without a placeholder the store or a socket gets descriptor 1 or 2."""
     process = subprocess.Popen(["sh", "-c", f"exec {SCRIPT} serve demo --set TRAIN_AUTOSTART=false <&- >&- 2>&-"])
     try:
         entry = stage.entry()
@@ -69,7 +69,7 @@ def test_nothing_is_printed_into_a_file_that_took_a_closed_number(stage: Stage) 
 
 
 @LINUX_ONLY
-def test_serve_that_cannot_say_that_it_runs_stops_in_order(stage: Stage) -> None:
+def test_serve_with_unwritable_output_stops_in_order(stage: Stage) -> None:
     done = run("serve demo --set TRAIN_AUTOSTART=false", ">/dev/full")
     assert done.returncode == 1
     assert done.stderr == "quantai-tui: the output cannot be written: No space left on device\n"
@@ -103,4 +103,4 @@ def test_plain_lines_onto_a_full_disk_are_one_message(stage: Stage) -> None:
     done = run("demo --plain --set TRAIN_AUTOSTART=false", ">/dev/full </dev/null")
     assert done.returncode == 1
     assert done.stderr == "quantai-tui: the output cannot be written: No space left on device\n"
-    wait_until(lambda: stage.processes("engine"), 20, "the engine")  # nobody stopped it
+    wait_until(lambda: stage.processes("engine"), 20, "the engine")  # it was not stopped

@@ -70,7 +70,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 def _first_words(line: bytes) -> ExchangeInfo | _Refusal:
-    """Raises msgspec.MsgspecError, UnicodeDecodeError or RecursionError for anything else."""
+    """Decode the first line. Raises msgspec.MsgspecError, UnicodeDecodeError or RecursionError if it is invalid."""
     said = msgspec.json.decode(line)
     refused = isinstance(said, dict) and "error" in said
     return msgspec.convert(said, _Refusal) if refused else msgspec.convert(said, ExchangeInfo)

@@ -44,7 +44,7 @@ class LogTail(logging.Handler):
 
 
 class _LogFile(logging.handlers.RotatingFileHandler):
-    """A private file. `tell` gets one message per failure to write; writing again resets this."""
+    """A private file. `tell` gets one message when writing fails, and another only after writing has worked again."""
 
     def __init__(self, path: Path, tell: logging.Handler) -> None:
         self._tell = tell

@@ -31,8 +31,8 @@ __all__ = ["StoreError", "StoreReader", "TradeStore"]
 # transactions short enough that a flush does not wait long behind one.
 _GATHER_S = 0.05
 _MAX_PER_TRANSACTION = 10_000
-# A locked file is retried without end, with a pause between tries of one second; once the store
-# is closing, only this many times.
+# While another program locks the file, writing is tried for a second at a time, with a pause between; once the store
+# is closing, at most this many times.
 _CLOSE_TRIES = 10
 _PAUSE_S = 0.05
 

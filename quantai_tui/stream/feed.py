@@ -154,7 +154,7 @@ class SymbolFeed:
         log.warning("%s: %s", self.symbol, self.silent)
 
     def doubt_numbering(self, trades: Sequence[AggTrade]) -> None:
-        """The venue numbers on from these trades, far below known ids: ask for a check, unless the gap expects them."""
+        """The venue numbers on from these trades, far below known ids: ask for a check, unless they are missing."""
         newest = trades[-1]
         taken = not self.ledger.still_missing(newest.id, newest.id)
         if self.numbering is Numbering.SOUND and taken and _is_newer(self, newest):

@@ -17,7 +17,7 @@ class Suspicion:
         self._looks = looks
 
     def unexplained(self) -> list[str]:
-        """The suspects, without those already shown as not served by the venue."""
+        """The suspects, without unserved symbols that were probed lately."""
         suspects = self._suspects()
         return [symbol for symbol in suspects if self._looks.may_probe(symbol) or not self._looks.is_unserved(symbol)]
 

@@ -194,7 +194,7 @@ class TradeStore:
         return written
 
     async def find_conflicts(self, symbol: str, trades: Sequence[AggTrade]) -> list[Conflict]:
-        """Compare trades with the stored ones of the same ids, including all that were accepted before."""
+        """Find trades that differ from the stored ones of the same ids, including all that were accepted before."""
         found: list[Conflict] = await self._done(lambda writer: writer.find_conflicts(symbol, trades), len(trades))
         return found
 

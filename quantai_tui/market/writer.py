@@ -128,7 +128,7 @@ class LedgerWriter:
         return Written(len(ids), offered - len(ids), tuple(conflicts))
 
     def find_conflicts(self, symbol: str, trades: Sequence[AggTrade]) -> list[Conflict]:
-        """Compare trades with the stored ones of the same ids."""
+        """Find trades that differ from the stored ones of the same ids."""
         stored: dict[int, AggTrade] = {}
         for at in range(0, len(trades), _IDS_AT_ONCE):
             ids = [trade.id for trade in trades[at : at + _IDS_AT_ONCE]]

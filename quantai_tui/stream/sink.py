@@ -91,5 +91,5 @@ class ComparingSink(Protocol):
     """A sink with this method lets repeated trades be compared with stored ones."""
 
     async def find_conflicts(self, symbol: str, trades: Sequence[AggTrade]) -> Sequence[Conflict]:
-        """Compare trades with the stored ones of the same ids, including all that were appended before."""
+        """Find trades that differ from the stored ones of the same ids, including all that were appended before."""
         ...

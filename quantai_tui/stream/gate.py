@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
+
 from ..arguments import check_type, path_from
 from ..cleaning import one_line
 from ..telemetry import SYSTEM_CLOCK, Clock
-from .gate_file import LOCK_WAIT_S, BanEntry, Change, Damaged, GateFile, ScopeEntry, Scopes
+from .gate_file import LOCK_WAIT_S, BanEntry, Change, Damaged, GateFile, ScopeEntry, Scopes, boot_id
 
 log = logging.getLogger("quantai_tui.stream")
 
@@ -82,7 +84,8 @@ class Gate:
     itself, and `note` says why; `close` it at the end. `scope` keeps venues apart (see `scope_of`).
 
     What is read is turned into monotonic time when it is first seen, and written back from there. So a wall clock that is set
-    forward ends no ban that this process knows, and one that is set back makes none longer than the venue has said.
+    forward ends no ban, and one that is set back makes none longer than the venue has said. Where the file was written before
+    the machine was started, or on another, that holds for bans that this process knows.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK, *, path: Path | None = None, scope: str = VENUE) -> None:
@@ -205,7 +208,7 @@ class Gate:
         now, wall = self._clock.monotonic(), self._clock.time()
         # What is new to us after the clock was set forward may have been written before: then it is younger than it looks.
         jump, self._offset = wall - now - self._offset, wall - now
-        wall -= jump if jump > _HEAL_S else 0.0
+        wall = entry.now(now, wall - jump if jump > _HEAL_S else wall)
         for one, stamp in entry.dials.items():
             if one not in self._dials:
                 self._dials[one] = now - max(0.0, wall - stamp)
@@ -219,12 +222,11 @@ class Gate:
         ban = None
         if self._ban is not None and left > 0:
             ban = BanEntry(self._ban.id, wall + left, self._ban.for_s, self._ban.reason)
-        return ScopeEntry({one: wall - (now - at) for one, at in self._dials.items()}, ban)
+        return ScopeEntry({one: wall - (now - at) for one, at in self._dials.items()}, ban, boot_id(), wall - now)
 
     def _exchange(self, content: Scopes, lost_at: float | None, *, take: bool) -> tuple[Change, tuple[float, str]]:
         """Take in what the file says, decide, and say what it should say then."""
         with self._mutex:
-            wall = self._clock.time()
             if lost_at is not None:
                 content = {VENUE: ScopeEntry(ban=_ban_for_loss(lost_at))}
             before = content.get(self._scope, ScopeEntry())
@@ -235,7 +237,8 @@ class Gate:
             after = self._tell()
             stale = lost_at is not None or _differ(before, after)
             self._unsaved = False
-            return Change(_tidy(content, self._scope, after, wall) if stale else None, durable=after.ban is not None), permit
+            tidied = _tidy(content, self._scope, after, self._clock) if stale else None
+            return Change(tidied, durable=after.ban is not None), permit
 
     def _alone(self, *, take: bool) -> tuple[float, str]:
         """Decide by what this process knows."""
@@ -346,25 +349,29 @@ def _ban_for_loss(lost_at: float) -> BanEntry:
 def _differ(before: ScopeEntry, after: ScopeEntry) -> bool:
     if before.dials.keys() != after.dials.keys() or (before.ban and before.ban.id) != (after.ban and after.ban.id):
         return True
+    if before.boot != after.boot and (after.dials or after.ban):
+        return True
     pairs = [(stamp, after.dials[one]) for one, stamp in before.dials.items()]
     if before.ban is not None and after.ban is not None:
         pairs.append((before.ban.until, after.ban.until))
     return any(abs(old - new) > _HEAL_S for old, new in pairs)
 
 
-def _tidy(content: Scopes, scope: str, entry: ScopeEntry, wall: float) -> Scopes:
+def _tidy(content: Scopes, scope: str, entry: ScopeEntry, clock: Clock) -> Scopes:
     """The content with our entry, without what is over; the number of scopes is bounded."""
-    kept = {
-        name: ScopeEntry(
-            {one: min(stamp, wall) for one, stamp in other.dials.items() if stamp > wall - DIAL_WINDOW_S},
-            other.ban if other.ban is not None and _left(other.ban, wall) > 0 else None,
-        )
-        for name, other in content.items()
-    }
+    kept = {name: _without_past(other, other.now(clock.monotonic(), clock.time())) for name, other in content.items()}
     kept[scope] = entry
     # The venue's first, then ours, then those that dialled last.
     order = sorted(kept, key=lambda name: (name != VENUE, name != scope, -max(kept[name].dials.values(), default=0.0)))
     return {name: kept[name] for name in order[:_MAX_SCOPES] if kept[name].dials or kept[name].ban}
+
+
+def _without_past(entry: ScopeEntry, wall: float) -> ScopeEntry:
+    return replace(
+        entry,
+        dials={one: min(stamp, wall) for one, stamp in entry.dials.items() if stamp > wall - DIAL_WINDOW_S},
+        ban=entry.ban if entry.ban is not None and _left(entry.ban, wall) > 0 else None,
+    )
 
 
 def _log_fault(saving: Future[None]) -> None:

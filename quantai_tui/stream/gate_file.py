@@ -2,13 +2,14 @@
 
 It is read, changed and replaced under a lock of the kernel, which a process that dies lets go of. A writer that is killed at any
 moment leaves either the old content or the new one. Times in it are Unix seconds: they outlive a process and a restart of the
-machine.
+machine. Until such a restart the monotonic clock tells what they mean, whatever the wall clock is set to (`ScopeEntry.now`).
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import logging
 import os
 import stat
@@ -41,10 +42,24 @@ class BanEntry(msgspec.Struct, frozen=True):
 
 
 class ScopeEntry(msgspec.Struct, frozen=True):
-    """What one address counts at one venue: its latest dials, by identity, and the ban in force."""
+    """What one address counts at one venue: its latest dials, by identity, and the ban in force.
+
+    `boot` names the run of the machine in which it was written, and `wall_offset` is by how much the wall clock was ahead of the
+    monotonic one then.
+    """
 
     dials: dict[str, float] = {}
     ban: BanEntry | None = None
+    boot: str = ""
+    wall_offset: float = 0.0
+
+    def now(self, monotonic: float, wall: float) -> float:
+        """The present in terms of these times: what the wall clock would show if nobody had set it since they were written.
+
+        All processes of a machine read the same monotonic clock. Where the machine was restarted since, or is another, it is
+        `wall`.
+        """
+        return monotonic + self.wall_offset if self.boot and self.boot == boot_id() else wall
 
 
 Scopes = dict[str, ScopeEntry]
@@ -77,6 +92,15 @@ class Change:
 
     scopes: Scopes | None
     durable: bool = False
+
+
+@functools.cache
+def boot_id() -> str:
+    """Names the present run of this machine; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 class GateFile:

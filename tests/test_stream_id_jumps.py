@@ -310,6 +310,22 @@ def at(clock: ManualClock, id: int):
     return trade(id, time_ms=int(clock.time() * 1000))
 
 
+@pytest.mark.parametrize("second", ["comes", "does not come"])
+def test_rest_is_asked_about_a_first_trade_only_if_no_second_comes_soon(second: str) -> None:
+    async def lived() -> None:
+        async with Rig(36, rates={"ETHUSDT": 1e-6}) as rig:
+            await rig.live()
+            rig.market.issue("ETHUSDT")
+            await asyncio.sleep(0.1)
+            if second == "comes":
+                rig.market.issue("ETHUSDT")
+            await asyncio.sleep(0.5)
+            assert len(rig.venue.requests) == (second == "does not come")
+            assert eth(rig).stored == (2 if second == "comes" else 1)
+
+    run(lived())
+
+
 async def test_plausible_reach_is_100_times_the_peak_rate_plus_100000():
     pace = IdPace()
     assert pace.reach(1e6) == LEAST_REACH

@@ -179,7 +179,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=200)
 @given(
     st.lists(STEPS, max_size=40),
     st.integers(1, 30),

@@ -131,6 +131,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
     Raises AssertionError when a task is left over, when a callback or a task failed and nobody looked, or when the loop is stuck.
     """
+    gc.freeze()  # what is there already is not looked through below: with all modules loaded that would take half a second
     loop = VirtualLoop()
     try:
         asyncio.set_event_loop(loop)
@@ -145,6 +146,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         _cancel_all(loop)
         asyncio.set_event_loop(None)
         loop.close()
+        gc.unfreeze()
 
 
 def _cancel_all(loop: VirtualLoop) -> None:

@@ -96,6 +96,20 @@ async def test_ban_without_a_header_lasts_as_its_body_says(authority, exchange, 
     await runner.cleanup()
 
 
+@pytest.mark.parametrize("status", [500, 503, 404])
+async def test_a_fault_of_rest_closes_the_gate_for_5_s_at_most_whatever_it_asks(authority, exchange, status):
+    async def faulty(request: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"Retry-After": "300"})
+
+    runner, port = await answering(authority, faulty)
+    rest, gate = rest_of(port, exchange, ManualClock())
+    with pytest.raises(HttpStatusError) as caught:
+        await rest.server_time()
+    assert gate.closed_for == classify(caught.value, Phase.REST).min_wait_s == 5.0
+    await rest.close()
+    await runner.cleanup()
+
+
 async def test_no_request_leaves_before_the_ban_body_arrives(authority, exchange):
     begun, go_on = asyncio.Event(), asyncio.Event()
 

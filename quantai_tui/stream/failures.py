@@ -24,6 +24,9 @@ from .refusals import LONGEST_WAIT_S, wait_asked_for
 __all__ = ["Failure", "FailureKind", "HttpStatusError", "LinkFault", "Phase", "WebSocketErrorType", "classify"]
 
 _MAX_CHAIN = 12
+# Over REST only a limit or a ban closes the gate for longer: a fault of the venue may be over sooner than it believes.
+_LIMITS = frozenset({FailureKind.FORBIDDEN, FailureKind.BANNED, FailureKind.RATE_LIMITED})
+_LONGEST_REST_WAIT_S = 5.0
 # How long to leave the venue alone when it says "too many" without saying for how long: its windows are minutes.
 _DEFAULT_WAIT_S = {429: 60.0, 418: 120.0, 403: 60.0}
 _BAD_SYMBOL_CODE = -1121  # Binance's error codes, "BAD_SYMBOL"
@@ -186,6 +189,8 @@ def classify(exc: BaseException, phase: Phase = Phase.LIVE) -> Failure:
             if plain is not None:
                 kind, said_by = plain, link
                 break
+    if phase is Phase.REST and kind not in _LIMITS:
+        min_wait_s = min(min_wait_s, _LONGEST_REST_WAIT_S)
     rule = RULES[kind]
     return Failure(
         kind=kind,

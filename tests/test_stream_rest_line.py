@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import ssl
 from pathlib import Path
 
 import pytest
 from faults_support import SYMBOL, S, rig
-from stream_support import ManualClock, MemorySink, eventually, settle_loop, trade
+from stream_support import ManualClock, MemorySink, authority, eventually, settle_loop, trade
+from transport_support import server_tls, tcp_server
 from virtual.loop import run
 from virtual.rig import Rig
 
 from quantai_tui.market.trades import AggTrade, Bar
-from quantai_tui.stream import StreamConfig
+from quantai_tui.stream import LinkFault, RestClient, StreamConfig, rest_connections
 from quantai_tui.stream.feed import Feeds
 from quantai_tui.stream.gate import Gate
 from quantai_tui.stream.repair import Repairer
 from quantai_tui.stream.rest_pace import MOST_AT_ONCE, Pace
+
+__all__ = ["authority"]  # a fixture
 
 RTT_S = 0.16  # of a request to the virtual venue, including its connection
 
@@ -35,6 +39,24 @@ async def test_requests_on_a_dead_line_are_resent_when_it_is_back(tmp_path: Path
         await rigged.recovered()
         assert len(await asked) == 5
         assert asyncio.get_running_loop().time() - began < 8.0, "not after the timeout of the lost request"
+
+
+async def test_headers_that_never_end_are_not_waited_for(authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dribble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        while not writer.is_closing():
+            writer.write(b"X-More: 1\r\n")
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(rest_connections, "_HEAD_TIMEOUT_S", 1.5)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with tcp_server(dribble, server_tls(authority)) as port:
+        rest = RestClient(f"https://localhost:{port}", lambda: context, Gate())
+        async with asyncio.timeout(8):
+            with pytest.raises(LinkFault, match=r"no answer to /api/v3/time within 1\.5 s"):
+                await rest.server_time()
+        await rest.close()
 
 
 def test_the_first_repair_request_leaves_within_1_s_of_a_working_line() -> None:

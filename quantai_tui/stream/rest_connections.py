@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT_S = 10.0  # lookup, TCP and proxy; the TLS handshake has the same again
 _SILENCE_TIMEOUT_S = 5.0  # until the first byte of an answer, and between its parts
+_HEAD_TIMEOUT_S = 30.0  # from the request to the end of the answer's headers, a new connection included
 _SHUTDOWN_TIMEOUT_S = 0.5
 
 
@@ -38,15 +39,16 @@ def limits() -> ClientTimeout:
 
 @asynccontextmanager
 async def answer_to(path: str, request: AbstractAsyncContextManager[ClientResponse]) -> AsyncIterator[ClientResponse]:
-    """Send the request and yield its answer from the first byte on.
+    """Send the request and yield its answer once its headers are there.
 
     Raises:
         LinkFault: with kind REST_TIMEOUT, when there is no connection or no answer in time.
     """
     try:
-        response = await request.__aenter__()
+        async with asyncio.timeout(_HEAD_TIMEOUT_S) as limit:
+            response = await request.__aenter__()
     except TimeoutError as error:
-        why = f"no answer to {path} within {_SILENCE_TIMEOUT_S:g} s"
+        why = f"no answer to {path} within {_HEAD_TIMEOUT_S if limit.expired() else _SILENCE_TIMEOUT_S:g} s"
         raise LinkFault(FailureKind.REST_TIMEOUT, f"REST: {why}") from error
     async with response:
         yield response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from stream_support import ManualClock, MemorySink, trade
+from stream_support import ManualClock, MemorySink, settle_loop, trade
 from virtual.loop import run
 from virtual.rig import Rig
 
@@ -148,6 +148,23 @@ def test_looks_are_few_while_rest_does_not_answer() -> None:
             assert rig.wrong() == []
 
     run(unanswered())
+
+
+async def test_a_new_connection_does_not_wait_for_what_failed_before_it() -> None:
+    clock = ManualClock()
+    feeds = Feeds(MemorySink(), clock)
+    await feeds.load(["AAA"], seed=False)
+    (feed,) = feeds
+    looks = SilenceLooks(feeds, clock)
+    looks.on_live()
+    for _ in range(5):
+        looks.failed(feed)
+    looks.on_live()
+    due = asyncio.create_task(looks.due())
+    await settle_loop()
+    await clock.advance(1.0)
+    async with asyncio.timeout(8):
+        assert await due is feed
 
 
 async def test_looks_of_many_symbols_keep_to_a_tenth_of_the_weight() -> None:

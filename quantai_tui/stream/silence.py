@@ -99,7 +99,8 @@ class SilenceLooks:
     # Links
 
     def on_live(self) -> None:
-        """A connection went live: look soon at symbols without trades."""
+        """A connection went live: look soon at symbols without trades, even if REST failed before."""
+        self._retry_s, self._resume_at = 0.0, self._clock.monotonic()
         due = self._clock.monotonic() + _QUIET_LOOKS_S[0]
         self._looks = {feed.symbol: _Look(due, fell=False, baseline=None) for feed in self._feeds}
         self._changed.set()

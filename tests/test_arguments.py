@@ -49,7 +49,7 @@ def test_symbols_are_normalised(given: object) -> None:
     ("given", "error", "told"),
     [
         ("ETHUSDT", TypeError, r"symbols must be a tuple.*write symbols=\('ETHUSDT',\)"),
-        (b"ETHUSDT", TypeError, "symbols must hold text"),
+        (b"ETHUSDT", TypeError, "symbols must be a tuple of symbols, got the text b'ETHUSDT'"),
         (None, TypeError, "symbols must be a tuple"),
         (7, TypeError, "symbols must be a tuple"),
         ({"ETHUSDT": 1}, TypeError, "symbols must be a tuple"),

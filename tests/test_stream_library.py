@@ -44,6 +44,13 @@ async def test_batches_come_out_of_the_stream_in_id_order_and_a_gap_is_filled(ex
     await reading  # it ends with the stream
 
 
+async def test_iterating_over_a_stream_that_was_stopped_before_its_start_ends(exchange: ScriptedExchange):
+    stream = ResilientStream(exchange.config())
+    await stream.stop()
+    async with asyncio.timeout(8):
+        assert [batch async for batch in stream] == []
+
+
 async def test_a_slow_reader_slows_the_socket_and_loses_nothing(exchange: ScriptedExchange):
     got: list[int] = []
     async with ResilientStream(exchange.config(buffer_trades=50)) as stream:

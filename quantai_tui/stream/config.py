@@ -200,7 +200,7 @@ def check_backoff(initial_delay: float, max_delay: float, backoff_factor: float,
 
 def _symbols(given: Any) -> tuple[str, ...]:
     """Normalise symbols: upper case, stripped, each once."""
-    if isinstance(given, str):
+    if isinstance(given, (str, bytes)):
         raise TypeError(f"symbols must be a tuple of symbols, got the text {shown(given)}; write symbols=({shown(given)},)")
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
         raise TypeError(f'symbols must be a tuple of symbols such as ("ETHUSDT",), got {shown(given)}')

@@ -171,6 +171,8 @@ class ResilientStream:
         self._supervisor.stop()
         if self._main is not None:
             await asyncio.wait([self._main])
+        elif self._batches is not None:
+            self._batches.close()
         await self._rest.close()
         await self._recorder.stop()
         if self.machine.state is not StreamState.STOPPED:

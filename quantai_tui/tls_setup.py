@@ -51,12 +51,20 @@ def openssl_refuses(error: ssl.SSLError) -> TlsSetupError:
     )
 
 
-def missing_authorities(context: ssl.SSLContext) -> str | None:
+def missing_authorities(context: ssl.SSLContext) -> TlsSetupError | None:
     """Why `context` has no authority and would refuse every certificate; None if it has one."""
     if context.cert_store_stats()["x509_ca"] or _has_hashed_certificates(ssl.get_default_verify_paths().capath):
         return None
-    broken = [why for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if (why := _why_unused(name, os.environ.get(name, "")))]
-    return "; ".join(broken) or "none is installed where OpenSSL looks for them"
+    broken = {name: why for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if (why := _why_unused(name, os.environ.get(name, "")))}
+    if broken:
+        return TlsSetupError(
+            "; ".join(broken.values()),
+            f"Correct or unset {' and '.join(broken)}; authorities of the system come with the package ca-certificates.",
+        )
+    return TlsSetupError(
+        "none is installed where OpenSSL looks for them",
+        "Install the package ca-certificates, or name a PEM file in EXCHANGE_CA_FILE.",
+    )
 
 
 def _check_key_log(path: str) -> None:

@@ -70,7 +70,9 @@ async def test_an_exchange_that_cannot_set_up_tls_says_why(tmp_path, monkeypatch
     monkeypatch.setenv(name, str(value))
     command = (sys.executable, "-m", "quantai_tui.exchange", "--folder", str(tmp_path / "venue"))
     child = ExchangeChild(command, tmp_path / "exchange.log", SYSTEM_CLOCK)
-    with pytest.raises(ExchangeFailed, match=f"{name} {value}.*unset {name}" if name == "OPENSSL_CONF" else f"Unset {name}"):
+    with pytest.raises(
+        ExchangeFailed, match=rf"{name} {value}.*unset {name}" if name == "OPENSSL_CONF" else rf"written: .*\. Unset {name}"
+    ):
         await child.start()
     await child.stop()
     assert (tmp_path / "exchange.log").read_text() == ""
@@ -90,6 +92,7 @@ def test_machine_without_authorities_gets_a_specific_error(tmp_path, monkeypatch
     failure = classify(caught.value, Phase.CONNECT)
     assert (failure.kind, failure.type, failure.fatal) == ("tls_no_ca", "ssl_error", True)
     assert says in failure.message
+    assert failure.advice.startswith("Correct or unset SSL_CERT_FILE and SSL_CERT_DIR")
     assert "ca-certificates" in failure.advice
     assert "in between" not in failure.advice
     assert tls_context(trusting(authority, tmp_path)).cert_store_stats()["x509_ca"] == 1, "an authority of one's own is enough"

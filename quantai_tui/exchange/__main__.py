@@ -13,7 +13,7 @@ def start() -> int:
     try:
         client_context()
     except TlsSetupError as error:
-        say_json({"error": str(error), "remedy": error.remedy})
+        say_json({"error": f"{error}. {error.remedy}"})
         return 2
     from .process import main
 

@@ -36,8 +36,9 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
         raise LinkFault(FailureKind.CONFIG, str(error), advice=error.remedy) from error
     if ca_file:
         _trust(context, Path(ca_file))
-    if (why := missing_authorities(context)) is not None:
-        raise LinkFault(FailureKind.TLS_NO_CA, f"TLS has no certificate authority to trust: {why}")
+    if (missing := missing_authorities(context)) is not None:
+        message = f"TLS has no certificate authority to trust: {missing}"
+        raise LinkFault(FailureKind.TLS_NO_CA, message, advice=missing.remedy)
     return context
 
 

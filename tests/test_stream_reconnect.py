@@ -9,6 +9,8 @@ import time
 import pytest
 import trustme
 from stream_support import FIRST_ID, SYMBOL, MemorySink, authority, clock, eventually, exchange, reaches, settle_loop, start
+from virtual.loop import run
+from virtual.rig import Rig
 
 from quantai_tui.market.store import TradeStore
 from quantai_tui.telemetry import StreamState
@@ -194,6 +196,25 @@ async def test_links_that_deliver_and_break_only_lengthen_the_delays(exchange, s
     await eventually(lambda: stream.snapshot().backoff_schedule_s[:1] == (1.0,))
     exchange.cut()
     await eventually(lambda: stream.snapshot().backoff_total_s == 1.0)
+
+
+def test_a_link_that_is_cut_as_soon_as_it_delivers_is_no_failed_attempt() -> None:
+    """What it has brought is not handed over yet when it ends."""
+
+    async def lived() -> None:
+        async with Rig(41, rates={"ETHUSDT": 0.01}, max_retries=1, exit_on_failure=True) as rig:
+            for _ in range(4):
+                await rig.until(lambda: rig.venue.subscribed() and rig.stream.state is S.LIVE, 60.0, "live")
+                (link,) = rig.venue.subscribed()
+                had = len(rig.venue.handed["ETHUSDT"])
+                rig.market.issue("ETHUSDT")
+                while len(rig.venue.handed["ETHUSDT"]) == had:
+                    await asyncio.sleep(0.001)
+                link.cut()
+                await rig.until(lambda: rig.stream.state is not S.LIVE, 10.0, "cut")
+                assert rig.stream.state is S.BACKOFF
+
+    run(lived())
 
 
 async def test_reconnect_now_skips_a_backoff_but_not_a_ban(exchange, start, clock):

@@ -217,6 +217,8 @@ class Supervisor:
     def _note(self, failure: Failure, *, was_live: bool) -> None:
         self.last_failure = (failure, self._clock.time())
         self._link_ends(failure.message)
+        if was_live and self._intake.waiting:
+            self.reconnector.on_data()  # it has delivered what is about to be handed over
         self.reconnector.on_link_down(failure)
         if was_live:
             return

@@ -163,7 +163,7 @@ async def test_another_scope_drops_no_ban_when_the_clock_is_set(path, jump):
     assert await Gate(clock, path=path).take_dial() == (120.0, "banned")
 
 
-async def test_what_was_written_before_the_machine_was_started_is_read_by_the_wall_clock(path, monkeypatch):
+async def test_times_from_before_a_reboot_are_read_by_the_wall_clock(path, monkeypatch):
     clock = TwoClocks()
     gate = Gate(clock, path=path)
     gate.close_for(120.0, "banned")

@@ -60,6 +60,8 @@ def test_symbols_are_normalised(given: object) -> None:
         (("ETH USDT",), ValueError, "symbols has 'ETH USDT'"),
         (("ETHUSDT,BTCUSDT",), ValueError, "symbols has 'ETHUSDT,BTCUSDT'"),
         (("ETHUSDT@aggTrade",), ValueError, "symbols has"),
+        (("ETH-USDT",), ValueError, "symbols has 'ETH-USDT'; a symbol is 2 to 20 letters, digits and underscores"),
+        (("ETHU\u00dfDT",), ValueError, "symbols has"),
         (("\uff25\uff34\uff28",), ValueError, "symbols has"),
         (("ETHUSDT", "ethusdt"), ValueError, "symbols has ETHUSDT twice"),
         ((f"S{number}" for number in range(10**9)), ValueError, "more than 1024"),

@@ -403,3 +403,9 @@ def test_describe_tells_rules_from_the_model_itself() -> None:
     assert describe("WS_RECONNECT_MAX_DELAY").rule == "> 0, at least WS_RECONNECT_INITIAL_DELAY"
     assert describe("TRAIN_PRECISION").choices == ("auto", "fp16", "bf16", "fp32")
     assert describe("WS_PING_INTERVAL").unit == "s"
+
+
+@pytest.mark.parametrize("name", ["SYMBOLS", "TRAIN_SYMBOL"])
+def test_a_symbol_that_is_none_is_told_the_whole_rule(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsProblems, match=rf"{name} = ETH-USDT: .*2 to 20 letters, digits and underscores"):
+        load(tmp_path / "none.toml", layers=Layers(overrides=(f"{name}=ETH-USDT",)))

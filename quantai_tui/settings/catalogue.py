@@ -30,7 +30,7 @@ _RULES = {
     "PROXY_URL": "http://, https://, socks5:// or socks5h:// and host:port, none, or empty",
     "KEYS": "action=key, comma-separated, each action once",
     "THEME": "lower-case letters, digits and dashes",
-    "SYMBOLS": "letters and digits, comma-separated, each once",
+    "SYMBOLS": "letters, digits and _, comma-separated, each once",
     "TRAIN_DEVICE": "auto, cpu, cuda or cuda:N",
 }
 

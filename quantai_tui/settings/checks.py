@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic_core import PydanticCustomError
 
 from ..masking import is_cut_short
-from ..symbols import is_symbol
+from ..symbols import SYMBOL_RULE, is_symbol
 
 LONGEST_TEXT = 4096  # characters, the limit of a Linux path
 MOST_CA_BYTES = 2**24  # the system's own bundle has a quarter of a MiB
@@ -49,7 +49,7 @@ def symbols(value: tuple[str, ...]) -> tuple[str, ...]:
     names = tuple(name.upper() for name in value)
     for name in names:
         if not is_symbol(name):
-            raise PydanticCustomError("symbol", "symbols are letters and digits as in ETHUSDT, comma-separated")
+            raise PydanticCustomError("symbol", "each symbol must be {rule}", {"rule": SYMBOL_RULE})
     if len(set(names)) != len(names):
         raise PydanticCustomError("symbol", "each symbol at most once")
     return names
@@ -66,7 +66,7 @@ def moved_keys(value: tuple[str, ...]) -> tuple[str, ...]:
 
 def symbol_or_none(value: str) -> str:
     if value and not is_symbol(value.upper()):
-        raise PydanticCustomError("symbol", "a symbol is letters and digits as in ETHUSDT")
+        raise PydanticCustomError("symbol", "must be {rule}", {"rule": SYMBOL_RULE})
     return value.upper()
 
 

@@ -9,13 +9,13 @@ from typing import Any, Literal, Protocol, Self, get_args
 from urllib.parse import urlsplit
 
 from ..arguments import check_choice, check_number, check_whole, normalise_fields, path_from, shown
+from ..symbols import SYMBOL_RULE, is_symbol
 
 BackfillStart = str | int  # "now", "earliest", or the aggregate id to begin at
 Order = Literal["id", "arrival"]
 
 TRANSPORTS = ("auto", "websockets", "picows")
 
-_SYMBOL = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _MOST_SYMBOLS = 1024  # Binance's limit of streams per connection
 _ID = re.compile(r"[0-9]{1,18}")  # as for the setting BACKFILL_START
 _HIGHEST_START = 10**18 - 1
@@ -208,9 +208,9 @@ def _symbols(given: Any) -> tuple[str, ...]:
     for one in given:
         if not isinstance(one, str):
             raise TypeError(f'symbols must hold text such as "ETHUSDT", got {shown(one)}')
-        if not _SYMBOL.fullmatch(one.strip()):
-            raise ValueError(f"symbols has {shown(one)}; a symbol has letters and digits, such as ETHUSDT")
         name = one.strip().upper()
+        if not (one.isascii() and is_symbol(name)):
+            raise ValueError(f"symbols has {shown(one)}; a symbol is {SYMBOL_RULE}")
         if name in names:
             raise ValueError(f"symbols has {name} twice; name each symbol once")
         names.append(name)

@@ -12,7 +12,6 @@ import msgspec
 
 from ..market.trades import AggTrade, Bar
 from ..market.wire import ControlReply, WireError, decode_frame
-from ..symbols import is_symbol
 from .config import StreamConfig
 from .failures import Phase
 from .recorded_trades import TradeIndex
@@ -40,6 +39,7 @@ _BLOCKS_IN_MEMORY, _UNPACKED_IN_MEMORY = 8, 16 * 1024 * 1024  # of the cache: wh
 # Memory for events other than messages and trades may grow in proportion to the file's size, as in a real recording.
 _KEPT_FOR_ALL, _KEPT_PER_BYTE = 64 * 1024 * 1024, 100
 _OBJECT_BYTES, _BYTES_PER_PACKED = 200, 4  # the most memory of an event: a constant, plus this per packed byte
+_INDEX_BYTES = 1500  # memory of the index of a symbol with one trade
 _MOST_LINKS = 100_000  # more than the venue lets anybody dial in a day; a file from somewhere else cannot fill the memory
 _PHASES = frozenset(phase.value for phase in Phase)  # a later release may know more
 _COMBINED, _EVENT = b'{"stream"', b'{"e"'  # how every market event begins: those need no second look
@@ -90,7 +90,9 @@ class LinkScript:
     def note(self, event: Event) -> None:
         """Take in any other event."""
         if isinstance(event, Ended):
-            self.end = event
+            # A Raw holds on to the whole block that it was unpacked from.
+            failure = event.failure and msgspec.structs.replace(event.failure, errors=event.failure.errors.copy())
+            self.end = msgspec.structs.replace(event, failure=failure)
             return
         self.last_at = event.at
         if isinstance(event, PhaseBegan) and event.phase in _PHASES:
@@ -271,8 +273,9 @@ class Recording:
     def _take_answer(self, asked: Asked | None, event: Fetched, offset: int) -> None:
         if asked is not None and asked.limit == 1 and asked.start is not None:
             # A look at where the venue's history begins, or what time it was at an id: far from all that was streamed.
-            self._keep(_OBJECT_BYTES)
-            self._probes[event.symbol, asked.start] = event.trades[:1]
+            first = event.trades[:1]
+            self._keep(len(event.symbol) + len(pack(first)))
+            self._probes[event.symbol, asked.start] = first
             return
         for trade in event.trades:
             self._index(event.symbol).add(trade.id, event.at, offset, streamed=False)
@@ -280,6 +283,7 @@ class Recording:
     def _index(self, symbol: str) -> TradeIndex:
         index = self.trades.get(symbol)
         if index is None:
+            self._keep((_INDEX_BYTES + len(symbol)) // _BYTES_PER_PACKED)
             index = self.trades[symbol] = TradeIndex()
         return index
 
@@ -306,9 +310,6 @@ def _trade(data: bytes) -> AggTrade | None:
 def _config(path: Path, recorded: msgspec.Raw) -> StreamConfig:
     """A recorded configuration; what a later release has added to it is left out, what this one has added is the default."""
     try:
-        config = msgspec.msgpack.decode(recorded, type=StreamConfig)
-        if wrong := [symbol for symbol in config.symbols if not is_symbol(symbol)]:
-            raise ValueError(f"{wrong[0][:40]!r} is not a symbol")
+        return msgspec.msgpack.decode(recorded, type=StreamConfig)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise RecordingError(f"{path}: the configuration in the recording cannot be used ({error}); record again") from error
-    return config

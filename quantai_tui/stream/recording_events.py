@@ -6,6 +6,7 @@ no secret in an event: addresses have no user, password or query, and the proxy 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import msgspec
@@ -139,7 +140,11 @@ pack = msgspec.msgpack.Encoder().encode
 
 
 def has_numbers(event: Event) -> bool:
-    """Whether prices, quantities and ids are numbers: a file may be foreign, and live answers are checked elsewhere."""
+    """Whether times, prices and quantities are finite numbers: a file may be foreign, and live answers are checked elsewhere."""
+    if not math.isfinite(event.at):
+        return False
+    if isinstance(event, Ponged):
+        return math.isfinite(event.rtt_s)
     if isinstance(event, Fetched):
         return all(is_number(trade.price) and is_number(trade.quantity) for trade in event.trades)
     if isinstance(event, FetchedBars):

@@ -102,7 +102,10 @@ class RecordingReader:
         while offset < size:
             found = self._read(offset, size)
             if found is None:
-                self.damage = f"the last {size - offset} bytes are no whole block: the program was killed while it wrote"
+                self.damage = (
+                    f"the last {size - offset} bytes are no whole block: "
+                    "the program was killed while it wrote, or the file is damaged"
+                )
                 return
             block, following, _ = found
             yield offset, block

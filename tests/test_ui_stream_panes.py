@@ -212,6 +212,8 @@ def test_zoomed_panes_show_refused_trades() -> None:
     symbols = {"ETHUSDT": SymbolSnapshot(wrong_times=2, conflicts=1)}
     put_away = (BadFrame(NOW - 5, "ETHUSDT 7: its time", "price 1"),)
     assert "not understood or refused: 3" in page("connection", symbols=symbols, quarantine=put_away, bad_frames=3)
+    far_off = {"ETHUSDT": SymbolSnapshot(implausible=1)}
+    assert "not understood or refused: 1" in page("connection", symbols=far_off, quarantine=put_away, bad_frames=1)
     told = page("market", symbols=symbols)
     assert "wrong times 2" in told
     assert "conflicting contents 1" in told

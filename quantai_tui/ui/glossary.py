@@ -13,6 +13,7 @@ WORDS: tuple[tuple[str, str], ...] = (
     ("missing", "ids that exist and have not arrived; they are fetched again"),
     ("whole to", "the id up to which none is missing; training reads no further"),
     ("silent", "acknowledged by the venue, which then sends nothing of it"),
+    ("doubtful", "waiting, as their ids are far off; implausible: none confirmed"),
     ("bad", "not understood, or refused; z on connection shows them"),
     ("dials left", "new connections that the venue's limit still allows"),
     ("dials", "attempts to connect"),

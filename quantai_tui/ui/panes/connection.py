@@ -193,7 +193,7 @@ def _changes(stream: StreamSnapshot, width: int) -> list[Row]:
 def _not_understood(stream: StreamSnapshot, width: int) -> list[Row]:
     if not stream.quarantine:
         return []
-    refused = any(symbol.wrong_times or symbol.conflicts for symbol in stream.symbols.values())
+    refused = any(symbol.wrong_times or symbol.conflicts or symbol.implausible for symbol in stream.symbols.values())
     title = f"not understood{' or refused' if refused else ''}: {count(stream.bad_frames)}, the last of them"
     return [Row(), heading(clip(title, width)), *[_bad_frame(one, width) for one in reversed(stream.quarantine)]]
 

@@ -357,6 +357,13 @@ async def test_what_goes_wrong_is_logged_within_the_packages_own_tree(
     }
 
 
+async def test_a_stop_right_behind_a_start_leaves_no_socket(folder: Path, supervise: Callable[..., TrainingSupervisor]) -> None:
+    supervisor = supervise(config())
+    await supervisor.start()
+    await supervisor.stop()
+    assert not (folder / "s").exists()
+
+
 def test_a_socket_path_that_is_too_long_is_refused_with_the_limit(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="107 bytes"):
         TrainingSupervisor(config(), socket_path=tmp_path / ("x" * 120), log_path=tmp_path / "log")

@@ -29,6 +29,7 @@ from .control import ControlServer
 from .desk import SettingsDesk
 from .exchange_child import ExchangeChild, ExchangeFailed, ExchangeInfo
 from .finish import is_finished
+from .housekeeping import keep_house
 from .linger import logout_warning
 from .logs import EngineLog
 from .places import EngineFolder, PlaceError, data_root, dials_file, socket_folder
@@ -36,15 +37,13 @@ from .playback import Playback
 from .registry import AlreadyRunning, Claim, Entry, control_socket, entry_of, guest_socket, worker_socket
 from .source import Source
 from .starting import EXIT_STORE_FAILED, StartError, reason_of
-from .vitals import PERIOD_S, Vitals, statistics
+from .vitals import PERIOD_S, Vitals
 from .warmup import warm_start
 from .worker_settings import worker_config
 
 logger = logging.getLogger(__name__)
 
 _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
-_STATISTICS_EVERY_S = 60.0
-_PRUNE_EVERY_S = 3600.0
 
 
 class Engine:
@@ -184,7 +183,7 @@ class Engine:
         if self.mode is not Mode.REPLAY:
             self._background.start(self._warm_up(), "warm-up")
         self._background.start(self._sample(), "vitals")
-        self._background.start(self._housekeeping(), "housekeeping")
+        self._background.start(keep_house(self.desk, self.store, self.snapshot, self._clock), "housekeeping")
 
     async def _listen(self, claim: Claim) -> None:
         """Open the sockets and register this engine. Raises PlaceError."""
@@ -349,17 +348,6 @@ class Engine:
                 logger.critical("%s; the engine stops, so that nothing is lost unseen", self.failure)
                 self.request_stop()
                 return
-
-    async def _housekeeping(self) -> None:
-        last_prune = self._clock.monotonic()
-        while True:
-            await self._clock.sleep(_STATISTICS_EVERY_S)
-            logger.info("statistics: %s", statistics(self.snapshot()))
-            if self.desk.settings.STORE_RETENTION_DAYS == 0:
-                self.store.keep_all()
-            elif self._clock.monotonic() - last_prune >= _PRUNE_EVERY_S:
-                last_prune = self._clock.monotonic()
-                await self.store.prune(int(self.desk.settings.STORE_RETENTION_DAYS * 86_400 * 1_000_000))
 
     async def stop(self) -> None:
         """Stop everything in order: training, stream, store, exchange, sockets. Idempotent; safe after a failed start."""

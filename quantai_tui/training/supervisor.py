@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 
 from ..arguments import check_number, check_type, check_whole, path_from
-from ..private_files import identity, remove_if_same
 from ..python_child import PYTHON
 from ..telemetry import SYSTEM_CLOCK, Clock, GpuSnapshot, Severity, TrainingSnapshot, TrainingState
 from .child import WorkerLife, WorkerLog
@@ -26,7 +25,6 @@ from .messages import (
     Event,
     Failed,
     Finished,
-    FrameReader,
     Hello,
     Metrics,
     Overflowed,
@@ -38,13 +36,12 @@ from .messages import (
 )
 from .samples import FlushSample, FlushSamples
 from .view import TrainingView
+from .worker_socket import WorkerSocket
 
 log = logging.getLogger(__name__)
 
-_LONGEST_SOCKET_PATH = 107  # sun_path of Linux, less its closing zero
 _POLL_S = 0.5
 _ANSWER_S = 5.0
-_HELLO_S = 10.0
 _LONGEST_DELAY_S = 30.0
 # A worker that has trained for so long was sound: what killed it starts a new count of failures.
 _SOUND_AFTER_S = 60.0
@@ -83,10 +80,8 @@ class TrainingSupervisor:
         check_number("grace_s", grace_s, above=0.0)
         check_number("silence_s", silence_s, above=0.0)
         check_whole("max_restarts", max_restarts, at_least=0)
-        if len(str(socket_path).encode()) > _LONGEST_SOCKET_PATH:
-            raise ValueError(f"the worker socket's path is longer than {_LONGEST_SOCKET_PATH} bytes: {socket_path}")
         self._config = config
-        self._socket_path = socket_path
+        self._socket = WorkerSocket(socket_path, admit=self._admit, take=self._take, lost=self._lost)
         self._clock = clock
         self._python = python
         self._grace_s = grace_s
@@ -96,7 +91,6 @@ class TrainingSupervisor:
         self._view = TrainingView(clock)
         self._samples = FlushSamples()
         self._guests = Guests(guest_socket, clock, engine_trains=lambda: self.running, on_metrics=self._samples.keep)
-        self._decoder = msgspec.msgpack.Decoder(WorkerMessage)
         self._ids = itertools.count(1)
         self._paused = False
         self._life: WorkerLife | None = None
@@ -129,10 +123,8 @@ class TrainingSupervisor:
             self._paused = False
             self._view.fold()
             self._view.enter(TrainingState.STARTING, "starting the worker")
-            server = await asyncio.start_unix_server(self._serve, str(self._socket_path))
-            self._socket_path.chmod(0o600)
-            ours = identity(self._socket_path)
-            self._task = asyncio.create_task(self._supervise(server, ours), name="training supervisor")
+            await self._socket.open()
+            self._task = asyncio.create_task(self._supervise(), name="training supervisor")
 
     async def stop(self) -> None:
         """End the worker, within 3 s at any moment of its life. Idempotent."""
@@ -143,6 +135,7 @@ class TrainingSupervisor:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
+            self._socket.close()  # a task that was cancelled before it began has closed nothing
             self._task = None
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
@@ -251,7 +244,7 @@ class TrainingSupervisor:
 
     # Lives
 
-    async def _supervise(self, server: asyncio.Server, socket_identity: tuple[int, int]) -> None:
+    async def _supervise(self) -> None:
         try:
             failure = await self._live_on()
         except Exception as error:
@@ -263,8 +256,7 @@ class TrainingSupervisor:
                 await life.end(Control(next(self._ids), ControlKind.STOP))
                 life.hang_up()
             self._log.refresh()
-            remove_if_same(self._socket_path, socket_identity)
-            server.close()
+            self._socket.close()
         # Last of all: whoever hears of it may start anew at once.
         if failure is not None:
             self._fail(failure)
@@ -274,7 +266,7 @@ class TrainingSupervisor:
         failures = 0
         while True:
             try:
-                life = self._life = await WorkerLife.spawn(self._config, self._python, self._socket_path, self._log, self._clock)
+                life = self._life = await WorkerLife.spawn(self._config, self._python, self._socket.path, self._log, self._clock)
             except OSError as error:
                 return f"the worker could not be started: {error}"
             await self._watch(life)
@@ -328,30 +320,7 @@ class TrainingSupervisor:
             self._view.pid = None
         life.hang_up()
 
-    # The socket
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        frames = FrameReader()
-        life: WorkerLife | None = None
-        try:
-            while data := await asyncio.wait_for(reader.read(65536), None if life else _HELLO_S):
-                for body in frames.feed(data):
-                    message = self._decoder.decode(body)
-                    if life is None:
-                        life = self._admit(message, writer)
-                    else:
-                        self._take(life, message)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            log.error("closing a worker's connection: %s", error)
-            if life is not None:
-                life.ended_because = f"the worker sent what the engine does not understand ({error}) and was killed"
-                life.signal(signal.SIGKILL)
-        except (OSError, TimeoutError) as error:
-            log.warning("a worker's connection broke: %s", error or "no Hello in time")
-        finally:
-            writer.close()
-            if life is not None:
-                self._lost(life, writer)
+    # What comes over its socket
 
     def _admit(self, message: WorkerMessage, writer: asyncio.StreamWriter) -> WorkerLife:
         """Raises ValueError for a stranger."""

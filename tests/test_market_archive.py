@@ -269,12 +269,22 @@ def test_zip_with_another_compression_is_refused_before_unpacking(method: int, d
         read_archive(path)
 
 
+def test_an_encrypted_zip_is_not_told_as_damage(tmp_path: Path) -> None:
+    path = _zip(tmp_path, _text(_LINES))
+    content = bytearray(path.read_bytes())
+    content[6] |= 1  # the flag bits of the first member, before its content
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # and in the directory
+    path.write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"is encrypted; unpack it, and name the \.csv file"):
+        read_archive(path)
+
+
 def test_zip_with_an_undecodable_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / f"{_NAME}.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("\u00e9\u00e9.csv", _text(_LINES))
     path.write_bytes(path.read_bytes().replace("\u00e9\u00e9".encode(), b"\xff\xfe\xff\xfe"))
-    with pytest.raises(ArchiveError, match="cannot be read"):
+    with pytest.raises(ArchiveError, match=r"whose name is not UTF-8; unpack it, and name the \.csv file"):
         read_archive(path)
 
 

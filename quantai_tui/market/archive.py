@@ -35,6 +35,8 @@ _LONGEST_LINE = 2048
 _MOST_EMPTY_LINES = 1000
 # zipfile unpacks other methods without a limit: 1 kB can become 1 GB.
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 0x1  # of a member's flag bits
+_UNPACK = "unpack it, and name the .csv file"
 
 
 class ArchiveError(Exception):
@@ -159,9 +161,13 @@ def _zip_member(path: Path, raw: IO[bytes]) -> IO[bytes]:
         found = [member for member in archive.infolist() if _is_csv(PurePosixPath(member.filename))]
         if len(found) != 1:
             raise ArchiveError(path, 0, f"holds {len(found)} CSV files instead of one", _WANTED)
+        if found[0].flag_bits & _ENCRYPTED:
+            raise ArchiveError(path, 0, "is encrypted", _UNPACK)
         if found[0].compress_type not in _ZIP_METHODS:
-            raise ArchiveError(path, 0, "is compressed in another way than Binance's files", "unpack it, and name the .csv file")
+            raise ArchiveError(path, 0, "is compressed in another way than Binance's files", _UNPACK)
         return archive.open(found[0])
+    except UnicodeDecodeError as error:
+        raise ArchiveError(path, 0, "holds a file whose name is not UTF-8", _UNPACK) from error
     except _UNREADABLE as error:
         _cannot_read(path, error)
 

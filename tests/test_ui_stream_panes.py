@@ -6,6 +6,8 @@ import pytest
 from ui_support import NOW, engine_snapshot, stream_snapshot
 
 from quantai_tui.link.base import LinkState
+from quantai_tui.market.trades import AggTrade
+from quantai_tui.stream.quarantine import Quarantine, content_of
 from quantai_tui.telemetry import (
     BadFrame,
     GapSnapshot,
@@ -206,6 +208,18 @@ def test_what_is_far_off_is_told_roughly(said: str, expected: str) -> None:
 def test_a_link_without_numbers_yet_shows_no_zeros() -> None:
     text = drawn("heartbeat", BOX, rtt_ms=RttSnapshot())
     assert "store lag   – ms  loop lag   – ms" in text  # noqa: RUF001
+
+
+@pytest.mark.parametrize("width", [78, 118])
+def test_zoomed_the_connection_shows_both_contents_of_a_conflict(width: int) -> None:
+    quarantine = Quarantine()
+    kept, again = (
+        AggTrade(1100, price, "1.25000000", 5_100, 5_101, 1_717_200_000_000, True, "ETHUSDT") for price in ("3000", "1")
+    )
+    quarantine.add_trade(again, f"another content than the stored one, {content_of(kept)}")
+    text = " ".join(page("connection", width, quarantine=quarantine.frames, bad_frames=1).split())
+    assert content_of(kept) in text
+    assert content_of(again) in text
 
 
 def test_zoomed_panes_show_refused_trades() -> None:

@@ -11,6 +11,7 @@ from .states import NOT_KNOWN, STREAM_SIGNS, stream_sign
 _CERTIFICATE_ALERT_DAYS = 14
 _ROOMY = 36  # cells from which on numbers may keep their places
 _UP = (StreamState.LIVE, StreamState.STALLED, StreamState.ROTATING)
+_LINES_OF_A_BAD_FRAME = 6
 
 
 def draw_connection(view: View, width: int, height: int) -> list[Row]:
@@ -195,7 +196,7 @@ def _not_understood(stream: StreamSnapshot, width: int) -> list[Row]:
         return []
     refused = any(symbol.wrong_times or symbol.conflicts or symbol.implausible for symbol in stream.symbols.values())
     title = f"not understood{' or refused' if refused else ''}: {count(stream.bad_frames)}, the last of them"
-    return [Row(), heading(clip(title, width)), *[_bad_frame(one, width) for one in reversed(stream.quarantine)]]
+    return [Row(), heading(clip(title, width)), *(line for one in reversed(stream.quarantine) for line in _bad_frame(one, width))]
 
 
 def _change(change: StateChangeSnapshot, width: int) -> Row:
@@ -204,6 +205,8 @@ def _change(change: StateChangeSnapshot, width: int) -> Row:
     return row((f"{wall_clock(change.time)}  ", "muted"), (f"{glyph} {words(change.state.value):<13} ", token), (cause, "text"))
 
 
-def _bad_frame(frame: BadFrame, width: int) -> Row:
-    said = clip(clean(f"{frame.reason}: {frame.excerpt}"), max(0, width - 10))
-    return row((f"{wall_clock(frame.time)}  ", "muted"), (said, "text"))
+def _bad_frame(frame: BadFrame, width: int) -> list[Row]:
+    """Over several lines: of a trade with two contents both must be seen."""
+    said = wrap(clean(f"{frame.reason}: {frame.excerpt}"), max(1, width - 10), _LINES_OF_A_BAD_FRAME)
+    times = [f"{wall_clock(frame.time)}  ", *[" " * 10] * (len(said) - 1)]
+    return [row((time, "muted"), (line, "text")) for time, line in zip(times, said, strict=True)]

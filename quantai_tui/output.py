@@ -25,17 +25,23 @@ from .textfile import escaped
 
 _CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 _CONTINUED = "    "
+_LONGEST_LINE = 8_000  # characters; a longer line quotes an argument or a value that is too long
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 
 
 def safe_line(text: str) -> str:
     """Return `text` as one clean and masked line."""
-    return masked(clean(text))
+    return _shortened(masked(clean(text)))
 
 
 def safe_lines(text: str) -> str:
     """Like `safe_line`, for text of several lines."""
-    return masked(clean_lines(text))
+    text = masked(clean_lines(text))
+    return "\n".join(map(_shortened, text.split("\n"))) if len(text) > _LONGEST_LINE else text
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}… (shortened; it has {len(line)} characters)"
 
 
 class SafeStream(io.TextIOBase):

@@ -21,7 +21,7 @@ from quantai_tui.cleaning import clean, clean_lines, one_line
 from quantai_tui.engine.logs import EngineLog
 from quantai_tui.engine.printer import Printer
 from quantai_tui.link.base import LinkState
-from quantai_tui.output import LogFormatter, json_line, safe_line
+from quantai_tui.output import LogFormatter, json_line, safe_line, safe_lines
 from quantai_tui.ui.crash import report_crash
 from quantai_tui.ui.plain import run_plain
 
@@ -168,6 +168,18 @@ def test_a_usage_error_quotes_its_argument_cleaned_and_masked() -> None:
 )
 def test_hostile_arguments_are_cleaned_on_one_line(arguments: tuple[str, ...]) -> None:
     assert len(assert_safe(run(*arguments), 2).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("stop",), ("import",), ("replay", "--headless"), ("demo", "--headless", "--config")], ids=" ".join
+)
+def test_a_very_long_argument_is_told_in_part(command: tuple[str, ...]) -> None:
+    assert len(assert_safe(run(*command, "x" * 100_000), 2)) < 9_000
+
+
+def test_a_very_long_line_among_others_is_cut_short() -> None:
+    text = "first\n" + "x" * 100_000 + "\nlast"
+    assert safe_lines(text) == f"first\n{'x' * 8_000}… (shortened; it has 100000 characters)\nlast"
 
 
 def test_error_names_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:

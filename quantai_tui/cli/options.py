@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -215,8 +217,12 @@ def check_speed(context: click.Context, parameter: click.Parameter, value: str |
 
 
 def need_file(file: str) -> None:
-    path = Path(file)
-    if not path.exists():
+    """End with a message unless this is a file that may be opened."""
+    try:
+        mode = os.stat(file).st_mode  # noqa: PTH116 - an empty name is no file here, and the working folder for pathlib
+    except FileNotFoundError:
         fail(f"{file}: there is no such file")
-    if not path.is_file():
+    except OSError as error:
+        fail(f"{file}: cannot be read: {error.strerror}")
+    if not stat.S_ISREG(mode):
         fail(f"{file}: is not a file; give a recording, or one of Binance's aggTrades files (.csv, .csv.gz, .zip)")

@@ -103,7 +103,9 @@ def test_problems_of_a_file_never_show_a_password(tmp_path: Path, text: str) -> 
     assert "s3cret" not in str(caught.value) + repr(caught.value.problems)
 
 
-@pytest.mark.parametrize("override", ["HTTP_PROXY_=joe:s3cret@h:1", "PROXY_URL joe:s3cret@h", "WS_TOKEN=s3cret"])
+@pytest.mark.parametrize(
+    "override", ["HTTP_PROXY_=joe:s3cret@h:1", "PROXY_URL joe:s3cret@h", "PROXY_URL:http://joe:s3cret", "WS_TOKEN=s3cret"]
+)
 def test_problems_of_an_override_never_show_a_password(override: str) -> None:
     with pytest.raises(SettingsProblems) as caught:
         load(layers=Layers(overrides=(override,)))
@@ -149,7 +151,10 @@ def test_password_with_escaped_special_characters_is_accepted() -> None:
     assert parse_proxy(url, "PROXY_URL").password == "#a/b?c@d"
 
 
-@pytest.mark.parametrize("setting", ["EXCHANGE_WS_URL=wss://joe:s3cret@h:1", "EXCHANGE_REST_URL=https://joe@h/x"])
+@pytest.mark.parametrize(
+    "setting",
+    ["EXCHANGE_WS_URL=wss://joe:s3cret@h:1", "EXCHANGE_WS_URL=wss://joe:12#s3cret@h:1", "EXCHANGE_REST_URL=https://joe@h/x"],
+)
 def test_venue_address_with_user_and_password_is_refused(setting: str) -> None:
     with pytest.raises(SettingsProblems, match="must be an address without user and password") as caught:
         load(layers=Layers(overrides=(setting,)))

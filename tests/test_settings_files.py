@@ -73,7 +73,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     broken.write_text("WS_PING_INTERVAL = = 3\n")
     assert_refused(run("config", "validate", str(broken)), str(broken), "is not valid TOML")
     missing = str(tmp_path / "none.toml")
-    assert_refused(run("config", "validate", missing), missing, "there is no such file")
+    assert_refused(run("config", "validate", missing), missing, "there is no such file (configuration file)")
 
 
 def test_validating_another_file_does_not_read_dotenv(tmp_path: Path) -> None:

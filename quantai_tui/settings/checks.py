@@ -89,8 +89,9 @@ def whole_address(value: object) -> object:
     return value
 
 
-def no_credentials(value: str) -> str:
-    if "@" in value:
+def no_credentials(value: object) -> object:
+    """Before the pattern, which would say less of a password that has special characters."""
+    if isinstance(value, str) and "@" in value:
         raise PydanticCustomError("address", "must be an address without user and password")
     return value
 

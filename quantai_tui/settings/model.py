@@ -345,7 +345,7 @@ class Settings(BaseSettings):
     _check_retention = field_validator("STORE_RETENTION_DAYS")(checks.retention)
     _check_address = field_validator("EXCHANGE_WS_URL", "EXCHANGE_REST_URL", "PROXY_URL")(checks.address)
     _check_proxy = field_validator("PROXY_URL", mode="before")(checks.whole_address)
-    _check_venue = field_validator("EXCHANGE_WS_URL", "EXCHANGE_REST_URL")(checks.no_credentials)
+    _check_venue = field_validator("EXCHANGE_WS_URL", "EXCHANGE_REST_URL", mode="before")(checks.no_credentials)
     _check_ca_file = field_validator("EXCHANGE_CA_FILE")(checks.readable_file)
 
     @model_validator(mode="after")

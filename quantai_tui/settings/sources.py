@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..masking import masked_value
 from ..textfile import UnusableFile, parse_toml, read_text
 from ..user_folders import user_folder
-from .catalogue import masked, names
+from .catalogue import names
 from .model import Settings
 from .problems import Gathered, Origin, Problem, SettingsProblems
 from .shared import gather_shared
@@ -70,7 +71,7 @@ def _gather_toml(gathered: Gathered, path: Path, required: bool) -> None:
         gathered.problems.append(Problem(str(path), "", "its name must be UTF-8 text", "configuration file"))
     except FileNotFoundError:
         if required:
-            gathered.problems.append(Problem(str(path), "", "there is no such file", "--config"))
+            gathered.problems.append(Problem(str(path), "", "there is no such file", "configuration file"))
     except UnusableFile as error:
         gathered.problems.append(Problem(str(path), "", str(error), "configuration file"))
     else:
@@ -100,7 +101,7 @@ def _gather_overrides(gathered: Gathered, overrides: tuple[str, ...]) -> None:
         name, equals, value = text.partition("=")
         name = name.strip()
         if not equals:
-            gathered.problems.append(Problem(masked(text), "", "must be NAME=VALUE", "--set"))
+            gathered.problems.append(Problem(masked_value(text, text), "", "must be NAME=VALUE", "--set"))
         elif name in known:
             gathered.put(name, value.strip(), Origin("command line", f"--set {name}"))
         else:

@@ -10,15 +10,14 @@ import random
 import socket
 import stat
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from account_support import WITHOUT_ACCOUNT, has_namespaces
 from every_command import CONSOLE_SCRIPT, TRADES
 
-NOBODY = 65534
 _MAGIC = b"\x89QREC\r\n\x1a"
 
 
@@ -32,7 +31,8 @@ class Case:
     environment: dict[str, bytes]
     closed: tuple[int, ...] = ()
     full_output: bool = False  # standard output is a full device
-    user: int | None = None
+    no_account: bool = False  # run under a uid without an account and without root's permissions, if possible
+    most_s: float | None = None  # interrupted after this time, because it does not end by itself
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -49,6 +49,10 @@ class Case:
         if self.closed:
             closing = " ".join(f"{number}>&-" if number else "<&-" for number in self.closed)
             program = ("/bin/sh", "-c", f'exec "$@" {closing}', "sh", *CONSOLE_SCRIPT)
+        if self.no_account and has_namespaces():
+            program = (*WITHOUT_ACCOUNT, *program)
+        if self.most_s is not None:
+            program = ("timeout", "--signal=INT", "--preserve-status", f"{self.most_s:g}", *program)
         with Path("/dev/full" if self.full_output else os.devnull).open("wb") as sink:
             return subprocess.run(
                 [*program, *self.arguments],
@@ -59,9 +63,6 @@ class Case:
                 stderr=subprocess.PIPE,
                 timeout=within,
                 check=False,
-                user=self.user,
-                group=self.user,
-                extra_groups=None if self.user is None else [],
             )
 
 
@@ -69,6 +70,10 @@ def make_case(seed: int, home: Path, *, cheap: bool = False) -> Case:
     """The case of this seed. `cheap` limits it to commands that start no engine."""
     chance = random.Random(seed)
     environment = {name: os.fsencode(value) for name, value in os.environ.items()}
+    # Not the tester's own home, which is used if an XDG folder is unset or unusable. A short path, so that sockets fit.
+    own = Path(os.environ["TMPDIR"]) / f"case-{seed}"
+    own.mkdir()
+    environment |= {"HOME": os.fsencode(own), "XDG_STATE_HOME": os.fsencode(own / "state")}
     environment |= {"TRAIN_AUTOSTART": b"false", "TERM": b"xterm", "COLUMNS": b"80"}
     case = Case(chance, home, [], environment)
     command = chance.choice(_CHEAP if cheap else _CHEAP + _WITH_ENGINE)
@@ -125,8 +130,20 @@ def _replay(case: Case) -> None:
     case.arguments += [b"replay", b"--headless", b"--for", b"5", os.fsencode(_bad_archive(case))]
 
 
+def _serve(case: Case) -> None:
+    case.arguments.append(b"serve")
+    case.arguments += case.random.choice(([b"demo"], [b"replay", os.fsencode(_bad_archive(case))], []))
+    case.arguments += _maybe_set(case)
+    case.most_s = 5.0
+
+
+def _plain(case: Case) -> None:
+    case.arguments += [b"demo", b"--plain", *_maybe_set(case)]
+    case.most_s = 10.0
+
+
 _CHEAP = (_config_show, _config_path, _config_validate, _config_validate, _ps, _about_an_engine, _import, _import)
-_WITH_ENGINE = (_demo, _live, _replay, _replay)
+_WITH_ENGINE = (_demo, _live, _replay, _replay, _serve, _plain)
 
 
 # Faults of the surroundings
@@ -154,6 +171,7 @@ def _bad_folder(case: Case) -> None:
     elif kind == 2:
         path.mkdir()
         path.chmod(0o000)
+        case.no_account = True
     elif kind == 3:
         path.symlink_to(path)
     elif kind == 4:
@@ -186,6 +204,9 @@ def _bad_variable(case: Case) -> None:
 
 
 def _no_home(case: Case) -> None:
+    if not has_namespaces():
+        return  # an account has a home of its own
+    case.no_account = True
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "LOGNAME", "USER"):
         case.environment.pop(name, None)
 
@@ -204,10 +225,10 @@ def _full_device(case: Case) -> None:
 
 
 def _unknown_user(case: Case) -> None:
-    """A user without an account and without permissions; only root can switch to it."""
-    if os.getuid() == 0 and _can_run_as(NOBODY):
-        case.user = NOBODY - 7
-        case.environment["HOME"] = b"/nonexistent"
+    if not has_namespaces():
+        return
+    case.no_account = True
+    case.environment["HOME"] = case.random.choice((b"", b"/nonexistent", b"relative"))
 
 
 def _bad_argument(case: Case) -> None:
@@ -308,6 +329,7 @@ def _bad_file(case: Case, folder: Path, name: str) -> Path:
         path.write_bytes(_contents(chance))
         if kind == 5:
             path.chmod(stat.S_IWUSR)
+            case.no_account = True
     return path
 
 
@@ -351,19 +373,3 @@ def _zip(text: bytes) -> bytes:
 
 def _recording(text: bytes) -> bytes:
     return _MAGIC + b"\x00\x01\x00\x00\x00\x10" + text
-
-
-def _can_run_as(user: int) -> bool:
-    """Whether that user may execute this interpreter and read this program."""
-    try:
-        probe = subprocess.run(
-            [sys.executable, "-P", "-c", "import quantai_tui.cli"],
-            user=user,
-            group=user,
-            capture_output=True,
-            check=False,
-            cwd="/",
-        )
-    except OSError:
-        return False
-    return probe.returncode == 0

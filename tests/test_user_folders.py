@@ -10,23 +10,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from account_support import UID, WITHOUT_ACCOUNT, has_namespaces
 
 from quantai_tui.engine import linger
 from quantai_tui.user_folders import PlaceError, user_folder
 
 SCRIPT = str(Path(sys.executable).parent / "quantai-tui")
-# In a user namespace the process keeps its access to files, but its uid has no account.
-HOMELESS = ("unshare", "--user", "--map-user=54321")
-needs_namespaces = pytest.mark.skipif(
-    shutil.which("unshare") is None or subprocess.run([*HOMELESS, "true"], capture_output=True, check=False).returncode != 0,
-    reason="no user namespaces here",
-)
+needs_namespaces = pytest.mark.skipif(not has_namespaces(), reason="no user namespaces here")
 
 
 def homeless(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "HOME" and not name.startswith("XDG_")}
     return subprocess.run(
-        [*HOMELESS, *command], env={**environment, **more}, capture_output=True, text=True, timeout=60, check=False
+        [*WITHOUT_ACCOUNT, *command], env={**environment, **more}, capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -50,7 +46,7 @@ def test_without_a_home_every_command_names_the_remedy(command: str) -> None:
     done = homeless(SCRIPT, *command.split())
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
-    assert "quantai-tui: user 54321 has no home folder: set HOME, or XDG_" in done.stderr
+    assert f"quantai-tui: user {UID} has no home folder: set HOME, or XDG_" in done.stderr
 
 
 @needs_namespaces
@@ -93,6 +89,14 @@ def test_without_a_home_the_folder_is_an_error_not_a_relative_path(monkeypatch: 
     with pytest.raises(PlaceError, match="XDG_STATE_HOME"):
         user_folder("state")
     assert user_folder("config").name == "quantai-tui"  # XDG_CONFIG_HOME is set
+
+
+@pytest.mark.parametrize(("variable", "command"), [("CONFIG", "config path"), ("DATA", "demo --headless"), ("STATE", "ps")])
+def test_a_folder_whose_name_is_not_utf8_is_told_with_its_variable(variable: str, command: str) -> None:
+    environment = os.environb | {f"XDG_{variable}_HOME".encode(): b"/\xff"}
+    done = subprocess.run([SCRIPT, *command.split()], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert rf"/\udcff/quantai-tui: its name must be UTF-8 text; set HOME, or XDG_{variable}_HOME" in done.stderr
 
 
 def test_a_user_without_an_account_has_no_login_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

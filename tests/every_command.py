@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,13 +179,13 @@ class HostileHome:
                 for process in processes:
                     outcome.listening.update(listeners_of(process.pid))
 
-        watcher = threading.Thread(target=look, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join(10)
+        with ThreadPoolExecutor(1) as watcher:
+            watching = watcher.submit(look)
+            try:
+                yield
+            finally:
+                done.set()
+            watching.result()  # a look that failed would let every check pass
 
 
 def write_recording(path: Path, *events: Any) -> None:

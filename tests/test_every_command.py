@@ -11,6 +11,7 @@ __all__ = ["stage"]  # a fixture
 
 pytestmark = [LINUX_ONLY, pytest.mark.timeout(150)]
 
+_WITH_EXCHANGE = ("", "demo", "replay", "serve")
 _LOGS = ("*.log", "*.out", "*.jsonl")
 
 
@@ -31,6 +32,8 @@ def test_no_command_leaks_or_runs_code_in_a_hostile_home(stage: Stage, use: Use)
     assert outcome.code in use.codes, outcome.output.decode(errors="replace")
     assert not home.marker.exists(), f"code from the working folder was run: {home.marker.read_text().split()}"
     assert [listener for listener in outcome.listening if not listener.on_loopback] == []
+    if use.codes == (0,) and use.command in _WITH_EXCHANGE:
+        assert outcome.listening, "the exchange listens; nobody has looked"
     assert_no_secret(home, outcome)
     assert_no_escape(use, home, outcome)
     home.wait_quiet()

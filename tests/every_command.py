@@ -33,6 +33,7 @@ SECRET = "s3cr3t-w0rd"
 PROXY = f"http://joe:{SECRET}@127.0.0.1:9"
 ESCAPE = "\x1b]0;PWNED\x07"
 C1_ESCAPE = "\x9b31mPWNED"
+BAD_WORD = f"{ESCAPE}http://joe:{SECRET}@h"
 
 # Names that a library or the program imports; each file records its execution.
 HOSTILE_MODULES = (
@@ -245,30 +246,30 @@ USES = (
     Use("demo, plain", "demo", _fixed("--plain", *_WITH_SECRET), typed=f"help\n{ESCAPE}\nquit\n".encode()),
     Use("demo, bad configuration", "demo", lambda home: ["--config", home.bad_config(), "--headless"], codes=(2,)),
     Use("demo, bad fault script", "demo", lambda home: ["--faults", home.bad_config(), "--headless"], codes=(2,)),
-    Use("demo, unknown option", "demo", _fixed(f"--{ESCAPE}"), codes=(2,)),
+    Use("demo, unknown option", "demo", _fixed(f"--{BAD_WORD}"), codes=(2,)),
     Use("replay, archive", "replay", lambda home: [home.archive(), "--headless", *_WITH_SECRET]),
     Use("replay, hostile recording", "replay", lambda home: [home.recording(), "--headless", *_WITH_SECRET], codes=(0, 2)),
-    Use("replay, missing file", "replay", _fixed(f"{ESCAPE}.csv", "--headless"), codes=(2,)),
+    Use("replay, missing file", "replay", _fixed(f"{BAD_WORD}.csv", "--headless"), codes=(2,)),
     Use("serve, demo", "serve", _fixed("demo", *_WITH_SECRET), ends=False),
     Use("serve, live", "serve", lambda home: ["live", *home.live_venue(), *_WITH_SECRET], ends=False),
-    Use("serve, bad mode", "serve", _fixed(ESCAPE), codes=(2,)),
+    Use("serve, bad mode", "serve", _fixed(BAD_WORD), codes=(2,)),
     Use("attach, plain", "attach", _fixed("--plain"), engine=True, typed=b"help\nquit\n"),
     Use("attach, dashboard", "attach", engine=True, screen=(("● LIVE", "q"),)),
-    Use("attach, unknown name", "attach", _fixed(ESCAPE, "--plain"), codes=(2,)),
+    Use("attach, unknown name", "attach", _fixed(BAD_WORD, "--plain"), codes=(2,)),
     Use("ps", "ps", engine=True),
-    Use("ps, bad argument", "ps", _fixed(ESCAPE), codes=(2,)),
+    Use("ps, bad argument", "ps", _fixed(BAD_WORD), codes=(2,)),
     Use("stop", "stop", engine=True),
-    Use("stop, unknown name", "stop", _fixed(ESCAPE), codes=(2,)),
+    Use("stop, unknown name", "stop", _fixed(BAD_WORD), codes=(2,)),
     Use("record", "record", engine=True),
-    Use("record, unknown name", "record", _fixed(ESCAPE), codes=(2,)),
+    Use("record, unknown name", "record", _fixed(BAD_WORD), codes=(2,)),
     Use("import", "import", lambda home: [home.archive(), *_WITH_SECRET]),
-    Use("import, bad file", "import", lambda home: [home.bad_config(), "--symbol", ESCAPE], codes=(2,)),
+    Use("import, bad file", "import", lambda home: [home.bad_config(), "--symbol", BAD_WORD], codes=(2,)),
     Use("config show", "config show", _fixed(*_WITH_SECRET)),
     Use("config show, bad option", "config show", _fixed("--set", f"HTTP_PROXY_=joe:{SECRET}@h:1", "--set", ESCAPE), codes=(2,)),
     Use("config validate", "config validate"),
     Use("config validate, bad file", "config validate", lambda home: [home.bad_config()], codes=(2,)),
     Use("config path", "config path"),
-    Use("config path, bad argument", "config path", _fixed(ESCAPE), codes=(2,)),
+    Use("config path, bad argument", "config path", _fixed(BAD_WORD), codes=(2,)),
 )
 
 

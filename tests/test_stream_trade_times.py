@@ -96,6 +96,48 @@ async def test_wrong_time_over_rest_too_ends_as_lost_without_a_loop(exchange, st
     assert right.id not in sink.trades
 
 
+@pytest.mark.parametrize("wrong_ms", [WRONG_MS, 1000])
+async def test_a_wrong_time_over_rest_too_is_told_as_that_and_not_as_an_old_gap(exchange, start, wrong_ms):
+    sink = MemorySink()
+    stream = await start(sink, backfill_max_age_h=24.0)
+    await reaches(stream, S.LIVE)
+    await exchange.trade(3)
+    await eventually(lambda: sink.appended == 3)
+    (right,) = exchange.make(1)
+    exchange.trades[-1] = trade(right.id, time_ms=wrong_ms)
+    await exchange.send([exchange.trades[-1]])
+    await exchange.trade(3)
+    await eventually(lambda: sink.closed)
+    assert sink.closed == [(right.id, right.id, "unrecoverable")]
+    assert "a time that cannot be right" in stream.snapshot().symbols[SYMBOL].gap_note
+    assert right.id not in sink.trades
+
+
+async def test_one_missed_trade_with_a_time_far_back_is_fetched_and_not_given_up(exchange, start):
+    sink = MemorySink()
+    stream = await start(sink, backfill_max_age_h=24.0)
+    await reaches(stream, S.LIVE)
+    await exchange.trade(3)
+    await eventually(lambda: sink.appended == 3)
+    (missed,) = exchange.make(1)
+    exchange.trades[-1] = trade(missed.id, time_ms=1000)
+    await exchange.trade(3)
+    await eventually(lambda: missed.id in sink.trades)
+    assert stream.snapshot().symbols[SYMBOL].unrecoverable == 0
+
+
+async def test_trades_refused_before_the_reference_was_outvoted_are_taken_over_rest():
+    times = Times()
+    times.sink.start = LedgerPosition(begin_id=1, last_id=5, stored=5, last_time_us=START_MS * 1000)
+    feed = await times.loaded()
+    earlier = [trade(id, time_ms=START_MS - 3 * HOUR_MS) for id in range(6, 36)]
+    for one in earlier:
+        await times.feeds.take_live(feed, [one])
+    assert times.sink.order == list(range(26, 36))
+    await times.feeds.take_fetched(feed, earlier[:20])
+    assert sorted(times.sink.order) == list(range(6, 36))
+
+
 @pytest.mark.parametrize("wrong_ms", [WRONG_MS, START_MS + 20 * 86_400_000])
 async def test_an_outage_after_a_wrong_time_is_repaired_and_not_given_up(exchange, start, wrong_ms):
     sink = MemorySink()

@@ -9,12 +9,12 @@ from .ledger import Span
 
 Ask = Callable[[int, int], Awaitable[Sequence[AggTrade]]]  # from this id on, at most this many rows
 
-_WITNESSES = 3  # trades whose times decide the time of the first one
+WITNESSES = 3  # trades whose times decide the time of the first one
 
 
 def time_of(rows: Sequence[AggTrade]) -> int:
     """The time of the first trade in microseconds: the latest of the first three."""
-    return max(row.time_us for row in rows[:_WITNESSES])
+    return max(row.time_us for row in rows[:WITNESSES])
 
 
 async def first_since(ask: Ask, gap: Span, cutoff_us: int) -> int:

@@ -23,7 +23,7 @@ from .backoff import ExponentialBackoffReconnector
 from .config import StreamConfig
 from .failures import Failure, LinkFault, Phase, classify
 from .feed import Feeds, Numbering, SymbolFeed
-from .gap_age import first_since, time_of
+from .gap_age import WITNESSES, first_since, time_of
 from .ledger import Outcome, Span
 from .pages import PagesAhead, Room
 from .rest import PAGE, History
@@ -346,6 +346,9 @@ class Repairer:
         if gap[0] < feed.exempt_below or feed.last_time_us is None:
             return False
         cutoff = feed.last_time_us - int(self._config.backfill_max_age_h * 3600e6)
+        if time_of(page) < cutoff and len(page) < WITNESSES:
+            # The page ends with the gap: the trades behind that say too when it was.
+            page = await self._ask(feed.symbol, gap[0], WITNESSES) or page
         if time_of(page) >= cutoff:
             return False
         first_young = await first_since(functools.partial(self._ask, feed.symbol), gap, cutoff)

@@ -123,7 +123,11 @@ class TradeTimes:
         last_id, last_us = feed.last_id, feed.last_time_us
         for trade, time_us in zip(trades, times, strict=True):
             ahead = time_us > latest_us
-            behind = last_id is not None and trade.id > last_id and last_us is not None and time_us < last_us - _BACK_US
+            back = last_us is not None and time_us < last_us - _BACK_US
+            if back and not live and self._is_refused(feed, trade):
+                refused.add(trade.id)  # REST gives it the same wrong time as the stream did
+                continue
+            behind = back and last_id is not None and trade.id > last_id
             if not ahead and not behind:
                 if live:
                     feed.odd_times = 0
@@ -138,6 +142,7 @@ class TradeTimes:
                     log.warning("%s: %d consecutive trades agree on %s: accepted", feed.symbol, _OUTVOTED_BY, _stamp(time_us))
                     feed.odd_times = 0
                     feed.last_time_us = last_us = None
+                    self._forget_refused(feed)
                     if ahead:
                         self._venue.outvoted(time_us)
                         latest_us = time_us + AHEAD_US
@@ -154,11 +159,17 @@ class TradeTimes:
                 self._refuse(feed, trade, f"its time {_stamp(time_us)} is {_apart(time_us - reference)} {name}")
         return Judged(kept, frozenset(undated), frozenset(refused))
 
+    def _is_refused(self, feed: Dated, trade: AggTrade) -> bool:
+        return (feed.symbol, trade.id, trade.time) in self._refused
+
+    def _forget_refused(self, feed: Dated) -> None:
+        for key in [key for key in self._refused if key[0] == feed.symbol]:
+            del self._refused[key]
+
     def _refuse(self, feed: Dated, trade: AggTrade, why: str) -> None:
-        key = (feed.symbol, trade.id, trade.time)
-        if key in self._refused:
+        if self._is_refused(feed, trade):
             return
-        self._refused[key] = None
+        self._refused[(feed.symbol, trade.id, trade.time)] = None
         if len(self._refused) > _REMEMBERED:
             self._refused.popitem(last=False)
         feed.wrong_times += 1

@@ -216,3 +216,15 @@ def test_a_real_thin_market_is_hardly_ever_suspected(shared_data, faster, wrong_
     wrong, median = rehearse(xrpeth(shared_data, faster))
     assert wrong <= wrong_per_day
     assert median <= median_s
+
+
+def test_the_silence_of_a_symbol_that_the_venue_traded_is_not_learnt(clock):
+    live = watch(clock)
+    trade_every(clock, live, 1.0, 100)
+    limit = live.limit_s("A")
+    wait(clock, 75.0)
+    live.accuse("A")
+    live.heard("A", 1)
+    assert live.suspects() == []
+    trade_every(clock, live, 1.0, 5)
+    assert live.limit_s("A") == limit == LEAST_S

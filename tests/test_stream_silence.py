@@ -53,6 +53,7 @@ def test_symbol_missing_on_all_links_is_silent_and_fetched() -> None:
             await rig.until(lambda: eth(rig).subscription == "acknowledged", 5.0, "it ends with a trade")
             assert rig.stream.state is StreamState.LIVE
             await asyncio.sleep(60.0)
+            assert (eth(rig).silence_limit_s or 600.0) < 2 * limit, "what the venue traded all the while was no usual silence"
             assert rig.wrong() == []
 
     run(silenced())

@@ -84,7 +84,7 @@ class Liveness:
         if usual is None or count < 1:
             return
         now = self._any_since = self._clock.monotonic()
-        if usual.heard:
+        if usual.heard and not usual.accused:  # the silence of one that the venue traded is not usual
             usual.add(now - usual.since)
         usual.since = usual.excused = now
         usual.heard = True

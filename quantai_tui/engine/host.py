@@ -83,7 +83,15 @@ async def serve(build: Callable[[], Engine], ready_fd: int | None) -> int:
         return error.exit_code
     except asyncio.CancelledError:
         return EXIT_OK
-    return EXIT_STORE_FAILED if engine.failure else EXIT_OK
+    return _final_code(engine)
+
+
+def _final_code(engine: Engine) -> int:
+    """The exit code of an engine that was to end, and has; a failure of its store is told."""
+    if not engine.failure:
+        return EXIT_OK
+    say(f"quantai-tui: {engine.failure}", err=True)
+    return EXIT_STORE_FAILED
 
 
 def _tell_warnings(engine: Engine) -> None:
@@ -120,9 +128,10 @@ async def headless(build: Callable[[], Engine], *, as_json: bool, for_s: float |
         with _signals(_stopper(engine, starting), detached=False), contextlib.closing(Printer(out.fileno())) as printer:
             await starting
             try:
-                return await _print_until_done(engine, printer, _json_line if as_json else _text_line, for_s)
+                code = await _print_until_done(engine, printer, _json_line if as_json else _text_line, for_s)
             finally:
                 await engine.stop()
+            return _final_code(engine) if code == EXIT_OK else code  # what came last may not have been stored
     except StartError as error:
         say(*f"quantai-tui: {error}".split("\n"), err=True)
         return error.exit_code
@@ -167,8 +176,7 @@ def _is_starving(snapshot: EngineSnapshot) -> bool:
 def _verdict(engine: Engine, snapshot: EngineSnapshot, deadline: float | None, starving_since: float | None) -> int | None:
     """The exit code when it is time to leave, else None."""
     if engine.failure:
-        say(f"quantai-tui: {engine.failure}", err=True)
-        return EXIT_STORE_FAILED
+        return _final_code(engine)
     if snapshot.stream.state is StreamState.FAILED and engine.exits_on_failure:
         error = snapshot.stream.last_error
         reason = f"{error.message}. {error.advice}" if error else snapshot.stream.cause

@@ -249,6 +249,62 @@ async def test_wrong_id_on_a_real_connection_is_refuted_by_rest(exchange, start)
     assert "newest over REST" in snapshot.quarantine[0].reason
 
 
+async def test_a_wrong_id_over_rest_as_well_is_believed_only_beside_others(exchange, start):
+    sink = MemorySink()
+    stream = await start(sink)
+    await reaches(stream, StreamState.LIVE)
+    await exchange.trade(30)
+    await eventually(lambda: sink.appended == 30)
+    exchange.trades.append(wrongly(HIGHEST, exchange.now_ms - 1))
+    await exchange.send_raw(frame(exchange.trades[-1]))
+    await eventually(lambda: stream.snapshot().symbols["ETHUSDT"].implausible == 1)
+    assert (stream.snapshot().symbols["ETHUSDT"].missing, stream.snapshot().symbols["ETHUSDT"].last_id) == (0, FIRST_ID + 29)
+
+
+async def test_a_wrong_id_that_only_rest_has_moves_no_quiet_symbol(exchange, start, clock):
+    sink = MemorySink()
+    stream = await start(sink)
+    await reaches(stream, StreamState.LIVE)
+    await exchange.trade(30)
+    await eventually(lambda: sink.appended == 30)
+    exchange.trades.append(wrongly(HIGHEST, exchange.now_ms - 1))
+    asked = len(exchange.rest_requests)
+    stream.reconnect_now()
+    await eventually(lambda: exchange.dials == 2 and stream.state is StreamState.LIVE)
+    await clock.advance(1.0)  # a quiet symbol is looked at over REST
+    await eventually(lambda: len(exchange.rest_requests) > asked)
+    exchange.trades.pop()
+    await exchange.trade(3)
+    await eventually(lambda: sink.holds(FIRST_ID, FIRST_ID + 32))
+    symbol = stream.snapshot().symbols["ETHUSDT"]
+    assert (symbol.last_id, symbol.venue_holes) == (FIRST_ID + 32, 0)
+
+
+async def test_a_store_whose_highest_id_is_wrong_goes_on_and_its_state_is_told(exchange, start, clock):
+    sink = MemorySink()
+    hole = (FIRST_ID + 3, HIGHEST - 1)
+    sink.start = LedgerPosition(
+        begin_id=FIRST_ID,
+        last_id=HIGHEST,
+        complete_through_id=FIRST_ID + 2,
+        stored=4,
+        missing=(hole,),
+        last_time_us=START_MS * 1000,
+    )
+    exchange.make(30)
+    stream = await start(sink)
+    await reaches(stream, StreamState.LIVE)
+    await exchange.trade(3)
+    await eventually(lambda: sink.holds(FIRST_ID + 3, FIRST_ID + 32))
+    await exchange.trade(1)
+    await eventually(lambda: FIRST_ID + 33 in sink.trades)
+    await clock.advance(5.0)
+    await eventually(lambda: "is not the venue's" in stream.snapshot().symbols["ETHUSDT"].gap_note)
+    symbol = stream.snapshot().symbols["ETHUSDT"]
+    assert symbol.price == exchange.trades[-1].price
+    assert "another DATA_DIR" in symbol.gap_note
+
+
 async def a_recording(tmp_path, ids: list[int]) -> Recording:
     """A second of recorded trades."""
     path = tmp_path / "ids.qrec"

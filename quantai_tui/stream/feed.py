@@ -154,10 +154,8 @@ class SymbolFeed:
         log.warning("%s: %s", self.symbol, self.silent)
 
     def doubt_numbering(self, trades: Sequence[AggTrade]) -> None:
-        """The venue numbers on from these trades, far below known ids: ask for a check, unless they are missing."""
-        newest = trades[-1]
-        taken = not self.ledger.still_missing(newest.id, newest.id)
-        if self.numbering is Numbering.SOUND and taken and _is_newer(self, newest):
+        """The venue numbers on from these trades, far below known ids: ask for a check, unless they are old trades."""
+        if self.numbering is Numbering.SOUND and _is_newer(self, trades[-1]):
             self.numbering = Numbering.IN_DOUBT
 
     def snapshot(self) -> SymbolSnapshot:
@@ -381,7 +379,10 @@ class Feeds:
 
 
 def _note_newest(feed: SymbolFeed, seen: Observed, undated: frozenset[int]) -> None:
-    """Price and time are those of the highest known id: a trade that fills a gap is older. Times of `undated` ids are ignored."""
+    """Price and time are those of the highest known id: a trade that fills a gap is older.
+
+    Times of `undated` ids are ignored. A later time counts too: the highest id may be wrong.
+    """
     if not seen.accepted:
         return
     newest = seen.accepted[-1]
@@ -394,6 +395,7 @@ def _note_newest(feed: SymbolFeed, seen: Observed, undated: frozenset[int]) -> N
         newest = dated[-1]
     if _is_newer(feed, newest):
         feed.last_time_us = newest.time_us
+        feed.price = newest.price
 
 
 def _is_newer(feed: SymbolFeed, trade: AggTrade) -> bool:

@@ -18,7 +18,7 @@ from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .failures import Phase, classify
 from .feed import SymbolFeed
-from .id_runs import IdPace, IdRun
+from .id_runs import NEWEST_ROWS, IdPace, IdRun, newest_of
 from .ledger import SymbolLedger
 from .quarantine import Quarantine
 from .rest import History
@@ -340,12 +340,12 @@ class JumpCheck:
 
     async def _ask(self, symbol: str) -> None:
         try:
-            rows = await self._rest.agg_trades(symbol, None, 1)
+            newest = newest_of(await self._rest.agg_trades(symbol, None, NEWEST_ROWS))
         except Exception as error:  # noqa: BLE001 - any failure of network or venue is logged and retried
             if not self._retry_s:
                 log.warning("%s: implausible ids could not be checked: %s", symbol, classify(error, Phase.REST).message)
             self._retry_s = min(self._retry_s * 2 or _FIRST_RETRY_S, ANSWER_WITHIN_S)
             return
         self._retry_s = 0.0
-        if rows:
-            self._jumps.answer(symbol, max(rows, key=_BY_ID))
+        if newest is not None:
+            self._jumps.answer(symbol, newest)

@@ -6,14 +6,37 @@ seconds. Used live (`id_jumps.py`) and for the trades of a recording (`recorded_
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from operator import attrgetter
+
+from ..market.trades import AggTrade
+
 # A jump is implausible beyond this factor times the peak rate times the time since the last trade, plus this many ids.
 PEAK_FACTOR = 100.0
 LEAST_REACH = 100_000
 # This many frames with consecutive ids, after the first, confirm a jump if REST does not answer.
 FURTHER_FRAMES = 20
 
+# Rows of a request for the venue's newest trade; a request for one row has the same weight.
+NEWEST_ROWS = 20
+
+_BY_ID = attrgetter("id")
 _PEAK_OVER_S = 1.0
 _LONGEST_REACH = 1 << 53  # larger than any id
+
+
+def newest_of(rows: Sequence[AggTrade]) -> AggTrade | None:
+    """The newest of some trades over REST; None without one.
+
+    An id far above all others is not used: it is wrong, or a jump that no second trade shows yet. If no two ids are near each
+    other, the highest counts.
+    """
+    ordered = sorted(rows, key=_BY_ID, reverse=True)
+    for trade, before in itertools.pairwise(ordered):
+        if trade.id - before.id <= LEAST_REACH:
+            return trade
+    return ordered[0] if ordered else None
 
 
 class IdPace:

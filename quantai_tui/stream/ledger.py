@@ -128,6 +128,10 @@ class SymbolLedger:
             return False
         return not self._gaps.overlap(id, id) and not any(settled.overlap(id, id) for settled in self._settled.values())
 
+    def lacks(self, id: int) -> bool:
+        """Whether a trade with this id would be accepted, though higher ones are known: it is missing, or was given up."""
+        return self.begin_id is not None and self.last_id is not None and self.begin_id <= id <= self.last_id and not self.has(id)
+
     def begin(self, first_id: int) -> Span | None:
         """Let the ledger begin at `first_id`. If it began later, the ids up to there become a gap, which is returned."""
         if self.begin_id is None:

@@ -24,6 +24,7 @@ from .config import StreamConfig
 from .failures import Failure, LinkFault, Phase, classify
 from .feed import Feeds, Numbering, SymbolFeed
 from .gap_age import WITNESSES, first_since, time_of
+from .id_runs import LEAST_REACH, NEWEST_ROWS, newest_of
 from .ledger import Outcome, Span
 from .pages import PagesAhead, Room
 from .rest import PAGE, History
@@ -229,12 +230,9 @@ class Repairer:
 
     async def _newest(self, feed: SymbolFeed) -> AggTrade | None:
         """The venue's newest trade. One that opens a gap is asked for by its id first: a wrong id would be a gap for ever."""
-        page = await self._ask(feed.symbol, None, 1)
-        if not page:
-            return None
-        newest = page[-1]
+        newest = newest_of(await self._ask(feed.symbol, None, NEWEST_ROWS))
         last_id = feed.ledger.last_id
-        if last_id is None or newest.id <= last_id + 1:
+        if newest is None or last_id is None or newest.id <= last_id + 1:
             return newest
         again = await self._ask(feed.symbol, newest.id, 1)
         if not again or again[0].id != newest.id:
@@ -248,7 +246,12 @@ class Repairer:
         if newest is None or last_id is None:
             return
         feed.numbering = Numbering.EXAMINED
-        if newest.id < last_id:
+        if newest.id < last_id and feed.ledger.lacks(min(newest.id + LEAST_REACH, last_id - 1)):
+            feed.gap_note = (
+                f"the highest id that is stored, {last_id}, is not the venue's (newest id {newest.id}): what comes is stored, "
+                "but how much is missing cannot be told; stop, and start again with another DATA_DIR"
+            )
+        elif newest.id < last_id:
             feed.gap_note = (
                 f"the venue numbers its trades anew (newest id {newest.id}, ours {last_id}): what comes is not stored, since "
                 "its ids are taken; stop, and start again with another DATA_DIR"

@@ -27,13 +27,14 @@ from virtual.rig import Rig
 
 from quantai_tui.market.schema import LedgerPosition
 from quantai_tui.market.trades import AggTrade
-from quantai_tui.stream.feed import Feeds, SymbolFeed
+from quantai_tui.stream.feed import Feeds
 from quantai_tui.stream.id_jumps import ANSWER_WITHIN_S, LONGEST_HOLD_S, IdJumps, JumpCheck
 from quantai_tui.stream.id_runs import FURTHER_FRAMES, LEAST_REACH, IdPace
 from quantai_tui.stream.quarantine import Quarantine
 from quantai_tui.stream.recorded import Recording
 from quantai_tui.stream.recording import Recorder
 from quantai_tui.stream.replaying import stream_from_recording
+from quantai_tui.stream.symbol_feed import SymbolFeed
 from quantai_tui.telemetry import StreamState
 
 __all__ = ["authority", "clock", "exchange", "start"]  # fixtures

@@ -14,9 +14,10 @@ from quantai_tui.market.schema import Gap, LedgerPosition
 from quantai_tui.market.store import TradeStore
 from quantai_tui.market.trades import AggTrade, Bar
 from quantai_tui.stream import Origin, Outcome, StreamConfig
-from quantai_tui.stream.feed import INITIAL_BACKFILL, Feeds, SymbolFeed
+from quantai_tui.stream.feed import INITIAL_BACKFILL, Feeds
 from quantai_tui.stream.repair import Repairer
 from quantai_tui.stream.sink import TradeSink
+from quantai_tui.stream.symbol_feed import SymbolFeed
 
 Page = list[AggTrade]
 

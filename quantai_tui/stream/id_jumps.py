@@ -17,11 +17,11 @@ from operator import attrgetter
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock
 from .failures import Phase, classify
-from .feed import SymbolFeed
 from .id_runs import NEWEST_ROWS, IdPace, IdRun, newest_of
 from .ledger import SymbolLedger
 from .quarantine import Quarantine
 from .rest import History
+from .symbol_feed import SymbolFeed
 from .tasks import until_first_ends
 
 log = logging.getLogger("quantai_tui.stream")

@@ -12,12 +12,14 @@ from typing import Any
 
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock
-from .feed import Feeds, RateMeter, SymbolFeed
+from .feed import Feeds
 from .id_jumps import IdJumps
 from .inlet import Inlet
 from .ledger import Origin, SymbolLedger
 from .overlap import Overlap
 from .quarantine import Quarantine
+from .rate_meter import RateMeter
+from .symbol_feed import SymbolFeed
 from .tasks import settle
 
 # Long enough that a batch is worth its overhead, short enough that nobody sees it.

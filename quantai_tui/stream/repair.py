@@ -22,13 +22,14 @@ from .advice import FailureKind
 from .backoff import ExponentialBackoffReconnector
 from .config import StreamConfig
 from .failures import Failure, LinkFault, Phase, classify
-from .feed import Feeds, Numbering, SymbolFeed
+from .feed import Feeds
 from .gap_age import WITNESSES, first_since, time_of
 from .id_runs import LEAST_REACH, NEWEST_ROWS, newest_of
 from .ledger import Outcome, Span
 from .pages import PagesAhead, Room
 from .rest import PAGE, History
 from .silence import SilenceLooks
+from .symbol_feed import Numbering, SymbolFeed
 from .tasks import until_first_ends
 
 log = logging.getLogger("quantai_tui.stream")

@@ -21,7 +21,7 @@ from .advice import WebSocketErrorType
 from .backoff import ReconnectRecord
 from .batch_queue import BatchQueue
 from .config import StreamConfig, public_address
-from .feed import Feeds, SymbolFeed
+from .feed import Feeds
 from .gate import Gate
 from .intake import Intake, Peak
 from .quarantine import Quarantine
@@ -30,6 +30,7 @@ from .repair import Repairer
 from .rest import History
 from .session import Session
 from .supervisor import Supervisor
+from .symbol_feed import SymbolFeed
 
 _RECENT_S = 300.0  # the alert on failed reconnects looks back five minutes
 _DAY_S = 86400.0

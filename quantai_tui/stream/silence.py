@@ -15,8 +15,9 @@ from enum import Enum
 
 from ..market.trades import AggTrade
 from ..telemetry import SYSTEM_CLOCK, Clock
-from .feed import Feeds, SymbolFeed
+from .feed import Feeds
 from .rest_pace import WEIGHT_LIMIT
+from .symbol_feed import SymbolFeed
 from .tasks import until_first_ends
 
 log = logging.getLogger("quantai_tui.stream")

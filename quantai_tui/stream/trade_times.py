@@ -39,7 +39,7 @@ AskTime = Callable[[], Awaitable[int | None]]
 
 
 class Dated(Protocol):
-    """Times of a symbol (`feed.SymbolFeed`)."""
+    """Times of a symbol (`symbol_feed.SymbolFeed`)."""
 
     symbol: str
     last_time_us: int | None

@@ -156,7 +156,12 @@ def test_plain_numbers_are_accepted_unchanged(price: str, quantity: str) -> None
     assert decode_agg_trades(_bytes([event]), "LRCBTC") == [frame]
 
 
-@pytest.mark.parametrize("value", ['"1"', "1.0", "1e3", "true", "null", "-2", "[1]", "9" * 1000, "01", "+1"])
+def test_a_field_of_text_may_hold_what_is_no_number() -> None:
+    frame = decode_frame(_bytes({**_AGG, "day": "2024-06-01 -0, :-0"}))
+    assert isinstance(frame, AggTrade)
+
+
+@pytest.mark.parametrize("value", ['"1"', "1.0", "1e3", "true", "null", "-2", "[1]", "9" * 1000, "01", "+1", "-0", " -0 "])
 @pytest.mark.parametrize("key", ["a", "f", "l", "T"])
 def test_id_and_time_must_be_whole_json_numbers(key: str, value: str) -> None:
     body = _bytes({**_AGG, key: "@"}).replace(b'"@"', value.encode())

@@ -24,6 +24,8 @@ _FRAME_ERRORS = (*_DECODE_ERRORS, IndexError)  # a frame of less than three byte
 # Price and quantity as Binance writes them, with decimals: one match for both. `float` is 0.1 us faster, but accepts
 # text that is not a plain number.
 _TWO_DECIMALS = re.compile(r"[0-9]++\.[0-9]++ [0-9]++\.[0-9]++").fullmatch
+# JSON allows it, and decoding makes it 0; no id and no time is written so.
+_MINUS_ZERO = re.compile(rb'"[aflT]"\s*:\s*-0\s*[,}]').search
 _S = ord("s")
 
 
@@ -142,6 +144,8 @@ def decode_frame(data: bytes) -> Frame:
     price, quantity = trade.price, trade.quantity
     # Decoding checks their length.
     if trade.symbol and (_TWO_DECIMALS(f"{price} {quantity}") or (is_number(price) and is_number(quantity))):
+        if not (trade.id and trade.first_id and trade.last_id and trade.time):
+            _refuse_minus_zero(data)
         return trade
     raise WireError(f"an aggTrade without symbol, or with a price or quantity that is no plain number: {_excerpt(data)}")
 
@@ -182,6 +186,7 @@ def _agg_trade_in_odd_order(payload: dict[str, Any], data: bytes) -> AggTrade:
     if not trade.symbol:
         raise WireError(f"an aggTrade without symbol: {_excerpt(data)}")
     _require_numbers(data, trade.price, trade.quantity)
+    _refuse_minus_zero(data)
     return trade
 
 
@@ -248,6 +253,8 @@ def decode_agg_trades(body: bytes, symbol: str) -> list[AggTrade]:
     trades = [AggTrade(t.id, t.price, t.quantity, t.first_id, t.last_id, t.time, t.buyer_is_maker, symbol) for t in rows]
     for trade in trades:
         _require_numbers(body, trade.price, trade.quantity)
+    if b"-0" in body:
+        _refuse_minus_zero(body)
     return trades
 
 
@@ -343,6 +350,11 @@ def _require_numbers(data: bytes, *texts: str) -> None:
     for text in texts:
         if not is_number(text):
             raise WireError(f"{text[:40]!r} is no plain number of zero or more: {_excerpt(data)}")
+
+
+def _refuse_minus_zero(data: bytes) -> None:
+    if _MINUS_ZERO(data):
+        raise WireError(f"-0 is no plain number: {_excerpt(data)}")
 
 
 def _excerpt(data: bytes) -> str:

@@ -150,12 +150,16 @@ def test_the_import_command_prints_conflicts(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     trades = walk(30)
     file = write_archive(tmp_path / "XRPETH-aggTrades-1.csv", trades)
-    again = write_archive(tmp_path / "XRPETH-aggTrades-2.csv", [other(trades[0], quantity="5.5"), *trades[1:]])
+    late_ms = 99_999_999_999_999
+    spoilt = [other(trades[0], quantity="5.5"), other(trades[1], time=late_ms), *trades[2:]]
+    again = write_archive(tmp_path / "XRPETH-aggTrades-2.csv", spoilt)
     run = CliRunner().invoke(import_files, [str(file), str(again)])
     assert run.exit_code == 0, run.output
     assert "0 stored, 30 were there already" in run.output
-    assert "1 of those differ from the stored trade with the same id, which was kept. The first:" in run.output
+    assert "2 of those differ from the stored trade with the same id, which was kept. The first:" in run.output
     assert f"XRPETH 1: kept / dropped: quantity {trades[0].quantity} / 5.5" in run.output
+    assert f"XRPETH 2: kept / dropped: time in us {trades[1].time_us} / {late_ms * 1000}" in run.output
+    assert "1 trades are ahead of this machine's clock; their times are not used" in run.output
 
 
 async def test_conflict_within_a_batch_is_counted(tmp_path: Path) -> None:

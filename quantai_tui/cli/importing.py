@@ -67,7 +67,7 @@ async def _import_one(file: Path, store: TradeStore, symbol: str | None) -> None
         for conflict in result.examples:
             say(f"  {conflict.text}")
     if result.ahead:
-        say(f"{file.name}: {result.ahead} trades are ahead of this machine's clock; they are stored")
+        say(f"{file.name}: {result.ahead} trades are ahead of this machine's clock; their times are not used")
 
 
 def _tell_held(held_by: str) -> None:

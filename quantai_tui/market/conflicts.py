@@ -34,7 +34,7 @@ _FIELDS = {
     "quantity": "quantity",
     "first_id": "first trade",
     "last_id": "last trade",
-    "time": "time",
+    "time_us": "time in us",
     "buyer_is_maker": "buyer is maker",
 }
 

@@ -21,7 +21,7 @@ _EXAMPLES = 5
 class ImportResult(msgspec.Struct, frozen=True):
     """Result of an import; ids are the file's lowest and highest.
 
-    `ahead` trades are ahead of this machine's clock: they are stored, their times ignored. `conflicts` duplicates differ
+    `ahead` trades are ahead of this machine's clock: their times are ignored. `conflicts` duplicates differ
     from the stored trade with the same id; `examples` has the first of them. `unordered` trades followed one with the same or a
     higher id.
     """

@@ -408,6 +408,16 @@ async def test_known_ids_far_below_are_duplicates_and_do_not_wait():
     assert jumps.admit(feed, [at(clock, 800_000)]) == []
 
 
+async def test_many_lies_in_the_first_batch_cost_no_true_trade():
+    clock = ManualClock()
+    jumps, feed = await judged(clock, last_id=None)
+    lies = [at(clock, number * 10**12) for number in range(1, 9)]
+    true = [at(clock, id) for id in range(1000, 1060)]
+    assert jumps.admit(feed, [*true[:50], *lies, *true[50:]]) == []
+    assert jumps.release(feed) == true
+    assert jumps.doubtful("ETHUSDT") + jumps.implausible("ETHUSDT") == len(lies)
+
+
 async def test_twenty_frames_count_only_if_consecutive_and_after_5_s():
     clock = ManualClock()
     jumps, feed = await judged(clock)

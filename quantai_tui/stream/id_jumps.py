@@ -36,7 +36,7 @@ LONGEST_HOLD_S = 10.0
 _SECOND_WITHIN_S = 0.2
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _FORGET_AFTER_S = 600.0  # without another frame near it
-# Most contradicting runs to examine at a time; above that, the run idle for longest goes into quarantine.
+# Most contradicting runs to examine at a time; above that, a run of a single id goes into quarantine, else the run idle for longest.
 _MOST_RUNS = 4
 _LOG_EVERY_S = 10.0
 
@@ -250,9 +250,9 @@ class IdJumps:
     def _doubt(self, known: _Symbol, trade: AggTrade, now: float) -> None:
         """The first trade of a run."""
         if len(known.runs) >= _MOST_RUNS:
-            oldest = min(known.runs, key=lambda run: run.heard_at)
-            self._put_away(known, oldest, "other implausible ids came")
-            known.runs.remove(oldest)
+            weakest = min(known.runs, key=lambda run: (run.first < run.last, run.heard_at))
+            self._put_away(known, weakest, "other implausible ids came")
+            known.runs.remove(weakest)
         if now - known.asked_at >= _FORGET_AFTER_S:
             known.retry_s = 0.0
             known.ask_at = now

@@ -192,4 +192,5 @@ async def test_looks_of_many_symbols_keep_to_a_tenth_of_the_weight() -> None:
     await asyncio.wait([task])
     for began in at:
         assert sum(began <= one < began + 60.0 for one in at) <= LOOKS_PER_MINUTE
-    assert len(at) >= 1400, "the looks use their share"
+    assert len(at) >= 700, "the looks use their share"
+    assert LOOKS_PER_MINUTE * 2 * 4 <= 600, "a look sends two requests of weight 4 if it finds a newer trade"

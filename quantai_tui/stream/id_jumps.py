@@ -36,7 +36,8 @@ LONGEST_HOLD_S = 10.0
 _SECOND_WITHIN_S = 0.2
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _FORGET_AFTER_S = 600.0  # without another frame near it
-# Most contradicting runs to examine at a time; above that, a run of a single id goes into quarantine, else the run idle for longest.
+# Most contradicting runs to examine at a time; above that, a run of a single id goes into quarantine, or else the run idle for
+# longest.
 _MOST_RUNS = 4
 _LOG_EVERY_S = 10.0
 

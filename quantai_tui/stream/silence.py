@@ -34,10 +34,10 @@ _POLL_SILENT_S = 30.0  # how late the trades of a silent subscription may be
 _NAME_AFTER_S = 15.0
 _FIRST_PROBE_S, _LONGEST_PROBE_S = 10.0, 600.0  # between second connections that did not bring an unserved symbol
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 5.0  # between looks while REST fails
-_NEWEST_WEIGHT = 4  # of a request for aggregate trades (Binance spot)
+_LOOK_WEIGHT = 8  # two requests for aggregate trades (Binance spot): if the first finds a newer trade, the second asks for its id
 _LOOKS_SHARE = 0.1  # of the venue's weight, for all looks except the first after going live
 _MINUTE_S = 60.0
-LOOKS_PER_MINUTE = int(WEIGHT_LIMIT * _LOOKS_SHARE / _NEWEST_WEIGHT)
+LOOKS_PER_MINUTE = int(WEIGHT_LIMIT * _LOOKS_SHARE / _LOOK_WEIGHT)
 
 
 class Finding(Enum):

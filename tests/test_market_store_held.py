@@ -15,6 +15,7 @@ from market_support import SYMBOL, assert_bars_are_those_of_the_trades, dump, op
 from quantai_tui.cli.options import Wanted
 from quantai_tui.engine.engine import Engine
 from quantai_tui.engine.host import headless
+from quantai_tui.engine.registry import running
 from quantai_tui.engine.starting import EXIT_STORE_FAILED
 from quantai_tui.market import StoreError, StoreReader, TradeStore
 from quantai_tui.market.holders import who_holds
@@ -109,20 +110,20 @@ async def test_closing_a_store_that_stays_locked_is_an_error(tmp_path: Path, qui
 
 
 @_LINUX
-async def test_headless_says_at_its_end_that_the_last_trades_were_not_stored(
+async def test_headless_tells_that_the_last_trades_were_not_written(
     tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = Engine(Wanted("demo", seed=3).source(), overrides=("TRAIN_AUTOSTART=False",))
     with (tmp_path / "lines").open("w") as out:
-        running = asyncio.create_task(headless(lambda: engine, as_json=False, for_s=None, out=out))
+        run = asyncio.create_task(headless(lambda: engine, as_json=False, for_s=None, out=out))
         async with asyncio.timeout(60):
-            while not engine.folder.store.exists() or not any(one.stored for one in engine.snapshot().stream.symbols.values()):
+            while not running() or not any(one.stored for one in engine.snapshot().stream.symbols.values()):
                 await asyncio.sleep(0.05)
             with held(engine.folder.store, *_IMMEDIATE) as other:
                 await until_held(engine.store)
                 engine.request_stop()
-                assert await running == EXIT_STORE_FAILED
-    assert f"(pid {other.pid}): what came last was not written" in capsys.readouterr().err
+                assert await run == EXIT_STORE_FAILED
+    assert f"(pid {other.pid}): the last trades were not written" in capsys.readouterr().err
 
 
 async def test_closing_a_held_store_with_nothing_left_to_write_is_clean(tmp_path: Path, quick: None) -> None:

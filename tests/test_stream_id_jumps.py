@@ -250,7 +250,7 @@ async def test_wrong_id_on_a_real_connection_is_refuted_by_rest(exchange, start)
     assert "newest over REST" in snapshot.quarantine[0].reason
 
 
-async def test_a_wrong_id_over_rest_as_well_is_believed_only_beside_others(exchange, start):
+async def test_wrong_id_over_rest_too_is_used_only_beside_others(exchange, start):
     sink = MemorySink()
     stream = await start(sink)
     await reaches(stream, StreamState.LIVE)
@@ -262,7 +262,7 @@ async def test_a_wrong_id_over_rest_as_well_is_believed_only_beside_others(excha
     assert (stream.snapshot().symbols["ETHUSDT"].missing, stream.snapshot().symbols["ETHUSDT"].last_id) == (0, FIRST_ID + 29)
 
 
-async def test_a_wrong_id_that_only_rest_has_moves_no_quiet_symbol(exchange, start, clock):
+async def test_wrong_id_only_over_rest_moves_no_quiet_symbol(exchange, start, clock):
     sink = MemorySink()
     stream = await start(sink)
     await reaches(stream, StreamState.LIVE)
@@ -281,7 +281,7 @@ async def test_a_wrong_id_that_only_rest_has_moves_no_quiet_symbol(exchange, sta
     assert (symbol.last_id, symbol.venue_holes) == (FIRST_ID + 32, 0)
 
 
-async def test_a_store_whose_highest_id_is_wrong_goes_on_and_its_state_is_told(exchange, start, clock):
+async def test_store_with_a_wrong_highest_id_goes_on_and_tells_it(exchange, start, clock):
     sink = MemorySink()
     hole = (FIRST_ID + 3, HIGHEST - 1)
     sink.start = LedgerPosition(
@@ -408,7 +408,7 @@ async def test_known_ids_far_below_are_duplicates_and_do_not_wait():
     assert jumps.admit(feed, [at(clock, 800_000)]) == []
 
 
-async def test_many_lies_in_the_first_batch_cost_no_true_trade():
+async def test_many_wrong_ids_in_the_first_batch_cost_no_true_trade():
     clock = ManualClock()
     jumps, feed = await judged(clock, last_id=None)
     lies = [at(clock, number * 10**12) for number in range(1, 9)]

@@ -351,6 +351,14 @@ class TestReplayMarket:
         with pytest.raises(ExchangeError, match="they are repetitions"):
             replay(file, tmp_path / "x", "max")
 
+    def test_file_that_takes_too_much_memory_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / "ETHUSDT-aggTrades-2024-01-01.csv"
+        file.write_text("".join(f"{number},2456.1,0.5,1,1,1704067200000,true,true\n" for number in range(1, 1001)))
+        monkeypatch.setattr("quantai_tui.exchange.replay._MOST_BYTES", 40_000)  # 1,000 trades of some 60 bytes
+        with pytest.raises(ExchangeError, match="of memory") as refused:
+            replay(file, tmp_path / "x", "max")
+        assert refused.value.remedy == "replay a file of one day"
+
     def test_reading_is_given_up_when_somebody_asks_to_leave(self, xrpeth: Path, tmp_path: Path) -> None:
         home = ExchangeFolder(tmp_path / "x")
         with pytest.raises(LoadAbandonedError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,8 +19,8 @@ from .markets import ExchangeError, ReplaySpec, Speed
 
 MAX_RATE = 10_000.0  # trades a second at speed `max`
 
-# All columns stay in memory, some 100 bytes a trade: 500 MB at most. The largest daily files hold two million trades.
-_MOST_TRADES = 5_000_000
+# All columns stay in memory. The largest daily files hold two million trades of some 75 bytes each.
+_MOST_BYTES = 500_000_000
 # A trade that differs from the one before needs several bytes, however well compressed. A small file can hold millions that
 # are equal.
 _MOST_TRADES_SMALL = 100_000
@@ -217,25 +218,25 @@ def _refused(error: ArchiveError) -> ExchangeError:
 def _read(spec: ReplaySpec, abandoned: Callable[[], bool]) -> _Tape:
     """The whole file into columns: some four seconds for a million trades."""
     parts: list[list[NDArray[np.generic]]] = []
-    count = 0
+    count = held_bytes = 0
     try:
         archive = read_archive(spec.path, spec.symbol)
         for batch in archive.batches(20_000):
             if abandoned():
                 raise LoadAbandonedError(f"{spec.path} was not read to its end")
             count += len(batch)
-            if count > _MOST_TRADES:
-                raise ExchangeError(f"{spec.path} holds more than {_MOST_TRADES} trades", "replay a file of one day")
             if count > _MOST_TRADES_SMALL + archive.bytes_total:
                 raise ExchangeError(
                     f"{spec.path} holds {count} trades in {archive.bytes_total} bytes: they are repetitions", "download it again"
                 )
             parts.append(_columns(spec, batch))
+            held_bytes += sum(column.nbytes for column in parts[-1])
+            if held_bytes > _MOST_BYTES:
+                reason = f"{spec.path} takes more than {_MOST_BYTES // 1_000_000} MB of memory"
+                raise ExchangeError(reason, "replay a file of one day")
     except ArchiveError as error:
         raise _refused(error) from error
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    _, rows = np.unique(columns[0], return_index=True)  # ids may be out of order and repeated
-    ids, prices, quantities, first, last, time, maker, price, quantity = (column[rows] for column in columns)
+    ids, prices, quantities, first, last, time, maker, price, quantity = _joined(parts)
     time_us = _rising(np.where(time >= FIRST_MICROSECOND_STAMP, time, time * 1000))
     price, price_decimals = _shortened(price)
     quantity, quantity_decimals = _shortened(quantity)
@@ -255,6 +256,21 @@ def _read(spec: ReplaySpec, abandoned: Callable[[], bool]) -> _Tape:
         quantity,
         (price_decimals, quantity_decimals),
     )
+
+
+def _joined(parts: list[list[NDArray[np.generic]]]) -> list[Any]:
+    """The columns of all parts, by rising id and without repetitions. Takes `parts` apart, so that memory is not held twice."""
+    columns: list[Any] = []
+    for number in range(len(parts[0]) if parts else 0):
+        columns.append(np.concatenate([part[number] for part in parts]))
+        for part in parts:
+            part[number] = columns[-1][:0]
+    if np.all(np.diff(columns[0]) > 0):
+        return columns
+    _, rows = np.unique(columns[0], return_index=True)
+    for number in range(len(columns)):
+        columns[number] = columns[number][rows]
+    return columns
 
 
 def _rising(time_us: Ints) -> Ints:

@@ -99,8 +99,11 @@ def test_plain_lines_end_with_1_when_the_engine_died(stage: Stage, end: str, cod
 
 
 @LINUX_ONLY
-def test_plain_lines_onto_a_full_disk_are_one_message(stage: Stage) -> None:
+def test_plain_lines_onto_a_full_disk_tell_of_the_engine_that_runs(stage: Stage) -> None:
     done = run("demo --plain --set TRAIN_AUTOSTART=false", ">/dev/full </dev/null")
     assert done.returncode == 1
-    assert done.stderr == "quantai-tui: the output cannot be written: No space left on device\n"
+    assert done.stderr == (
+        "quantai-tui: the engine keeps running: 'quantai-tui ps' lists it, 'quantai-tui stop' stops it\n"
+        "quantai-tui: the output cannot be written: No space left on device\n"
+    )
     wait_until(lambda: stage.processes("engine"), 20, "the engine")  # it was not stopped

@@ -228,6 +228,8 @@ async def _run(link: EngineLink, stop_on_quit: bool, on_outcome: Callable[[str],
     if on_outcome is not None:
         on_outcome(outcome)
     if unwritten is not None:
+        if not view.failed:
+            say("quantai-tui: the engine keeps running: 'quantai-tui ps' lists it, 'quantai-tui stop' stops it", err=True)
         raise unwritten
     return 1 if view.failed and outcome != "stop" else 0
 

@@ -18,6 +18,7 @@ def forget() -> None:
     if sys.flags.ignore_environment:
         return
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    relative = {os.path.join(here, entry).rstrip(os.sep) for entry in entries if not os.path.isabs(entry)}  # noqa: PTH117, PTH118
+    # As `site` writes them into sys.path: "." and "src/.." without their dots.
+    relative = {os.path.abspath(entry) for entry in entries if not os.path.isabs(entry)}  # noqa: PTH100, PTH117
     kept = {*entries, os.path.dirname(os.path.dirname(__file__))}  # noqa: PTH120 - the package's own folder
     sys.path[:] = [entry for entry in sys.path if entry not in relative or entry in kept]

@@ -18,6 +18,7 @@ from quantai_tui.python_child import python_command, python_environment
 __all__ = ["stage"]  # a fixture
 
 SCRIPT = str(Path(sys.executable).parent / "quantai-tui")
+MODULE = [sys.executable, "-m", "quantai_tui"]
 TRAP = """\
 import os
 os.write(os.open({marker!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT), __name__.encode() + b"\\n")
@@ -62,7 +63,7 @@ QUICK = (
 
 @pytest.mark.parametrize(
     ("command", "path"),
-    [([SCRIPT], ""), ([sys.executable, "-m", "quantai_tui"], ""), ([sys.executable, "-m", "quantai_tui"], ":.")],
+    [([SCRIPT], ""), (MODULE, ""), (MODULE, ":."), (MODULE, "probe/..")],
 )
 def test_no_command_runs_a_module_of_the_working_folder(
     command: list[str], path: str, marker: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch

@@ -113,6 +113,19 @@ def test_a_value_outside_its_rule_is_refused_by_name_value_and_source(name: str,
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        ("TRAIN_RDZV_ENDPOINT=0.0.0.0:29400", "must be one address of this machine, not all of them"),
+        ("TRAIN_RDZV_ENDPOINT=10.0.0.5:99999", "must have a port from 1 to 65535"),
+        ("TRAIN_RDZV_ENDPOINT=10.0.0.5", "must be host:port"),
+        ("KEYS=rotate=x,rotate=y", "each action at most once"),
+    ],
+)
+def test_a_refused_value_is_told_the_rule_that_it_breaks(value: str, rule: str) -> None:
+    assert rule in problems_of(value)
+
+
 @pytest.mark.parametrize("setting", BEYOND)
 def test_a_number_that_no_part_of_the_program_could_take_is_refused_with_the_bound_it_breaks(setting: str) -> None:
     said = problems_of(setting)

@@ -31,6 +31,7 @@ _RULES = {
     "KEYS": "action=key, comma-separated, each action once",
     "THEME": "lower-case letters, digits and dashes",
     "SYMBOLS": "letters, digits and _, comma-separated, each once",
+    "TRAIN_RDZV_ENDPOINT": "host:port of one address",
     "TRAIN_DEVICE": "auto, cpu, cuda or cuda:N",
 }
 

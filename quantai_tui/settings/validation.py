@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
+from pydantic_core.core_schema import ErrorType
 
 from .catalogue import describe, names, shown
 from .field import LARGEST_FLOAT, LARGEST_INT
 from .model import Settings
 from .problems import Origin, Problem
 
-_SAID_BY_THE_MODEL = {"symbol", "device", "retention", "address", "ca_file", "text"}
+_SAID_BY_PYDANTIC = frozenset(get_args(ErrorType))  # every other type is from `checks`, in our own words
 _TYPE_RULES = {"int": "must be a whole number", "float": "must be a number", "bool": "must be True or False"}
 
 
@@ -22,7 +23,7 @@ def _rule_of(error: Any) -> tuple[str, str]:
         return str(error["ctx"]["key"]), str(error["msg"])
     key = str(error["loc"][0])
     info = describe(key)
-    if error["type"] in _SAID_BY_THE_MODEL:
+    if error["type"] not in _SAID_BY_PYDANTIC:
         return key, str(error["msg"])
     if error["type"] == "finite_number":
         return key, "must be a finite number"

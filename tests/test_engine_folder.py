@@ -32,7 +32,7 @@ def package_log() -> Iterator[None]:
     logger.propagate = before
 
 
-async def test_removed_data_folder_ends_the_engine_with_the_store_exit_code() -> None:
+async def test_removed_data_folder_ends_the_engine_and_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     engine = demo_engine()
     serving = asyncio.create_task(serve(lambda: engine, None))
     async with asyncio.timeout(60):
@@ -40,7 +40,7 @@ async def test_removed_data_folder_ends_the_engine_with_the_store_exit_code() ->
             await asyncio.sleep(0.02)
         shutil.rmtree(engine.folder.path)
         assert await serving == EXIT_STORE_FAILED
-    assert "removed or replaced" in engine.failure
+    assert "removed or replaced while the engine ran; start it again" in capsys.readouterr().err
 
 
 async def test_engine_without_its_folder_does_not_disturb_its_successor() -> None:

@@ -21,8 +21,8 @@ from quantai_tui.training import launcher, node
 pytestmark = pytest.mark.timeout(400)  # of processes that import torch, on loaded cores
 
 
-def launched(**changes: Any) -> launcher.Launch:
-    environment = {"HOME": "/home/me", "PYTHONPATH": "/mine"}
+def launched(set_by_user: dict[str, str] | None = None, **changes: Any) -> launcher.Launch:
+    environment = {"HOME": "/home/me", "PYTHONPATH": "/mine", **(set_by_user or {})}
     return launcher.launch(config(**changes), python="py", socket_path=Path("/run/s"), token="secret", environment=environment)
 
 
@@ -40,6 +40,13 @@ def test_one_process_runs_plainly() -> None:
 def test_the_secret_is_in_no_command_line_where_others_could_read_it() -> None:
     for changes in ({}, {"nproc": 2}, {"nnodes": 2, "rdzv_endpoint": "127.0.0.1:1"}):
         assert not any("secret" in word for word in launched(**changes).arguments)
+
+
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_torchs_cache_is_beside_the_store_and_not_in_a_shared_folder(nproc: int) -> None:
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    assert launched(nproc=nproc, store_path="/data/engine/market.sqlite3").environment[name] == "/data/engine/torch"
+    assert launched({name: "/mine"}, nproc=nproc).environment[name] == "/mine"
 
 
 def test_several_processes_run_under_an_agent_that_ends_with_this_process() -> None:

@@ -38,6 +38,8 @@ RENDEZVOUS = "quantai"  # our backend's name for torchrun
 MAX_RESTARTS = 3  # of the ranks by their agent; past that the agent fails, and its supervisor's own back-off begins
 JOIN_S = 600  # an agent waits so long for the other machines
 _RANKS_LEAVE_S = 1  # after SIGTERM; with the agent's own end under the 3 s in which a worker must be gone
+# torch makes this folder even where nothing is compiled, by default in /tmp under a name that another user can take first.
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _ALONE = "127.0.0.1"
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
@@ -70,6 +72,7 @@ def launch(
 ) -> Launch:
     """The command under which the engine, which is this process, starts a worker as `config` wants it."""
     inherited = {**python_environment(environment, python=python), TOKEN_VARIABLE: token}
+    inherited.setdefault(CACHE_VARIABLE, str(Path(config.store_path).with_name("torch")))  # in the engine's private folder
     if config.nproc == 1 and config.nnodes == 1:
         return Launch(tuple(python_command(WORKER, "--socket", str(socket_path), python=python)), inherited, 0.0)
     arguments = python_command(NODE, "--parent", str(os.getpid()), "--socket", str(socket_path), python=python)

@@ -32,9 +32,7 @@ def temporary_folder() -> Iterator[Path]:
 
     Its path is short, because a test's own folder is too long for sockets.
     """
-    folder = Path(tempfile.gettempdir()) / f"q{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
-    folder.mkdir(mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix="q"))
     yield folder
     shutil.rmtree(folder)
 

@@ -125,6 +125,7 @@ WRONG: dict[str, Callable[[dict[str, Any]], None]] = {
     "another model": lambda state: state["stepper"]["model"].popitem(),
     "NaN in the weights": lambda state: next(iter(state["stepper"]["model"].values())).fill_(float("nan")),
     "optimizer of other shapes": lambda state: state["stepper"]["optimizer"][0].update(exp_avg=torch.zeros(3)),
+    "optimizer of some weights": lambda state: state["stepper"]["optimizer"].pop(0),
     "a step that is a text": lambda state: state["loop"].update(step="seven"),
     "random state": lambda state: state["rng"].update(torch=torch.zeros(5, dtype=torch.uint8)),
     "half a monitor": lambda state: state["stepper"]["monitor"].pop("resets"),

@@ -363,8 +363,8 @@ class Stepper:
 
     def _check_optimizer(self, state: Any) -> None:
         """Check AdamW's state for each weight or for none: torch accepts anything here, and fails at the next step."""
-        if not isinstance(state, dict) or state.keys() - set(range(len(self._weights))):
-            raise ValueError(f"optimizer must hold a state for each of {len(self._weights)} weights")
+        if not isinstance(state, dict) or (state and state.keys() != set(range(len(self._weights)))):
+            raise ValueError(f"optimizer must hold a state for each of {len(self._weights)} weights, or for none")
         for index, of_weight in state.items():
             weight = self._weights[index]
             moments = {"step": torch.tensor(0.0), "exp_avg": weight, "exp_avg_sq": weight}

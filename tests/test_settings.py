@@ -116,7 +116,7 @@ def test_a_value_outside_its_rule_is_refused_by_name_value_and_source(name: str,
 @pytest.mark.parametrize(
     ("value", "rule"),
     [
-        ("TRAIN_RDZV_ENDPOINT=0.0.0.0:29400", "must be one address of this machine, not all of them"),
+        ("TRAIN_RDZV_ENDPOINT=0.0.0.0:29400", "must be one address of this machine, not all"),
         ("TRAIN_RDZV_ENDPOINT=10.0.0.5:99999", "must have a port from 1 to 65535"),
         ("TRAIN_RDZV_ENDPOINT=10.0.0.5", "must be host:port"),
         ("KEYS=rotate=x,rotate=y", "each action at most once"),

@@ -79,7 +79,6 @@ class WebsocketsTransport:
         """See `Transport.dial`. The TCP connection is made here and handed over, so that a stall can be named by its phase."""
         # Imported at the first dial: the dashboard side of the program never needs it.
         from websockets.asyncio.client import connect
-        from websockets.exceptions import InvalidStatus
 
         on_phase(Phase.CONNECT)
         target = endpoint(config)
@@ -125,18 +124,28 @@ class WebsocketsTransport:
             for transport in made:
                 transport.abort()
             sock.close()
-            if isinstance(error, InvalidStatus):
-                headers, body = error.response.headers, bytes(error.response.body or b"")
-                waits, date = headers.get_all("Retry-After"), headers.get("Date")
-                raise HttpStatusError.of(error.response.status_code, waits, date, body, self._clock.time()) from error
-            if isinstance(error, Exception) and (refused := _refusal_in(answer, self._clock.time())) is not None:
-                raise refused from error  # its body is missing or incomplete
-            if lost_by and isinstance(error.__cause__, EOFError):
-                # A line that breaks before the answer is to the library just an answer that is not valid. After one that was
-                # read and refused the line breaks too, by our own hanging up: that explains nothing.
-                raise lost_by[0] from error
+            cause = _cause_of(error, answer, lost_by, self._clock.time())
+            if cause is not None:
+                raise cause from error
             raise
         return WebsocketsLink(connection, receiver, self._clock)
+
+
+def _cause_of(error: BaseException, answer: bytearray, lost_by: list[Exception], now_s: float) -> Exception | None:
+    """What lies behind a failed dial, where the library's own error says less."""
+    from websockets.exceptions import InvalidStatus
+
+    if isinstance(error, InvalidStatus):
+        headers, body = error.response.headers, bytes(error.response.body or b"")
+        waits, date = headers.get_all("Retry-After"), headers.get("Date")
+        return HttpStatusError.of(error.response.status_code, waits, date, body, now_s)
+    if isinstance(error, Exception) and (refused := _refusal_in(answer, now_s)) is not None:
+        return refused  # its body is missing or incomplete
+    if lost_by and isinstance(error.__cause__, EOFError):
+        # To the library, a line that breaks before the answer is an invalid answer. After an answer that was read and refused,
+        # the line breaks because we hang up: that explains nothing.
+        return lost_by[0]
+    return None
 
 
 def _refusal_in(answer: bytearray, now_s: float) -> HttpStatusError | None:

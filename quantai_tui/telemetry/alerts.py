@@ -108,12 +108,6 @@ def _record_rules() -> tuple[Rule, ...]:
         fresh = conflict_news.is_fresh(tuple(counts.items()), snap.uptime_s) and counts
         return f"trades with the same id but different content: {_by_name(counts)}" if fresh else None
 
-    def store_held(snap: EngineSnapshot, stands: str) -> str | None:
-        return f"the store is held by {snap.store.held_by}" if snap.store.held_by else None
-
-    def prune_refused(snap: EngineSnapshot, stands: str) -> str | None:
-        return snap.store.prune_refused or None
-
     def recording_ended(snap: EngineSnapshot, stands: str) -> str | None:
         recording = snap.stream.recording
         by_itself = recording is not None and recording.ended not in {"", _STOPPED}
@@ -143,6 +137,26 @@ def _record_rules() -> tuple[Rule, ...]:
             conflicts,
         ),
         Rule(
+            "recording-ended",
+            Severity.WARNING,
+            "WS_RECORD_MAX_MB is its limit; 'quantai-tui record' begins another",
+            recording_ended,
+        ),
+        Rule("suspended", Severity.INFO, "nothing to do: the link is asked, and what was missed is fetched", suspended),
+    )
+
+
+def _store_rules() -> tuple[Rule, ...]:
+    """Whether the store takes what comes in, and keeps what it should."""
+
+    def store_held(snap: EngineSnapshot, stands: str) -> str | None:
+        return f"the store is held by {snap.store.held_by}" if snap.store.held_by else None
+
+    def prune_refused(snap: EngineSnapshot, stands: str) -> str | None:
+        return snap.store.prune_refused or None
+
+    return (
+        Rule(
             "store-held",
             Severity.CRITICAL,
             "close it there, or end its transaction; no trade is lost: trades wait, and the socket is read more slowly",
@@ -154,13 +168,6 @@ def _record_rules() -> tuple[Rule, ...]:
             "nothing was deleted; check the times of the newest trades, or change STORE_RETENTION_DAYS to delete them",
             prune_refused,
         ),
-        Rule(
-            "recording-ended",
-            Severity.WARNING,
-            "WS_RECORD_MAX_MB is its limit; 'quantai-tui record' begins another",
-            recording_ended,
-        ),
-        Rule("suspended", Severity.INFO, "nothing to do: the link is asked, and what was missed is fetched", suspended),
     )
 
 
@@ -170,7 +177,9 @@ class AlertBook:
     def __init__(self, silence_s: Callable[[], float], limits: Thresholds | None = None) -> None:
         """`silence_s`: the warning timeout in force, seconds without any message."""
         limits = limits or Thresholds()
-        self._rules = _link_rules(silence_s, limits) + _record_rules() + training_rules(limits) + machine_rules(limits)
+        self._rules = (
+            _link_rules(silence_s, limits) + _record_rules() + _store_rules() + training_rules(limits) + machine_rules(limits)
+        )
         self._standing: dict[str, Alert] = {}
 
     def evaluate(self, snapshot: EngineSnapshot) -> tuple[Alert, ...]:

@@ -21,7 +21,8 @@ SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/s
 MISSING = [name for name, path in (("sshd", SSHD), ("ssh", shutil.which("ssh")), ("tmux", shutil.which("tmux"))) if not path]
 
 # What a login must know of the test's own home; everything else is as sshd makes it, SSH_CONNECTION among it.
-_PASSED_ON = ("HOME", "PATH", "PYTHONPATH", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
+_XDG = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
+_PASSED_ON = ("HOME", "PATH", "PYTHONPATH", "TEST_HOME", "TMPDIR", *_XDG)
 
 
 class Server:

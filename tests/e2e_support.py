@@ -211,6 +211,11 @@ class Stage:
             time.sleep(POLL_S)
 
 
+def says_live(line: str) -> bool:
+    """Whether a line of `--plain` says that the stream is live: it became so, or was so at the first look."""
+    return "stream: live" in line or "stream live" in line
+
+
 @pytest.fixture
 def stage(own_home: Path) -> Iterator[Stage]:
     built = Stage(own_home)

@@ -281,7 +281,7 @@ async def test_wrong_id_only_over_rest_moves_no_quiet_symbol(exchange, start, cl
     assert (symbol.last_id, symbol.venue_holes) == (FIRST_ID + 32, 0)
 
 
-async def test_store_with_a_wrong_highest_id_goes_on_and_tells_it(exchange, start, clock):
+async def test_store_with_a_wrong_highest_id_goes_on_and_tells_it(exchange, start, clock, caplog):
     sink = MemorySink()
     hole = (FIRST_ID + 3, HIGHEST - 1)
     sink.start = LedgerPosition(
@@ -297,6 +297,7 @@ async def test_store_with_a_wrong_highest_id_goes_on_and_tells_it(exchange, star
     await reaches(stream, StreamState.LIVE)
     await exchange.trade(3)
     await eventually(lambda: sink.holds(FIRST_ID + 3, FIRST_ID + 32))
+    await eventually(lambda: "REST lags" in caplog.text)  # no request is under way: the next trade comes on the stream first
     await exchange.trade(1)
     await eventually(lambda: FIRST_ID + 33 in sink.trades)
     await clock.advance(5.0)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e_support import LINUX_ONLY, Stage, stage
+from e2e_support import LINUX_ONLY, Stage, says_live, stage
 from e2e_terminal import wait_until
 
 __all__ = ["stage"]  # a fixture
@@ -86,7 +86,7 @@ def test_plain_lines_end_with_1_when_the_engine_died(stage: Stage, end: str, cod
         pid = stage.pid("engine")
         assert process.stdout is not None
         for line in process.stdout:
-            if "stream: live" in line:
+            if says_live(line):
                 break
         if end == "killed":
             os.kill(pid, 9)

@@ -9,7 +9,7 @@ import sys
 
 import msgspec
 import pytest
-from e2e_support import LINUX_ONLY, PROGRAM, Stage, stage
+from e2e_support import LINUX_ONLY, PROGRAM, Stage, says_live, stage
 from ui_support import (
     NOW,
     FakeLink,
@@ -248,7 +248,7 @@ def test_the_demo_is_told_in_lines_obeys_words_and_leaves_nothing_behind(stage: 
     try:
         for line in process.stdout:
             heard.append(line)
-            if "stream: live" in line and not any("rotate: sent" in old for old in heard):
+            if says_live(line) and not any("rotate: sent" in old for old in heard):
                 process.stdin.write("rotate\n")
                 process.stdin.flush()
             if "rotate: done" in line:

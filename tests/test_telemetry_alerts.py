@@ -146,3 +146,13 @@ def test_a_store_that_another_program_holds_is_critical_and_names_it() -> None:
     assert (raised.key, raised.severity) == ("store-held", Severity.CRITICAL)
     assert raised.text == "the store is held by sqlitebrowser (pid 7)"
     assert alerts.evaluate(EngineSnapshot()) == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "field"), [("wrong-times", "wrong_times"), ("implausible-ids", "implausible"), ("conflicts", "conflicts")]
+)
+def test_each_kind_of_refused_trade_is_an_alert_by_symbol(key: str, field: str) -> None:
+    alerts = book()
+    assert alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot()})) == ()
+    raised = the_one(alerts.evaluate(at(symbols={"ETHUSDT": SymbolSnapshot(**{field: 3}), "BTCUSDT": SymbolSnapshot()})))
+    assert (raised.key, raised.severity, raised.text.rpartition(": ")[2]) == (key, Severity.WARNING, "3 of ETHUSDT")

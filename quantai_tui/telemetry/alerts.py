@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import attrgetter
 
 import msgspec
 
 from .rules import News, Rule, Thresholds
-from .snapshots import Alert, EngineSnapshot, Severity, StreamState
+from .snapshots import Alert, EngineSnapshot, Severity, StreamState, SymbolSnapshot
 from .training_alerts import machine_rules, training_rules
 
 _STOPPED = "stopped"  # how a recording ends that was asked to
@@ -82,7 +83,7 @@ def _link_rules(silence_s: Callable[[], float], limits: Thresholds) -> tuple[Rul
 def _record_rules() -> tuple[Rule, ...]:
     """Whether every trade comes in, and what happened meanwhile that the operator should know of."""
     lost_before: dict[str, int] = {}
-    recording_news, suspend_news, times_news, conflict_news = News(None), News(0), News(()), News(())
+    recording_news, suspend_news = News(None), News(0)
 
     def subscriptions(snap: EngineSnapshot, stands: str) -> str | None:
         known = snap.stream.symbols.items()
@@ -97,16 +98,6 @@ def _record_rules() -> tuple[Rule, ...]:
         }
         names = ", ".join(name for name, count in lost.items() if count > 0)
         return f"{sum(lost.values()):,} trades lost for good since the start: {names}" if names else None
-
-    def wrong_times(snap: EngineSnapshot, stands: str) -> str | None:
-        counts = {name: symbol.wrong_times for name, symbol in snap.stream.symbols.items() if symbol.wrong_times}
-        fresh = times_news.is_fresh(tuple(counts.items()), snap.uptime_s) and counts
-        return f"trades in quarantine because of impossible times: {_by_name(counts)}" if fresh else None
-
-    def conflicts(snap: EngineSnapshot, stands: str) -> str | None:
-        counts = {name: symbol.conflicts for name, symbol in snap.stream.symbols.items() if symbol.conflicts}
-        fresh = conflict_news.is_fresh(tuple(counts.items()), snap.uptime_s) and counts
-        return f"trades with the same id but different content: {_by_name(counts)}" if fresh else None
 
     def recording_ended(snap: EngineSnapshot, stands: str) -> str | None:
         recording = snap.stream.recording
@@ -129,13 +120,6 @@ def _record_rules() -> tuple[Rule, ...]:
             "the market pane says why; BACKFILL_MAX_AGE_H limits how old an outage is fetched",
             unrecoverable,
         ),
-        Rule("wrong-times", Severity.WARNING, "the connection pane shows them; each is fetched again over REST", wrong_times),
-        Rule(
-            "conflicts",
-            Severity.WARNING,
-            "the first is kept; the connection pane shows both; check EXCHANGE_WS_URL and EXCHANGE_REST_URL",
-            conflicts,
-        ),
         Rule(
             "recording-ended",
             Severity.WARNING,
@@ -143,6 +127,41 @@ def _record_rules() -> tuple[Rule, ...]:
             recording_ended,
         ),
         Rule("suspended", Severity.INFO, "nothing to do: the link is asked, and what was missed is fetched", suspended),
+    )
+
+
+def _quarantine_rules() -> tuple[Rule, ...]:
+    """Whether the venue sends trades that contradict its clock or its other trades."""
+
+    def counted(key: str, count_of: Callable[[SymbolSnapshot], int], text: str, remedy: str) -> Rule:
+        news = News(())
+
+        def check(snap: EngineSnapshot, stands: str) -> str | None:
+            counts = {name: count for name, symbol in snap.stream.symbols.items() if (count := count_of(symbol))}
+            fresh = news.is_fresh(tuple(counts.items()), snap.uptime_s) and counts
+            return f"{text}: {_by_name(counts)}" if fresh else None
+
+        return Rule(key, Severity.WARNING, remedy, check)
+
+    return (
+        counted(
+            "wrong-times",
+            attrgetter("wrong_times"),
+            "trades in quarantine because of impossible times",
+            "the connection pane shows them; each is fetched again over REST",
+        ),
+        counted(
+            "implausible-ids",
+            attrgetter("implausible"),
+            "trades in quarantine because of implausible ids",
+            "the connection pane shows them; nothing has confirmed their ids",
+        ),
+        counted(
+            "conflicts",
+            attrgetter("conflicts"),
+            "trades with the same id but different content",
+            "the first is kept; the connection pane shows both; check EXCHANGE_WS_URL and EXCHANGE_REST_URL",
+        ),
     )
 
 
@@ -178,7 +197,12 @@ class AlertBook:
         """`silence_s`: the warning timeout in force, seconds without any message."""
         limits = limits or Thresholds()
         self._rules = (
-            _link_rules(silence_s, limits) + _record_rules() + _store_rules() + training_rules(limits) + machine_rules(limits)
+            _link_rules(silence_s, limits)
+            + _record_rules()
+            + _quarantine_rules()
+            + _store_rules()
+            + training_rules(limits)
+            + machine_rules(limits)
         )
         self._standing: dict[str, Alert] = {}
 

@@ -134,6 +134,7 @@ async def test_an_overflow_and_a_loss_that_is_not_finite_reach_the_engine(tmp_pa
 async def test_the_cause_of_an_overflow_and_its_culprits_reach_the_engine_where_a_model_was_given(tmp_path: Path) -> None:
     async with Place(tmp_path) as supervisor:
         loop = Loop()
+        loop.scaler.set_growth_interval(10**9)  # otherwise it overflows by itself while reports are awaited
         with watch(loop.scaler, loop.optimizer, loop.model) as watched:
             await trained(loop, lambda: supervisor.snapshot().step)
             watched.loss(loop.step(1e9))

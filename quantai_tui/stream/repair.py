@@ -28,7 +28,7 @@ from .id_runs import LEAST_REACH, NEWEST_ROWS, newest_of
 from .ledger import Outcome, Span
 from .pages import PagesAhead, Room
 from .rest import PAGE, History
-from .silence import SilenceLooks
+from .silence import FIRST_LOOK_REPLAYED_S, FIRST_LOOK_S, SilenceLooks
 from .symbol_feed import Numbering, SymbolFeed
 from .tasks import until_first_ends
 
@@ -63,6 +63,7 @@ class Repairer:
         *,
         rng: random.Random,
         clock: Clock = SYSTEM_CLOCK,
+        replayed: bool = False,
     ) -> None:
         self._feeds = feeds
         self._rest = rest
@@ -71,7 +72,7 @@ class Repairer:
         self._clock = clock
         self._room = Room(_PAGES_AHEAD)
         self._cares: dict[str, _Care] = {}
-        self.silence = SilenceLooks(feeds, clock)
+        self.silence = SilenceLooks(feeds, clock, first_look_s=FIRST_LOOK_REPLAYED_S if replayed else FIRST_LOOK_S)
         self.silence.on_taken = self.wake
         self._look_failure: Failure | None = None
         self.odd_rows = 0

@@ -24,7 +24,10 @@ log = logging.getLogger("quantai_tui.stream")
 
 # After going live, wait this long for a trade, which shows what is missing; then look at a quiet symbol, and again
 # after the second, third ... delay, repeating the last: a subscription may be acknowledged and dead.
-_QUIET_LOOKS_S = (0.8, 30.0, 60.0, 120.0, 240.0, 480.0, 600.0)
+FIRST_LOOK_S = 0.8
+# Time in a replay runs faster than the program: a look as early as on a live line would overtake trades that are being delivered.
+FIRST_LOOK_REPLAYED_S = 5.0
+_QUIET_LOOKS_S = (FIRST_LOOK_S, 30.0, 60.0, 120.0, 240.0, 480.0, 600.0)
 # Look at a suspected symbol at once, and again after the first delay, doubling up to the second.
 _FIRST_AGAIN_S, _LONGEST_AGAIN_S = 5.0, 600.0
 # A symbol that trades while the stream brings none of it is given so long, for a trade that is on its way.
@@ -87,7 +90,8 @@ class SilenceLooks:
     `probed` are for the watcher of the links. `on_taken` is called when a gap may have been opened.
     """
 
-    def __init__(self, feeds: Feeds, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, feeds: Feeds, clock: Clock = SYSTEM_CLOCK, *, first_look_s: float = FIRST_LOOK_S) -> None:
+        self._first_look_s = first_look_s
         self._feeds = feeds
         self._clock = clock
         self._looks: dict[str, _Look] = {}
@@ -102,7 +106,7 @@ class SilenceLooks:
     def on_live(self) -> None:
         """A connection went live: look soon at symbols without trades, even if REST failed before."""
         self._retry_s, self._resume_at = 0.0, self._clock.monotonic()
-        due = self._clock.monotonic() + _QUIET_LOOKS_S[0]
+        due = self._clock.monotonic() + self._first_look_s
         self._looks = {feed.symbol: _Look(due, fell=False, baseline=None) for feed in self._feeds}
         self._changed.set()
 

@@ -91,7 +91,7 @@ class ResilientStream:
         self._feeds = Feeds(
             sink or batches, clock, TradeTimes(self._rest.server_time, quarantine, clock, replayed=replayed), quarantine
         )
-        self._repairer = Repairer(self._feeds, self._rest, config, rng=rng, clock=clock)
+        self._repairer = Repairer(self._feeds, self._rest, config, rng=rng, clock=clock, replayed=replayed)
         self._intake = Intake(self._feeds, quarantine, limit=config.buffer_trades, clock=clock)
         self._intake.on_gap = self._repairer.wake
         self._jump_check = JumpCheck(self._intake.jumps, self._rest, clock)
